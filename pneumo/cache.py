@@ -1,0 +1,178 @@
+"""Decode and resize every film once → memory-mapped uint8 arrays, one folder per data set and resolution.
+
+A folder's name is the fingerprint of all that goes in: ids, files (size and time of change), run lengths, settings. Changed
+input therefore makes another folder. A folder is built under a temporary name, row by row, each row marked when it is
+done, so that interrupted work continues; it gets its name when it is whole.
+"""
+
+import functools
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pneumo import dicom, files, pool, rle, runs
+from pneumo.config import OnError
+from pneumo.errors import PneumoError
+from pneumo.siim import Item
+
+VERSION = 1  # of the arrays' meaning; a new one makes new caches
+IMAGES, MASKS, DONE, CONTENTS = "images.npy", "masks.npy", "done.npy", "contents.json"
+
+
+@dataclass
+class Cache:
+    """Films ready for training. ``images`` and ``masks`` are memory-mapped uint8 (n, size, size), masks of 0 and 1."""
+
+    folder: Path
+    ids: list[str]
+    images: np.ndarray
+    masks: np.ndarray
+    checksums: list[int]
+    left_aside: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the whole content."""
+        return self.folder.name
+
+    def verify(self, row: int) -> None:
+        """Raise PneumoError if a row is not what was written."""
+        if _checksum(self.images[row], self.masks[row]) != self.checksums[row]:
+            raise PneumoError(f"{self.folder}: damaged at image {self.ids[row]}; delete the folder, it will be made anew")
+
+
+def build(
+    items: list[Item], size: int, folder: Path, on_error: OnError = OnError.stop, max_pixels: int = dicom.MAX_PIXELS, workers: int = -1
+) -> Cache:
+    """Open the cache of these films at size², building it first if need be.
+
+    Raises:
+        PneumoError: a film that cannot be read (unless ``on_error`` is skip), a damaged cache, a full disk.
+    """
+    contents = {
+        "version": VERSION,
+        "size": size,
+        "films": [[item.id, str(item.path), *_state(item.path), files.digest(item.annotations)] for item in items],
+    }
+    target = folder / f"{size}px-{files.digest(contents)[:16]}"
+    with runs.lock(folder):
+        if not target.is_dir():
+            _fill(items, size, target, on_error, max_pixels, workers)
+    return _open(target)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise PneumoError(f"{path}: {error.strerror}") from None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _fill(items: list[Item], size: int, target: Path, on_error: OnError, max_pixels: int, workers: int) -> None:
+    partial = target.with_name(target.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    shape = (len(items), size, size)
+    images, masks = (_array(partial / name, shape, np.uint8) for name in (IMAGES, MASKS))
+    done = _array(partial / DONE, (len(items),), np.uint8)  # 0 to do, 1 done
+    todo = [row for row in range(len(items)) if done[row] != 1]
+    work = functools.partial(prepare, size=size, max_pixels=max_pixels, on_error=on_error)
+    reasons: dict[int, str] = {}
+    numbers = {item.id: row for row, item in enumerate(items)}
+    for item, result in pool.each(work, [items[row] for row in todo], f"Decoding films to {size}²", workers):
+        row = numbers[item.id]
+        if isinstance(result, str):
+            reasons[row] = result
+            continue
+        images[row], masks[row] = result
+        done[row] = 1
+    for array in (images, masks, done):
+        array.flush()
+    kept = [row for row in range(len(items)) if done[row] == 1]
+    if not kept:
+        raise PneumoError(f"none of the {len(items)} films could be read; the first: {reasons[0]}")
+    if reasons:  # close the gaps of films left out
+        for array in (images, masks):
+            for new, old in enumerate(kept):
+                array[new] = array[old]
+            array.flush()
+    summary = {
+        "ids": [items[row].id for row in kept],
+        "size": size,
+        "checksums": [_checksum(images[new], masks[new]) for new in range(len(kept))],
+        "left_aside": [reasons[row] for row in sorted(reasons)],
+    }
+    del images, masks, done
+    files.write_json(partial / CONTENTS, summary)
+    (partial / DONE).unlink()
+    os.replace(partial, target)
+
+
+def prepare(item: Item, size: int, max_pixels: int, on_error: OnError) -> tuple[np.ndarray, np.ndarray] | str:
+    """One film → (image, mask), uint8 (size, size); or the reason why not, if films may be left out."""
+    try:
+        film = dicom.read(item.path, max_pixels)
+        # a PNG mirror may have any size, its run lengths are always those of the challenge's 1024² films
+        shape = rle.SHAPE if item.path.suffix.lower() in dicom.IMAGES else film.stored_shape
+        try:
+            mask = rle.union(item.annotations, shape)
+        except rle.RLEError as error:
+            raise PneumoError(f"{item.path}: its annotation does not fit: {error}") from None
+    except PneumoError as error:
+        if on_error is OnError.stop:
+            raise PneumoError(f"{error}; leave such films out with data.on_error=skip") from None
+        return str(error)
+    return shrink(film.pixels, size), shrink_mask(dicom.upright(mask, film.orientation), size)
+
+
+def shrink(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (rows, columns) → uint8 (size, size): the mean over the area when smaller, bilinear when larger."""
+    smaller = min(image.shape) >= size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Binary (rows, columns) → binary uint8 (size, size): pixels at least half covered; a lesion too thin for that
+    keeps its most covered pixels, so that no positive film becomes empty."""
+    covered = cv2.resize(mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+    most = float(covered.max())
+    return (covered >= min(0.5, most)).astype(np.uint8) if most > 0 else np.zeros((size, size), np.uint8)
+
+
+def _array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+    """Open a .npy for writing; made whole first, with its space reserved, because a full disk under a memory map kills a process."""
+    if path.is_file():
+        array = np.lib.format.open_memmap(path, mode="r+")
+        if array.shape == shape and array.dtype == dtype:
+            return array
+        del array
+    with files.replacing(path) as temporary:
+        np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def _open(folder: Path) -> Cache:
+    try:
+        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        images, masks = (np.load(folder / name, mmap_mode="r") for name in (IMAGES, MASKS))
+        shape = (len(contents["ids"]), contents["size"], contents["size"])
+        if any(a.dtype != np.uint8 or len(a) < shape[0] or a.shape[1:] != shape[1:] for a in (images, masks)):
+            raise ValueError("unexpected arrays")
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise PneumoError(f"{folder}: damaged cache ({error}); delete the folder, it will be made anew") from None
+    cache = Cache(folder, contents["ids"], images[: shape[0]], masks[: shape[0]], contents["checksums"], contents["left_aside"])
+    cache.verify(0)
+    cache.verify(shape[0] - 1)
+    return cache
+
+
+def _checksum(image: np.ndarray, mask: np.ndarray) -> int:
+    return zlib.crc32(mask, zlib.crc32(image))

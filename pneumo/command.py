@@ -1,0 +1,78 @@
+"""What every command line shares: Hydra's entry, one line for a user's mistake, the exit status."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import NoReturn
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pneumo import config
+from pneumo.errors import PneumoError
+
+
+def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
+    """Compose ``conf/<config_name>.yaml`` with the command line's overrides, do the task for each job, and exit.
+
+    Exit status 0, 1 for a mistake of the user's or a failed job (one line on stderr), 130 for Ctrl-C. Programming errors
+    keep their traceback.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
+    failed = False
+
+    def job(raw: DictConfig) -> None:
+        nonlocal failed
+        try:
+            task(raw)
+        except (PneumoError, OSError, MemoryError) as error:
+            # in a sweep the other jobs still run
+            failed = True
+            print(f"error: {explain(error)}", file=sys.stderr, flush=True)
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                print(f"  (in job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)})", file=sys.stderr, flush=True)
+
+    try:
+        hydra.main(version_base="1.3", config_path=config.CONF, config_name=config_name)(job)()
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
+        sys.exit(130)
+    except (PneumoError, OSError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(1 if failed else 0)
+
+
+def explain(error: BaseException) -> str:
+    """An error in one line, with the next thing to try where we know it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"the disk is full ({error.filename or error.strerror}); make room, or work elsewhere with runs_dir=<folder>, and run the same command again"
+    if isinstance(error, MemoryError):
+        return "not enough memory; try a smaller batch_size or resolution"
+    text = " ".join(str(error).split()) or type(error).__name__
+    cause = error.__cause__
+    if isinstance(error, HydraException) and cause is not None:
+        text += f" ({' '.join(str(cause).split()[:40])})"
+    return text + _suggestion(error)
+
+
+def _suggestion(error: BaseException) -> str:
+    """For a key that does not exist, the known key most like it."""
+    text = str(error) + str(error.__cause__ or "")
+    if "is not in struct" not in text and "not in" not in text:
+        return ""
+    typed = next((word.strip("'\".,") for word in text.split("Could not override ")[1:] for word in [word.split()[0]]), "")
+    near = get_close_matches(typed, config.keys(), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def is_composing() -> bool:
+    """Whether Hydra is set up in this process (it is, inside a job)."""
+    return bool(GlobalHydra.instance().is_initialized())

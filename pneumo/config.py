@@ -1,0 +1,446 @@
+"""The vocabulary of a run: every setting with its type, default and check. Imports no torch, so that help answers at once.
+
+YAML files in ``conf/`` choose values; these dataclasses own names and types, so that a typo fails while the configuration
+is composed. ``load`` turns a composed configuration into a checked ``Config``; no ``DictConfig`` travels further.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pneumo import runs
+from pneumo.errors import PneumoError
+
+_PACKAGED = Path(__file__).parent / "conf"  # where a wheel keeps it; a checkout has it beside the package
+CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "conf")
+
+
+def _require(condition: bool, key: str, value: Any, rule: str) -> None:
+    if not condition:
+        raise PneumoError(f"{key}={value}: must be {rule}")
+
+
+class OnError(Enum):
+    """What to do with a film or row that cannot be read."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+@dataclass
+class Data:
+    """A data set in the challenge's layout: a folder of films and a table of run lengths."""
+
+    name: str = MISSING
+    root: str | None = None  # folder with DICOM or PNG films, nested or flat
+    annotations: str | None = None  # CSV (or .csv.gz) of image id and run lengths
+    patients: str | None = None  # CSV of image id and patient, e.g. nih_id.csv
+    round: int = 2  # 1 leaves out the images listed in round1_test, as the challenge's first round did
+    round1_test: str | None = None  # the challenge's stage_1_sample_submission.csv
+    on_error: OnError = OnError.stop
+    cache: str = "${runs_dir}/cache"
+    max_megapixels: int = 100  # a film that claims more is refused before it is decoded
+
+    def __post_init__(self) -> None:
+        _require(self.round in (1, 2), "data.round", self.round, "1 or 2")
+        _require(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "positive")
+        if self.round == 1 and not self.round1_test:
+            raise PneumoError("data.round=1 needs data.round1_test=<stage_1_sample_submission.csv>, the ids to leave out")
+
+
+@dataclass
+class PhantomData(Data):
+    """Synthetic films, drawn on first use into ``root`` (below ``runs_dir`` unless given)."""
+
+    images: int = 2000
+    positive_rate: float = 0.22  # share of films with pneumothorax; the challenge's training set has .2215
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.images >= 4, "data.images", self.images, "at least 4")
+        _require(0 < self.positive_rate < 1, "data.positive_rate", self.positive_rate, "between 0 and 1, both exclusive")
+        _require(self.seed >= 0, "data.seed", self.seed, "0 or more")
+
+
+class SplitKind(Enum):
+    """How films are divided into training and validation."""
+
+    holdout = "holdout"
+    kfold = "kfold"
+
+
+class Grouping(Enum):
+    """What must not be torn apart by a split."""
+
+    auto = "auto"  # patients where they are known, else images
+    patient = "patient"
+    image = "image"
+
+
+@dataclass
+class Split:
+    """Training and validation parts, stratified by label."""
+
+    kind: SplitKind = SplitKind.holdout
+    validation: float = 0.1  # share of a hold-out
+    folds: int = 5  # parts of a k-fold split
+    group: Grouping = Grouping.auto
+
+    def __post_init__(self) -> None:
+        _require(0 < self.validation < 1, "split.validation", self.validation, "between 0 and 1, both exclusive")
+        _require(self.folds >= 2, "split.folds", self.folds, "at least 2")
+
+
+@dataclass
+class Resolution:
+    """Side of the square images the network sees, and the least side of a random crop that belongs to it (pixels)."""
+
+    size: int = 256
+    crop_min: int = 156
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 32 and self.size % 32 == 0, "resolution.size", self.size, "a multiple of 32, at least 32")
+        _require(0 < self.crop_min <= self.size, "resolution.crop_min", self.crop_min, "between 1 and resolution.size")
+
+
+@dataclass
+class Augmentation:
+    """Probabilities of the paper's four groups (0 leaves a group out) and their limits."""
+
+    flip: float = 0.0
+    intensity: float = 0.0
+    distortion: float = 0.0
+    crop: float = 0.0
+    contrast_limit: float = 0.2
+    brightness_limit: float = 0.2
+    gamma_limit: list[int] = field(default_factory=lambda: [80, 120])
+    elastic_alpha: float = 120.0  # pixels at 256²; scaled with the image so that the deformation looks the same
+    elastic_sigma: float = 6.0
+    optical_limit: float = 2.0
+    grid_limit: float = 0.3
+
+    def __post_init__(self) -> None:
+        for key in ("flip", "intensity", "distortion", "crop"):
+            _require(0 <= getattr(self, key) <= 1, f"augmentation.{key}", getattr(self, key), "a probability (0 to 1)")
+
+
+class Stem(Enum):
+    """How one grey channel becomes the encoder's three."""
+
+    repeat = "repeat"  # three equal channels
+    conv = "conv"  # a learned 1 → 3 convolution (Exp1)
+
+
+@dataclass
+class Model:
+    """A U-Net with a pretrained encoder."""
+
+    name: str = MISSING
+    encoder: str = "resnet34"  # a name of segmentation-models-pytorch
+    encoder_weights: str = "imagenet"  # imagenet (from the hub) | lite (from the extra `lite`) | none | path of a local file
+    stem: Stem = Stem.repeat
+    mean: float = 0.0  # grey levels in [0, 1] become (x - mean) / std; the paper leaves them
+    std: float = 1.0
+
+
+@dataclass
+class Loss:
+    """Weighted sum of binary cross-entropy and soft Dice loss."""
+
+    bce: float = 1.0
+    dice: float = 1.0
+    smooth: float = 1.0
+    dice_per_image: bool = False  # False pools the batch, as Keras losses of the time did
+
+    def __post_init__(self) -> None:
+        _require(self.bce >= 0 and self.dice >= 0 and self.bce + self.dice > 0, "loss", self, "of non-negative weights, not all 0")
+
+
+@dataclass
+class Scheduler:
+    """The learning rate stays as it is."""
+
+    name: str = "constant"
+
+
+@dataclass
+class Cosine(Scheduler):
+    """Cosine annealing per epoch from ``lr`` to ``lr_min``."""
+
+    name: str = "cosine"
+    lr_min: float = 0.0
+
+
+@dataclass
+class Plateau(Scheduler):
+    """Keras' ReduceLROnPlateau on the validation loss."""
+
+    name: str = "plateau"
+    factor: float = 0.2
+    patience: int = 5
+    min_delta: float = 1e-4
+    lr_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 < self.factor < 1, "scheduler.factor", self.factor, "between 0 and 1, both exclusive")
+        _require(self.patience >= 1, "scheduler.patience", self.patience, "at least 1")
+
+
+@dataclass
+class SWA:
+    """No weight averaging."""
+
+    name: str = "none"
+
+
+@dataclass
+class PaperSWA(SWA):
+    """Plain mean of weights and batch-norm statistics at the end of each of the last ``epochs`` epochs."""
+
+    name: str = "paper"
+    epochs: int = 5
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "swa.epochs", self.epochs, "at least 1")
+
+
+@dataclass
+class LightningSWA(SWA):
+    """Lightning's own callback: snapshots at the start of epochs, its own learning rate, a batch-norm epoch."""
+
+    name: str = "lightning"
+    epochs: int = 5
+    lr: float = 1e-3
+    annealing_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "swa.epochs", self.epochs, "at least 1")
+        _require(self.lr > 0, "swa.lr", self.lr, "positive")
+
+
+class Removal(Enum):
+    """What the removal threshold is compared with."""
+
+    total = "total"  # the whole mask
+    component = "component"  # each 8-connected component
+
+
+@dataclass
+class Postprocess:
+    """From probabilities to a mask: binarisation threshold (B-TH) and removal threshold (R-TH)."""
+
+    binarization_threshold: float = 0.5
+    removal_threshold: int = 2048  # pixels, counted at removal_size²
+    removal_size: int = 1024
+    removal: Removal = Removal.total
+
+    def __post_init__(self) -> None:
+        threshold = self.binarization_threshold
+        _require(0 < threshold < 1, "postprocess.binarization_threshold", threshold, "between 0 and 1, both exclusive")
+        _require(self.removal_threshold >= 0, "postprocess.removal_threshold", self.removal_threshold, "0 or more")
+        _require(self.removal_size > 0, "postprocess.removal_size", self.removal_size, "positive")
+
+
+@dataclass
+class Scale:
+    """Shrinks any experiment: the number of films, and factors on side, epochs and batch size (see ``Config.scaled``)."""
+
+    name: str = "full"
+    images: int | None = None
+    size: float = 1.0
+    epochs: float = 1.0
+    batch: float = 1.0
+    encoder_weights: str | None = None  # replaces model.encoder_weights=imagenet, so that a trial needs no download
+
+    def __post_init__(self) -> None:
+        for key in ("size", "epochs", "batch"):
+            _require(0 < getattr(self, key) <= 1, f"scale.{key}", getattr(self, key), "above 0, at most 1")
+
+
+class Source(Enum):
+    """Which weights of a fit are judged and handed on."""
+
+    swa = "swa"  # the average where one was made, else those of the last epoch
+    best = "best"  # the raw epoch with the best validation IoU
+    last = "last"
+
+
+@dataclass
+class Handoff:
+    """What passes from parent to child."""
+
+    source: Source = Source.swa
+
+
+@dataclass
+class Machine:
+    """Where and how the work is done; never changes what is computed, up to rounding."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "auto"  # auto: bf16-mixed on a GPU that has it, else 32-true
+    workers: int = -1  # data loader processes; -1 chooses
+    threads: int = 0  # threads of torch on the CPU; 0 leaves torch's choice
+    deterministic: bool = True
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.devices >= 1, "machine.devices", self.devices, "at least 1")
+        _require(self.workers >= -1, "machine.workers", self.workers, "-1 (choose) or more")
+
+
+class Wandb(Enum):
+    """Weights & Biases: online where logged in, else offline."""
+
+    auto = "auto"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass
+class Log:
+    """What is recorded beside metrics.csv."""
+
+    wandb: Wandb = Wandb.auto
+    project: str = "pneumo"
+    tensorboard: bool = False
+    pictures: int = 4  # validation films shown as overlays; 0 for none
+    pictures_every: int = 5  # epochs
+
+
+@dataclass
+class Config:
+    """One fit. An experiment with a parent starts from the parent's finished weights."""
+
+    experiment: str = ""
+    parent: str | None = None
+    init_from: str | None = None  # weights to start from; by default the parent's
+    runs_dir: str = "runs"
+    tag: str = ""  # sets runs with other settings apart; filled from overrides (see runs.tags)
+    variant: str = ""  # like tag, but not shared with the parent
+    seed: int = 0
+    fold: int = 0
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = 1e-3
+    data: Data = MISSING
+    split: Split = field(default_factory=Split)
+    resolution: Resolution = field(default_factory=Resolution)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    model: Model = field(default_factory=Model)
+    loss: Loss = field(default_factory=Loss)
+    scheduler: Scheduler = MISSING
+    swa: SWA = MISSING
+    postprocess: Postprocess = field(default_factory=Postprocess)
+    scale: Scale = field(default_factory=Scale)
+    handoff: Handoff = field(default_factory=Handoff)
+    machine: Machine = field(default_factory=Machine)
+    log: Log = field(default_factory=Log)
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2 (batch norm needs two images)")
+        _require(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "a positive number")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        parts = self.split.folds if self.split.kind is SplitKind.kfold else None
+        _require(self.fold >= 0 and (parts is None or self.fold < parts), "fold", self.fold, f"0 to {(parts or 0) - 1}" if parts else "0 or more")
+        for key in ("experiment", "tag", "variant"):
+            value = getattr(self, key)
+            _require(re.fullmatch(r"[\w.+-]*", value) is not None, key, value, "letters, digits and . _ + - only")
+        if isinstance(self.swa, PaperSWA | LightningSWA) and self.swa.epochs > self.epochs:
+            raise PneumoError(f"swa.epochs={self.swa.epochs}: must not exceed epochs={self.epochs}")
+
+    @property
+    def path(self) -> Path:
+        """The folder of this fit."""
+        return runs.path(self.runs_dir, self.experiment, self.data.name, self.scale.name, self.tag, self.fold, self.seed, self.variant)
+
+    def scaled(self, exact: Collection[str] = ()) -> "Config":
+        """The configuration that is really run: ``scale`` applied to what the experiment declares.
+
+        Keys in ``exact`` (those the user typed) stay as they are. Epochs of averaging shrink with the epochs, but one remains.
+        """
+        scale = self.scale
+
+        def shrink(key: str, value: int, factor: float, least: int) -> int:
+            return value if key in exact else max(least, round(value * factor)) if factor < 1 else value
+
+        epochs = shrink("epochs", self.epochs, scale.epochs, 2)
+        side = self.resolution.size if "resolution.size" in exact else max(32, 32 * round(self.resolution.size * scale.size / 32))
+        resolution = Resolution(side, max(1, round(self.resolution.crop_min * side / self.resolution.size)))
+        swa = self.swa
+        if isinstance(swa, PaperSWA | LightningSWA) and "swa.epochs" not in exact:
+            swa = dataclasses.replace(swa, epochs=min(swa.epochs, max(1, epochs - 1)) if scale.epochs < 1 else swa.epochs)
+        model = self.model
+        if scale.encoder_weights and model.encoder_weights == "imagenet" and "model.encoder_weights" not in exact:
+            model = dataclasses.replace(model, encoder_weights=scale.encoder_weights)
+        batch_size = shrink("batch_size", self.batch_size, scale.batch, 4)
+        return dataclasses.replace(self, epochs=epochs, batch_size=batch_size, resolution=resolution, swa=swa, model=model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as recorded with a run."""
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True))
+
+
+DATA = {"siim": Data, "phantom": PhantomData}
+SCHEDULERS = {"constant": Scheduler, "cosine": Cosine, "plateau": Plateau}
+SWAS = {"none": SWA, "paper": PaperSWA, "lightning": LightningSWA}
+
+# what a parent takes over from its child: everything that is not the parent's own recipe
+SHARED = ("runs_dir", "tag", "seed", "fold", "data", "split", "model", "scale", "handoff", "machine", "log")
+
+
+def handoff(parent: str | None, *, _root_: DictConfig) -> str | None:
+    """The ``${handoff:…}`` resolver: where the parent's finished weights are or will be. Pure; never raises, never looks."""
+    if not parent:
+        return None
+    key = _root_
+    folder = runs.path(key.runs_dir, parent, key.data.name, key.scale.name, key.tag, key.fold, key.seed)
+    return str(folder / runs.WEIGHTS)
+
+
+def register() -> None:
+    """Make the dataclasses known to Hydra and the hand-off to OmegaConf. May be called again."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, options in (("data", DATA), ("scheduler", SCHEDULERS), ("swa", SWAS)):
+        for name, node in options.items():
+            store.store(group=f"schema/{group}", name=name, node=node)
+    OmegaConf.register_new_resolver("handoff", handoff, replace=True)
+
+
+def load(raw: DictConfig) -> Config:
+    """A composed configuration → checked ``Config``. Raises PneumoError that names the key."""
+    try:
+        config = OmegaConf.to_object(raw)
+    except OmegaConfBaseException as error:
+        raise PneumoError(" ".join(str(error).split())) from None
+    assert isinstance(config, Config)
+    if not config.experiment:
+        names = ", ".join(sorted(p.stem for p in Path(CONF, "experiment").glob("*.yaml")))
+        raise PneumoError(f"no experiment chosen: add +experiment=<name>, one of {names}")
+    return config
+
+
+def recorded(values: dict[str, Any]) -> Config:
+    """The ``Config`` of a finished or interrupted run, from what ``to_dict`` recorded."""
+    schema = OmegaConf.structured(Config)
+    for group, options in (("data", DATA), ("scheduler", SCHEDULERS), ("swa", SWAS)):
+        name = values[group]["name"]
+        if name not in options:
+            raise PneumoError(f"{group}.name={name} is not known; one of {', '.join(options)}")
+        schema[group] = OmegaConf.structured(options[name])
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(schema, values)))
+
+
+register()

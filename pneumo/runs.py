@@ -1,0 +1,140 @@
+"""A fit's folder: its name, lock, record and weights. What training, prediction and reports share. No torch."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+
+from pneumo import files
+from pneumo.errors import PneumoError
+
+WEIGHTS = "weights.safetensors"
+METRICS = "metrics.json"
+RECORD = "config.yaml"
+HISTORY = "metrics.csv"
+CHECKPOINT = "last.ckpt"
+BEST = "best.ckpt"
+PICTURES = "pictures"
+
+# recorded settings that do not change what is computed: where files lie, how fast, what is shown
+INCIDENTAL = ("runs_dir", "machine", "log", "data.cache", "init_from")
+
+
+def path(runs_dir: str, experiment: str, data: str, scale: str, tag: str, fold: int, seed: int, variant: str = "") -> Path:
+    """``<runs_dir>/<experiment>/<data>-<scale>[-<tag>]/fold<k>-seed<s>[-<variant>]``, the same whoever asks."""
+    setting = "-".join(filter(None, (data, scale, tag)))
+    return Path(runs_dir) / experiment / setting / "-".join(filter(None, (f"fold{fold}", f"seed{seed}", variant)))
+
+
+def tags(overrides: Sequence[str], shared: Sequence[str], named: Sequence[str]) -> tuple[str, str]:
+    """What the user typed beyond the names in a run's path → (tag, variant), so that no two settings share a folder.
+
+    ``shared`` lists the settings a parent takes over: they go into the tag, which parent and child share; the others into
+    the variant. ``named`` lists keys that the path holds already or that do not change the result.
+    """
+    tag, variant = [], []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if any(key == name or key.startswith(name + ".") for name in named):
+            continue
+        leaf = key if key.startswith("model") else key.rpartition(".")[2]
+        slug = re.sub(r"[^\w.+-]+", "_", f"{leaf}_{value}").strip("_")
+        (tag if key.partition(".")[0] in shared else variant).append(slug if len(slug) <= 40 else slug[:24] + files.digest(override)[:8])
+    return "-".join(sorted(tag)), "-".join(sorted(variant))
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a folder alone; waits, with one line, while another process works on it. Freed by the system if that one dies."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PneumoError(f"{folder}: cannot be made ({error.strerror}); choose another place with runs_dir=") from None
+    held = filelock.FileLock(folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"{folder}: another process is working on it; waiting for it to finish", flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def is_finished(folder: Path) -> bool:
+    """True once weights, scores and record are all there; the scores are written last."""
+    return all((folder / name).is_file() for name in (WEIGHTS, METRICS, RECORD))
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write ``config.yaml``, whole or not at all."""
+    files.write_text(folder / RECORD, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What ``config.yaml`` of a run holds: ``config``, ``origin``, ``parent``, ``data``. Raises PneumoError."""
+    try:
+        record = yaml.safe_load((folder / RECORD).read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+            raise PneumoError(f"{folder / RECORD}: holds no recorded configuration; delete the folder to train it anew")
+        return record
+    except FileNotFoundError:
+        raise PneumoError(f"{folder}: no run here (no {RECORD}); train it first") from None
+    except yaml.YAMLError:
+        raise PneumoError(f"{folder / RECORD}: damaged; delete the folder to train it anew") from None
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """What ``metrics.json`` of a finished run holds. Raises PneumoError."""
+    try:
+        return dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise PneumoError(f"{folder / METRICS}: missing or damaged; delete the folder to train it anew") from None
+
+
+def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Settings that differ, each as ``key: recorded → wanted``, leaving aside the incidental ones."""
+    old, new = _leaves(recorded), _leaves(wanted)
+    keys = [key for key in {**old, **new} if not any(key == name or key.startswith(name + ".") for name in INCIDENTAL)]
+    return [f"{key}: {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def origin() -> dict[str, Any]:
+    """Versions and the git commit that make a run."""
+    versions: dict[str, str] = {"python": sys.version.split()[0]}
+    for name in ("pneumo", "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "albumentations", "numpy", "pydicom"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {"commit": commit(), "versions": versions}
+
+
+def commit() -> str | None:
+    """The git commit of the code, with ``+`` if it has uncommitted changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        if os.environ.get("GIT_DIR"):
+            return None
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if dirty.strip() else "")
