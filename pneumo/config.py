@@ -257,6 +257,7 @@ class Scale:
 
     name: str = "full"
     images: int | None = None
+    positive_rate: float | None = None  # share of positives among them (and of phantoms); None keeps the data's own
     size: float = 1.0
     epochs: float = 1.0
     batch: float = 1.0
@@ -265,6 +266,9 @@ class Scale:
     def __post_init__(self) -> None:
         for key in ("size", "epochs", "batch"):
             _require(0 < getattr(self, key) <= 1, f"scale.{key}", getattr(self, key), "above 0, at most 1")
+        _require(self.images is None or self.images >= 4, "scale.images", self.images, "at least 4")
+        rate = self.positive_rate
+        _require(rate is None or 0 < rate < 1, "scale.positive_rate", rate, "between 0 and 1, both exclusive")
 
 
 class Source(Enum):
@@ -368,7 +372,8 @@ class Config:
     def scaled(self, exact: Collection[str] = ()) -> "Config":
         """The configuration that is really run: ``scale`` applied to what the experiment declares.
 
-        Keys in ``exact`` (those the user typed) stay as they are. Epochs of averaging shrink with the epochs, but one remains.
+        Keys in ``exact`` (those the user typed) stay as they are. Epochs of averaging shrink with the epochs; two remain, if
+        the fit has more than two.
         """
         scale = self.scale
 
@@ -380,16 +385,26 @@ class Config:
         resolution = Resolution(side, max(1, round(self.resolution.crop_min * side / self.resolution.size)))
         swa = self.swa
         if isinstance(swa, PaperSWA | LightningSWA) and "swa.epochs" not in exact:
-            swa = dataclasses.replace(swa, epochs=min(swa.epochs, max(1, epochs - 1)) if scale.epochs < 1 else swa.epochs)
+            swa = dataclasses.replace(swa, epochs=min(shrink("swa.epochs", swa.epochs, scale.epochs, 2), max(1, epochs - 1)))
         model = self.model
         if scale.encoder_weights and model.encoder_weights == "imagenet" and "model.encoder_weights" not in exact:
             model = dataclasses.replace(model, encoder_weights=scale.encoder_weights)
-        batch_size = shrink("batch_size", self.batch_size, scale.batch, 4)
+        batch_size = shrink("batch_size", self.batch_size, scale.batch, 8)
         return dataclasses.replace(self, epochs=epochs, batch_size=batch_size, resolution=resolution, swa=swa, model=model)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as recorded with a run."""
         return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True))
+
+
+@dataclass
+class Check:
+    """What ``python -m pneumo.siim`` takes: a data set, and how much to say of it."""
+
+    runs_dir: str = "runs"
+    data: Data = MISSING
+    decode: bool = True  # decode every film on disk, not only look for it
+    verbose: bool = False  # list every case left aside
 
 
 DATA = {"siim": Data, "phantom": PhantomData}
@@ -413,18 +428,41 @@ def register() -> None:
     """Make the dataclasses known to Hydra and the hand-off to OmegaConf. May be called again."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
+    store.store(name="check_schema", node=Check)
     for group, options in (("data", DATA), ("scheduler", SCHEDULERS), ("swa", SWAS)):
         for name, node in options.items():
             store.store(group=f"schema/{group}", name=name, node=node)
     OmegaConf.register_new_resolver("handoff", handoff, replace=True)
 
 
-def load(raw: DictConfig) -> Config:
-    """A composed configuration → checked ``Config``. Raises PneumoError that names the key."""
+def typed(raw: DictConfig) -> Any:
+    """A composed configuration → its checked dataclass. Raises PneumoError that names the key."""
     try:
-        config = OmegaConf.to_object(raw)
+        return OmegaConf.to_object(raw)
+    except PneumoError:
+        raise
     except OmegaConfBaseException as error:
         raise PneumoError(" ".join(str(error).split())) from None
+
+
+def keys() -> list[str]:
+    """Every key there is, dotted, and every option of a group, to suggest one for a typo."""
+
+    def walk(node: type, prefix: str = "") -> list[str]:
+        found = []
+        for one in dataclasses.fields(node):
+            found.append(prefix + one.name)
+            inner = {"scheduler": Plateau, "swa": LightningSWA, "data": PhantomData}.get(one.name, one.type)
+            if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+                found += walk(inner, f"{prefix}{one.name}.")
+        return found
+
+    return walk(Config)
+
+
+def load(raw: DictConfig) -> Config:
+    """The configuration of a fit. Raises PneumoError."""
+    config = typed(raw)
     assert isinstance(config, Config)
     if not config.experiment:
         names = ", ".join(sorted(p.stem for p in Path(CONF, "experiment").glob("*.yaml")))

@@ -1,6 +1,7 @@
 """Cached films → batches. The ``LightningDataModule`` reads, divides and serves a data set; batches travel as uint8."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pneumo import augment, cache, files, folds, phantom, pool, siim
-from pneumo.config import Config, PhantomData
+from pneumo.config import Config, PhantomData, Scale
 
 
 class FilmDataset(Dataset[dict[str, torch.Tensor]]):
@@ -73,7 +74,7 @@ class FilmData(pl.LightningDataModule):
         """Draw phantoms if asked for, index, cache and divide. Prints what was left aside and why. Raises PneumoError."""
         config, data = self.config, self.config.data
         if isinstance(data, PhantomData):
-            data = phantom_in_place(data, config.runs_dir, config.scale.images)
+            data = phantom_in_place(data, config.runs_dir, config.scale)
         self.index = siim.read_index(data)
         items = self._fewer(self.index.items)
         patients = {item.id: item.patient for item in items}
@@ -110,14 +111,15 @@ class FilmData(pl.LightningDataModule):
         }
 
     def _fewer(self, items: list[siim.Item]) -> list[siim.Item]:
-        """At most ``scale.images`` films, with the same share of positives, chosen by the seed."""
-        limit = self.config.scale.images
+        """At most ``scale.images`` films, chosen by the seed, with the data's share of positives or ``scale.positive_rate``."""
+        scale = self.config.scale
+        limit = scale.images
         if limit is None or len(items) <= limit:
             return items
         order = np.random.default_rng([self.config.seed, len(items)]).permutation(len(items))
         positive = [i for i in order if items[i].positive]
         negative = [i for i in order if not items[i].positive]
-        share = round(limit * len(positive) / len(items))
+        share = min(round(limit * (scale.positive_rate or len(positive) / len(items))), len(positive))
         return [items[i] for i in sorted([*positive[:share], *negative[: limit - share]])]
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
@@ -144,11 +146,10 @@ class FilmData(pl.LightningDataModule):
         )
 
 
-def phantom_in_place(data: PhantomData, runs_dir: str, at_most: int | None = None) -> PhantomData:
+def phantom_in_place(data: PhantomData, runs_dir: str, scale: Scale) -> PhantomData:
     """Draw the phantoms unless they are there; returns the data with ``root``, ``annotations`` and ``patients`` filled in."""
-    from dataclasses import replace
-
-    data = replace(data, images=min(data.images, at_most or data.images))
+    images = min(data.images, scale.images or data.images)
+    data = replace(data, images=images, positive_rate=scale.positive_rate or data.positive_rate)
     name = f"{data.images}-{data.positive_rate:g}-seed{data.seed}"
     root = Path(data.root) if data.root else Path(runs_dir) / "phantom" / name
     phantom.generate(data, root)

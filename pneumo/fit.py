@@ -193,6 +193,7 @@ def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
         with warnings.catch_warnings():
             # on a CPU the main process loads films: worker processes would compete with the network for its cores
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with torch 2.14
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
             action()
     except SystemExit:

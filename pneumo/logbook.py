@@ -83,8 +83,7 @@ class Pictures(Callback):
         with torch.no_grad():
             probability = pl_module.network(images.to(pl_module.device)).float().sigmoid().cpu().numpy()[:, 0]
         tiles = [
-            overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), p > self.threshold)
-            for sample, p in zip(samples, probability, strict=True)
+            overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), p > self.threshold) for sample, p in zip(samples, probability, strict=True)
         ]
         with files.replacing(self.folder / ("final.png" if final else f"epoch{epoch:03d}.png")) as temporary:
             Image.fromarray(np.hstack(tiles)).save(temporary, "PNG")
@@ -166,22 +165,28 @@ def loggers(config: Config, folder: Path, record: dict[str, Any]) -> list[Logger
 def _wandb(config: Config, folder: Path, record: dict[str, Any]) -> GuardedWandbLogger:
     import wandb
 
-    mode = os.environ.get("WANDB_MODE") or ("offline" if config.log.wandb is Wandb.offline or not wandb.api.api_key else "online")
+    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True, init_timeout=30)
+    mode = os.environ.get("WANDB_MODE") or ("online" if config.log.wandb is Wandb.auto and _logged_in() else "offline")
     if mode == "offline" and config.log.wandb is Wandb.auto:
         print(f"Weights & Biases: not logged in, so recorded offline; `wandb login`, then `wandb sync {folder}/wandb/offline-run-*`", flush=True)
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     run = wandb.init(
         project=config.log.project,
         group="-".join(filter(None, (config.experiment.removesuffix("_stage1"), config.data.name, config.scale.name, config.tag))),
         name="-".join(config.path.parts[-3:]),
         job_type=config.experiment,
         dir=folder,
+        settings=settings,
         mode=mode,
         reinit="create_new",  # two fits in one process are two runs
         config={key: value for key, value in record.items() if key != "parent"} | {"parent": (record.get("parent") or {}).get("sha256")},
     )
     return GuardedWandbLogger(experiment=run)
+
+
+def _logged_in() -> bool:
+    import wandb
+
+    return bool(wandb.login(prompt=False, verify=False))
 
 
 def close(chosen: list[Logger]) -> None:

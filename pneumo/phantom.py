@@ -33,6 +33,8 @@ MANIFEST, JOURNAL = "phantom.json", "journal.jsonl"
 # log10 of the total area in pixels at 1024² (2,669 positive films of the challenge's table): mean and standard deviation
 LOG10_AREA = (3.924, 0.472)
 AREA_RANGE = (120, 160_000)
+# attenuation → grey level: air is black at once, lungs lie on the flat middle, abdomen and mediastinum on the shoulder
+FILM_CURVE = ((-0.3, 0.0, 0.10, 0.25, 0.75, 1.0, 1.25, 1.7), (2, 6, 55, 84, 152, 206, 224, 234))
 COMPONENTS = ((1, 0.69), (2, 0.20), (3, 0.07), (4, 0.04))
 
 
@@ -327,12 +329,12 @@ def _expose(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) ->
         film += _vessels(side, lung & ~lesion, rng)
     if lesions:
         air = cv2.GaussianBlur(lesion.astype(np.float32), (0, 0), 1.5)
-        film -= air * np.clip(rng.normal(0.15, 0.03), 0.06, 0.21)
+        film -= air * np.clip(rng.normal(0.17, 0.03), 0.09, 0.24)
         line = np.zeros((SIZE, SIZE), np.float32)
         for side in body.sides:
             for pleura in side.pleura:
-                _line(line, pleura, 3)
-        film += cv2.GaussianBlur(line, (0, 0), 0.9) * rng.uniform(0.08, 0.14)
+                _line(line, pleura, 4)
+        film += cv2.GaussianBlur(line, (0, 0), 0.9) * rng.uniform(0.10, 0.16)
     film += _mediastinum(body, rng)
     film += _bones(body, rng)
     film += _devices(body, lesions, rng)
@@ -341,10 +343,11 @@ def _expose(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) ->
     for i, lesion in enumerate(lesions):
         lesions[i] = (_turn(lesion.astype(np.float32), body.tilt) > 0.5).astype(np.uint8)
 
-    contrast, brightness = rng.normal(5.0, 0.9), rng.normal(0.60, 0.07)
-    grey = 5 + 222 / (1 + np.exp(-np.clip(contrast, 3.2, 6.8) * (film - brightness)))
+    exposure, gain = rng.normal(0, 0.05), np.clip(rng.normal(1, 0.10), 0.8, 1.25)
+    seen = gain * (film - 0.45) + 0.45 + exposure
+    grey = np.interp(seen, *FILM_CURVE).astype(np.float32)
     noise = cv2.GaussianBlur(rng.standard_normal((SIZE, SIZE), np.float32), (0, 0), 0.8)
-    grey += noise * (rng.uniform(3, 8) * (1.2 - 0.6 * film.clip(0, 1)))
+    grey += noise * (rng.uniform(2, 5) * (1.2 - 0.6 * film.clip(0, 1)))
     image = grey.clip(0, 255).astype(np.uint8)
     _markers(image, body, rng)
     _collimate(image, rng)
@@ -395,7 +398,7 @@ def _vessels(side: Side, where: np.ndarray, rng: np.random.Generator) -> np.ndar
         grow(side.hilum, outward + angle, rng.uniform(5.5, 9), rng.uniform(90, 135))
     coarse = rng.standard_normal((COARSE, COARSE), np.float32)
     marking = _enlarge(cv2.GaussianBlur(coarse, (0, 0), 1.1) * 1.9 + cv2.GaussianBlur(coarse, (0, 0), 3) * 8)
-    texture = 0.13 * cv2.GaussianBlur(tree, (0, 0), 1.2) + 0.017 * marking
+    texture = 0.10 * cv2.GaussianBlur(tree, (0, 0), 1.2) + 0.012 * marking
     return texture * cv2.GaussianBlur(where.astype(np.float32), (0, 0), 1.2)
 
 
@@ -454,15 +457,11 @@ def _bones(body: _Body, rng: np.random.Generator) -> np.ndarray:
             x = c + o * (0.10 * w + (reach * 1.02 - 0.10 * w) * np.sin(u * np.pi / 2))
             bone(np.column_stack([x, y - 0.05 * h * np.sin(np.pi * u) * (1 - 0.05 * k) + drop * u**2]), thick, 1.0)
             if 1 <= k <= 6:
-                front = np.column_stack(
-                    [c + o * (reach - (reach - 0.38 * w) * u), y + drop + 0.02 * h + 0.14 * h * u - 0.05 * h * np.sin(np.pi * u)]
-                )
+                front = np.column_stack([c + o * (reach - (reach - 0.38 * w) * u), y + drop + 0.02 * h + 0.14 * h * u - 0.05 * h * np.sin(np.pi * u)])
                 bone(front, thick * 1.1, 0.5)
         u = np.linspace(0, 1, 30)
         lift = rng.normal(0, 0.02)
-        collar = np.column_stack(
-            [c + o * w * (0.10 + 0.95 * u), t + h * (0.115 - 0.16 * u * (1 - 0.35 * u) + 0.03 * np.sin(2 * np.pi * u) + lift)]
-        )
+        collar = np.column_stack([c + o * w * (0.10 + 0.95 * u), t + h * (0.115 - 0.16 * u * (1 - 0.35 * u) + 0.03 * np.sin(2 * np.pi * u) + lift)])
         bone(collar, thick * 1.25, 1.2)
         blade = np.column_stack([c + o * w * (1.12 - 0.16 * np.sin(np.pi * u)), t + h * (0.12 + 0.42 * u)])
         _line(cortex, blade, 3, 0.9)
@@ -472,7 +471,7 @@ def _bones(body: _Body, rng: np.random.Generator) -> np.ndarray:
     for x in (c - 0.09 * w, c + 0.09 * w):
         _line(cortex, np.array([(x, 0), (x, SIZE)]), 3, 0.5)
     strength = rng.uniform(0.8, 1.2)
-    return strength * (0.075 * cv2.GaussianBlur(cortex, (0, 0), 1.3) + 0.075 * cv2.GaussianBlur(marrow, (0, 0), 2.0))
+    return strength * (0.05 * cv2.GaussianBlur(cortex, (0, 0), 1.3) + 0.048 * cv2.GaussianBlur(marrow, (0, 0), 2.0))
 
 
 def _devices(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Work on many items in processes, with a progress bar; Ctrl-C stops it at once."""
 
+import itertools
 import os
 import signal
 import sys
@@ -39,14 +40,13 @@ def each(function: Callable[[Item], Result], items: Sequence[Item], title: str, 
         # spawn: forking a process that already runs torch's threads may hang
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start) as executor:
             try:
-                pending = {executor.submit(function, item): item for item, _ in zip(queue, range(4 * workers), strict=False)}
+                pending = {executor.submit(function, item): item for item in itertools.islice(queue, 4 * workers)}
                 while pending:
                     done, _ = wait(pending, return_when=FIRST_COMPLETED)
                     for future in done:
                         item = pending.pop(future)
-                        for following in queue:
+                        for following in itertools.islice(queue, 1):
                             pending[executor.submit(function, following)] = following
-                            break
                         yield item, future.result()
                         bar.update()
             except BaseException:

@@ -1,15 +1,17 @@
 """A fit's folder: its name, lock, record and weights. What training, prediction and reports share. No torch."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import filelock
 import yaml
@@ -24,6 +26,7 @@ HISTORY = "metrics.csv"
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
 PICTURES = "pictures"
+LOG = "train.log"
 
 # recorded settings that do not change what is computed: where files lie, how fast, what is shown
 INCIDENTAL = ("runs_dir", "machine", "log", "data.cache", "init_from")
@@ -69,6 +72,32 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+class _Tee(io.TextIOBase):
+    """Writes to the screen and to a file."""
+
+    def __init__(self, screen: TextIO, file: TextIO):
+        self.screen, self.file = screen, file
+
+    def write(self, text: str) -> int:
+        self.file.write(text)
+        return self.screen.write(text)
+
+    def flush(self) -> None:
+        self.file.flush()
+        self.screen.flush()
+
+    def isatty(self) -> bool:
+        return self.screen.isatty()
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """Keep what is printed meanwhile in ``train.log``, too."""
+    with open(folder / LOG, "a", encoding="utf-8") as file, redirect_stdout(cast(TextIO, _Tee(sys.stdout, file))):
+        print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}, commit {commit()}", file=file)
+        yield
 
 
 def is_finished(folder: Path) -> bool:

@@ -4,6 +4,7 @@
 """
 
 import csv
+import functools
 import gzip
 import io
 import re
@@ -12,7 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pneumo import dicom, rle
+from omegaconf import DictConfig
+
+from pneumo import command, config, dicom, pool, rle
 from pneumo.config import Data, OnError
 from pneumo.errors import PneumoError
 
@@ -241,3 +244,36 @@ def describe(index: Index, cases: int = 5) -> str:
         if len(shown) < len(found):
             lines.append(f"  … and {len(found) - len(shown):,} more (all with verbose=true)")
     return "\n".join(lines)
+
+
+def check(raw: DictConfig) -> None:
+    """The command: print Table I for a data set, and decode each of its films unless told not to."""
+    settings = config.typed(raw)
+    data = settings.data
+    if isinstance(data, config.PhantomData):
+        raise PneumoError("data=phantom is drawn when it is trained on; check its folder with data=siim data.root=<folder> data.annotations=<table>")
+    index = read_index(data)
+    if settings.decode:
+        look = functools.partial(_fault, max_pixels=data.max_megapixels * 1_000_000)
+        faults = [fault for _, fault in pool.each(look, index.items, "Decoding films") if fault]
+        if faults:
+            index.left_aside["films that cannot be used"] = sorted(faults)
+    print(describe(index, cases=0 if settings.verbose else 5))
+    if settings.decode and faults:
+        raise PneumoError(f"{len(faults)} of {len(index.items)} films cannot be used; replace them, or leave them out with data.on_error=skip")
+
+
+def _fault(item: Item, max_pixels: int) -> str | None:
+    """Why a film cannot be used, if it cannot."""
+    try:
+        film = dicom.read(item.path, max_pixels)
+        rle.union(item.annotations, rle.SHAPE if item.path.suffix.lower() in dicom.IMAGES else film.stored_shape)
+    except dicom.FilmError as error:
+        return str(error)
+    except rle.RLEError as error:
+        return f"{item.path}: its annotation does not fit: {error}"
+    return None
+
+
+if __name__ == "__main__":
+    command.run(check, "siim")

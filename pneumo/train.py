@@ -1,5 +1,6 @@
 """``python -m pneumo.train +experiment=exp5 …``: train an experiment, its parents first; then a table and the next command."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -84,9 +85,10 @@ def _handed_on(child: Config) -> Path:
 def _make(one: Config) -> dict[str, Any]:
     """Train one fit unless it is finished, holding its folder's lock."""
     folder, started = one.path, time.monotonic()
-    with runs.lock(folder):
+    with runs.lock(folder), contextlib.ExitStack() as out:
         trained = not _already(one, folder)
         if trained:
+            out.enter_context(runs.logged(folder))
             swa = f", averaging the last {one.swa.epochs}" if hasattr(one.swa, "epochs") else ""
             start = f"from {one.init_from}" if one.init_from else f"encoder weights: {one.model.encoder_weights}"
             print(f"\n{one.experiment}: {one.resolution.size}², batch {one.batch_size}, {one.epochs} epochs{swa}; {start}\n  → {folder}", flush=True)

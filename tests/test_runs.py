@@ -1,0 +1,93 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pneumo import config, files, runs
+from pneumo.errors import PneumoError
+from pneumo.train import NAMED
+
+
+def test_paths_are_pure_functions_of_names():
+    assert str(runs.path("runs", "exp5", "siim", "full", "", 0, 1)) == "runs/exp5/siim-full/fold0-seed1"
+    assert str(runs.path("runs", "exp5", "siim", "full", "t", 0, 1, "lr_1")) == "runs/exp5/siim-full-t/fold0-seed1-lr_1"
+
+
+def tags(*overrides):
+    return runs.tags(overrides, config.SHARED, NAMED)
+
+
+def test_settings_apart_from_the_names_set_runs_apart():
+    assert tags("+experiment=exp5", "data=phantom", "scale=mini", "fold=1", "seed=2", "data.root=/x", "machine.workers=3", "log.wandb=offline") == (
+        "",
+        "",
+    )
+    assert tags("lr=1e-4") == ("", "lr_1e-4")
+    assert tags("data.images=300") == ("images_300", "")  # the parent has these films, too
+    assert tags("model=unet_lite0", "swa=none") == ("model_unet_lite0", "swa_none")
+    long = [tags(f"model.encoder_weights=/a/very/long/path/to/some/{name}.safetensors")[0] for name in "ab"]
+    assert long[0] != long[1]
+    assert all(len(tag) <= 40 for tag in long)
+
+
+def test_differences_name_keys_and_leave_machine_and_place_aside():
+    old = {"lr": 1, "machine": {"workers": 1}, "data": {"cache": "a", "images": 3}, "runs_dir": "x"}
+    new = {"lr": 2, "machine": {"workers": 2}, "data": {"cache": "b", "images": 3}, "runs_dir": "y"}
+    assert runs.differences(old, new) == ["lr: 1 → 2"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "before")
+
+    def fail_half_way():
+        with files.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail_half_way()
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_damaged_records_are_explained(tmp_path):
+    with pytest.raises(PneumoError, match="no run here"):
+        runs.read_record(tmp_path)
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(PneumoError, match="damaged"):
+        runs.read_record(tmp_path)
+    (tmp_path / "config.yaml").write_text("hello")
+    with pytest.raises(PneumoError, match="no recorded configuration"):
+        runs.read_record(tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(PneumoError, match="missing or damaged"):
+        runs.read_metrics(tmp_path)
+
+
+def test_a_lock_is_waited_for_and_freed_by_death(tmp_path):
+    code = f"import time\nfrom pathlib import Path\nfrom pneumo import runs\nwith runs.lock(Path({str(tmp_path)!r})):\n print('held', flush=True)\n time.sleep(600)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    waiter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert "another process is working on it" in waiter.stdout.readline()
+    holder.kill()
+    assert waiter.stdout.readline() == "held\n"
+    for process in (holder, waiter):
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_origin_names_versions():
+    versions = runs.origin()["versions"]
+    assert {"python", "torch", "pytorch-lightning", "albumentations"} <= set(versions)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PneumoError, match="runs_dir="), runs.lock(tmp_path / "a"):
+        time.sleep(0)
