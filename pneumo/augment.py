@@ -33,7 +33,11 @@ def build(config: Augmentation, resolution: Resolution) -> Augment | None:
     scale = size / 256
     distortion = [
         A.ElasticTransform(
-            alpha=config.elastic_alpha * scale, sigma=config.elastic_sigma * scale, border_mode=mirror, noise_distribution="uniform", p=1
+            alpha=config.elastic_alpha * scale,
+            sigma=config.elastic_sigma * scale,
+            border_mode=mirror,
+            noise_distribution="uniform",
+            p=1,
         ),
         A.GridDistortion(distort_limit=config.grid_limit, border_mode=mirror, p=1),
         A.OpticalDistortion(distort_limit=config.optical_limit, border_mode=mirror, p=1),

@@ -47,7 +47,12 @@ class Cache:
 
 
 def build(
-    items: list[Item], size: int, folder: Path, on_error: OnError = OnError.stop, max_pixels: int = dicom.MAX_PIXELS, workers: int = -1
+    items: list[Item],
+    size: int,
+    folder: Path,
+    on_error: OnError = OnError.stop,
+    max_pixels: int = dicom.MAX_PIXELS,
+    workers: int = -1,
 ) -> Cache:
     """Open the cache of these films at size², building it first if need be.
 
@@ -138,7 +143,8 @@ def shrink(image: np.ndarray, size: int) -> np.ndarray:
 
 def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """Binary (rows, columns) → binary uint8 (size, size): pixels at least half covered; a lesion too thin for that
-    keeps its most covered pixels, so that no positive film becomes empty."""
+    keeps its most covered pixels, so that no positive film becomes empty.
+    """
     covered = cv2.resize(mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
     most = float(covered.max())
     return (covered >= min(0.5, most)).astype(np.uint8) if most > 0 else np.zeros((size, size), np.uint8)
@@ -175,4 +181,4 @@ def _open(folder: Path) -> Cache:
 
 
 def _checksum(image: np.ndarray, mask: np.ndarray) -> int:
-    return zlib.crc32(mask, zlib.crc32(image))
+    return zlib.crc32(mask.tobytes(), zlib.crc32(image.tobytes()))

@@ -37,7 +37,11 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
             failed = True
             print(f"error: {explain(error)}", file=sys.stderr, flush=True)
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                print(f"  (in job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)})", file=sys.stderr, flush=True)
+                print(
+                    f"  (in job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)})",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     try:
         hydra.main(version_base="1.3", config_path=config.CONF, config_name=config_name)(job)()
@@ -53,7 +57,8 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
 def explain(error: BaseException) -> str:
     """An error in one line, with the next thing to try where we know it."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"the disk is full ({error.filename or error.strerror}); make room, or work elsewhere with runs_dir=<folder>, and run the same command again"
+        where = error.filename or error.strerror
+        return f"the disk is full ({where}); make room, or choose another place with runs_dir=<folder>; the same command then goes on"
     if isinstance(error, MemoryError):
         return "not enough memory; try a smaller batch_size or resolution"
     text = " ".join(str(error).split()) or type(error).__name__

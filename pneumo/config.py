@@ -163,7 +163,12 @@ class Loss:
     dice_per_image: bool = False  # False pools the batch, as Keras losses of the time did
 
     def __post_init__(self) -> None:
-        _require(self.bce >= 0 and self.dice >= 0 and self.bce + self.dice > 0, "loss", self, "of non-negative weights, not all 0")
+        _require(
+            self.bce >= 0 and self.dice >= 0 and self.bce + self.dice > 0,
+            "loss",
+            self,
+            "of non-negative weights, not all 0",
+        )
 
 
 @dataclass
@@ -357,7 +362,12 @@ class Config:
         _require(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "a positive number")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         parts = self.split.folds if self.split.kind is SplitKind.kfold else None
-        _require(self.fold >= 0 and (parts is None or self.fold < parts), "fold", self.fold, f"0 to {(parts or 0) - 1}" if parts else "0 or more")
+        _require(
+            self.fold >= 0 and (parts is None or self.fold < parts),
+            "fold",
+            self.fold,
+            f"0 to {(parts or 0) - 1}" if parts else "0 or more",
+        )
         for key in ("experiment", "tag", "variant"):
             value = getattr(self, key)
             _require(re.fullmatch(r"[\w.+-]*", value) is not None, key, value, "letters, digits and . _ + - only")
@@ -367,7 +377,16 @@ class Config:
     @property
     def path(self) -> Path:
         """The folder of this fit."""
-        return runs.path(self.runs_dir, self.experiment, self.data.name, self.scale.name, self.tag, self.fold, self.seed, self.variant)
+        return runs.path(
+            self.runs_dir,
+            self.experiment,
+            self.data.name,
+            self.scale.name,
+            self.tag,
+            self.fold,
+            self.seed,
+            self.variant,
+        )
 
     def scaled(self, exact: Collection[str] = ()) -> "Config":
         """The configuration that is really run: ``scale`` applied to what the experiment declares.

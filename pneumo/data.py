@@ -19,7 +19,8 @@ class FilmDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(self, films: cache.Cache, rows: np.ndarray, transform: augment.Augment | None = None, seed: int = 0):
         self.films, self.rows, self.transform, self.seed = films, rows, transform, seed
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers hold copies of all but this
+        # persistent workers hold copies of all but this
+        self.epoch: torch.Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._verified: set[int] = set()
 
     def __len__(self) -> int:

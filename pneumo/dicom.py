@@ -163,10 +163,8 @@ def _to_uint8(array: np.ndarray, dataset: FileDataset) -> np.ndarray:
             low, high = np.percentile(values, (0.1, 99.9)) if not plain else (0.0, 255.0)
     elif not plain:
         low, high = np.percentile(values, (0.1, 99.9))
-    if plain:
-        grey = array
-    else:
-        grey = (np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).round().astype(np.uint8)
+    stretched = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255
+    grey = array if plain else stretched.round().astype(np.uint8)
     return 255 - grey if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else grey
 
 

@@ -52,7 +52,12 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     data = FilmData(config)
     data.prepare()
     parent = _parent(config)
-    record = {"config": config.to_dict(), "origin": runs.origin(), "data": data.record(), "parent": vars(parent) if parent else None}
+    record = {
+        "config": config.to_dict(),
+        "origin": runs.origin(),
+        "data": data.record(),
+        "parent": vars(parent) if parent else None,
+    }
     if parent:
         record["parent"] = {"path": str(parent.path), "sha256": parent.sha256}
     checkpoint = folder / runs.CHECKPOINT
@@ -72,7 +77,11 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     chosen = logbook.loggers(config, folder, _shareable(record))
     try:
         trainer = _trainer(config, folder, data, chosen)
-        _run(trainer, lambda: trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if resuming else None), checkpoint)
+        _run(
+            trainer,
+            lambda: trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if resuming else None),
+            checkpoint,
+        )
         kept = _choose(module, config, folder)
         _run(trainer, lambda: trainer.validate(module, datamodule=data, verbose=False), checkpoint)
         scores = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
@@ -93,7 +102,13 @@ def card(config: Config, record: dict[str, Any], scores: dict[str, float], kept:
     return {
         "architecture": "unet",
         "model": values["model"],
-        "input": {"channels": 1, "dtype": "uint8", "size": config.resolution.size, "mean": config.model.mean, "std": config.model.std},
+        "input": {
+            "channels": 1,
+            "dtype": "uint8",
+            "size": config.resolution.size,
+            "mean": config.model.mean,
+            "std": config.model.std,
+        },
         "output": "logits of pneumothorax, (N, 1, H, W)",
         "postprocess": values["postprocess"],
         "experiment": config.experiment,
@@ -160,7 +175,9 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         cuda = torch.cuda.is_available() and accelerator != "cpu"
         precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
     if isinstance(config.swa, LightningSWA) and precision == "16-mixed":
-        raise PneumoError("swa=lightning cannot run in 16-mixed (its batch-norm epoch has no gradients to scale); use bf16-mixed or swa=paper")
+        raise PneumoError(
+            "swa=lightning cannot run in 16-mixed (its batch-norm epoch has no gradients to scale); use bf16-mixed or swa=paper"
+        )
     return pl.Trainer(
         max_epochs=config.epochs,
         accelerator=accelerator,
@@ -183,7 +200,12 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
 
 def _checkpoints(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
     return ModelCheckpoint(
-        folder, name.removesuffix(".ckpt"), save_on_train_epoch_end=True, enable_version_counter=False, auto_insert_metric_name=False, **options
+        folder,
+        name.removesuffix(".ckpt"),
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+        **options,
     )
 
 

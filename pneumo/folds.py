@@ -59,8 +59,8 @@ def divide(positive: Sequence[bool], patients: Sequence[str | None], split: Spli
             raise PneumoError(f"the {name} part is empty: {len(labels)} films are too few for this split (see split.* and fold)")
     shared = None
     if known:
-        seen = {patients[i] for i in training if patients[i]}
-        held_positive = [patients[i] in seen for i in validation if labels[i]]
+        seen = {patients[i] for i in training.tolist() if patients[i]}
+        held_positive = [patients[i] in seen for i in validation.tolist() if labels[i]]
         shared = float(np.mean(held_positive)) if held_positive else 0.0
     return Parts(training, validation, grouped, shared)
 

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -15,14 +15,25 @@ from PIL import Image
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from pneumo import files, runs
+from pneumo import files
 from pneumo.config import Config, Wandb
 from pneumo.data import FilmData
+from pneumo.module import SegmentationModule
 
 log = logging.getLogger(__name__)
 
 TRUTH, PREDICTION = (0, 190, 255), (255, 140, 0)  # cyan and orange: apart for colour-blind readers, too
-COLUMNS = ("epoch", "lr", "train/loss", "val/loss", "val/iou", "val/dice", "val/dice_positive", "val/sensitivity", "val/specificity")
+COLUMNS = (
+    "epoch",
+    "lr",
+    "train/loss",
+    "val/loss",
+    "val/iou",
+    "val/dice",
+    "val/dice_positive",
+    "val/sensitivity",
+    "val/specificity",
+)
 
 
 class History(Callback):
@@ -44,7 +55,11 @@ class History(Callback):
         if not trainer.is_global_zero or trainer.current_epoch in {int(row["epoch"]) for row in self.rows}:
             return
         values = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        row = {"epoch": trainer.current_epoch, "lr": self._lr, **{key: values.get(key, float("nan")) for key in COLUMNS[2:]}}
+        row = {
+            "epoch": trainer.current_epoch,
+            "lr": self._lr,
+            **{key: values.get(key, float("nan")) for key in COLUMNS[2:]},
+        }
         self.rows.append(row)
         with files.replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -80,10 +95,12 @@ class Pictures(Callback):
             return
         samples = [self.dataset[i] for i in self.indices]
         images = torch.stack([sample["image"] for sample in samples])
+        assert isinstance(pl_module, SegmentationModule)
         with torch.no_grad():
             probability = pl_module.network(images.to(pl_module.device)).float().sigmoid().cpu().numpy()[:, 0]
         tiles = [
-            overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), p > self.threshold) for sample, p in zip(samples, probability, strict=True)
+            overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), p > self.threshold)
+            for sample, p in zip(samples, probability, strict=True)
         ]
         with files.replacing(self.folder / ("final.png" if final else f"epoch{epoch:03d}.png")) as temporary:
             Image.fromarray(np.hstack(tiles)).save(temporary, "PNG")
@@ -123,12 +140,15 @@ class GuardedWandbLogger(WandbLogger):
             action()
         except Exception as error:  # whatever its client may raise
             self.broken = True
-            print(f"Weights & Biases failed and is left out from here on ({' '.join(str(error).split())[:120]})", flush=True)
+            print(
+                f"Weights & Biases failed and is left out from here on ({' '.join(str(error).split())[:120]})",
+                flush=True,
+            )
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         self._guard(lambda: super(GuardedWandbLogger, self).log_metrics(metrics, step))
 
-    def log_hyperparams(self, params: Any) -> None:  # type: ignore[override]
+    def log_hyperparams(self, params: Any) -> None:
         self._guard(lambda: super(GuardedWandbLogger, self).log_hyperparams(params))
 
     def pictures(self, tiles: list[np.ndarray], step: int) -> None:
@@ -138,6 +158,10 @@ class GuardedWandbLogger(WandbLogger):
     def summary(self, scores: dict[str, Any]) -> None:
         """Send the final scores."""
         self._guard(lambda: self.experiment.summary.update(scores))
+
+    def finish(self) -> None:
+        """End the run: a second fit in this process is a run of its own."""
+        self._guard(lambda: self.experiment.finish())
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Checkpoints stay on this machine."""
@@ -153,7 +177,10 @@ def loggers(config: Config, folder: Path, record: dict[str, Any]) -> list[Logger
         try:
             chosen.append(TensorBoardLogger(folder, name="", version="tensorboard"))
         except ModuleNotFoundError:
-            print("log.tensorboard=true needs TensorBoard: pip install -e '.[tensorboard]'; training goes on without it", flush=True)
+            print(
+                "log.tensorboard=true needs TensorBoard: pip install -e '.[tensorboard]'; training goes on without it",
+                flush=True,
+            )
     if config.log.wandb is not Wandb.disabled and os.environ.get("WANDB_MODE") != "disabled":
         try:
             chosen.append(_wandb(config, folder, record))
@@ -168,7 +195,10 @@ def _wandb(config: Config, folder: Path, record: dict[str, Any]) -> GuardedWandb
     settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True, init_timeout=30)
     mode = os.environ.get("WANDB_MODE") or ("online" if config.log.wandb is Wandb.auto and _logged_in() else "offline")
     if mode == "offline" and config.log.wandb is Wandb.auto:
-        print(f"Weights & Biases: not logged in, so recorded offline; `wandb login`, then `wandb sync {folder}/wandb/offline-run-*`", flush=True)
+        print(
+            f"Weights & Biases: not logged in, so recorded offline; `wandb login`, then `wandb sync {folder}/wandb/offline-run-*`",
+            flush=True,
+        )
     run = wandb.init(
         project=config.log.project,
         group="-".join(filter(None, (config.experiment.removesuffix("_stage1"), config.data.name, config.scale.name, config.tag))),
@@ -176,7 +206,7 @@ def _wandb(config: Config, folder: Path, record: dict[str, Any]) -> GuardedWandb
         job_type=config.experiment,
         dir=folder,
         settings=settings,
-        mode=mode,
+        mode=cast(Any, mode),
         reinit="create_new",  # two fits in one process are two runs
         config={key: value for key, value in record.items() if key != "parent"} | {"parent": (record.get("parent") or {}).get("sha256")},
     )
@@ -193,4 +223,4 @@ def close(chosen: list[Logger]) -> None:
     """Finish what was opened for one fit, also after a failure."""
     for logger in chosen:
         if isinstance(logger, GuardedWandbLogger):
-            logger._guard(lambda logger=logger: logger.experiment.finish())
+            logger.finish()

@@ -33,7 +33,9 @@ class Network(nn.Module):
         try:
             self.unet = smp.Unet(config.encoder, encoder_weights=None, in_channels=3, classes=1)
         except (KeyError, ValueError) as error:
-            raise PneumoError(f"model.encoder={config.encoder}: segmentation-models-pytorch has no such encoder ({_brief(error)})") from None
+            raise PneumoError(
+                f"model.encoder={config.encoder}: segmentation-models-pytorch has no such encoder ({_brief(error)})"
+            ) from None
 
     def forward(self, films: Tensor) -> Tensor:
         """Films → logits, see the class."""
@@ -109,7 +111,14 @@ def _timm_name(key: str) -> str | None:
     names = (
         {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
         if stage == 0  # the first stage has no expansion
-        else {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
+        else {
+            "_expand_conv": "conv_pw",
+            "_bn0": "bn1",
+            "_depthwise_conv": "conv_dw",
+            "_bn1": "bn2",
+            "_project_conv": "conv_pwl",
+            "_bn2": "bn3",
+        }
     )
     old, rest = layer.split(".", 1)
     return f"blocks.{stage}.{block}.{names[old]}.{rest}"
@@ -165,10 +174,14 @@ def _load_strictly(module: nn.Module, state: dict[str, Tensor], source: str, tar
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     extra = [key for key in state if key not in own]
-    wrong = [f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in own if key in state and state[key].shape != own[key].shape]
+    wrong = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in own if key in state and state[key].shape != own[key].shape
+    ]
     for what, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes:", wrong)):
         if keys:
-            raise PneumoError(f"{source} does not fit {target}: it {what} {keys[0]}" + (f" and {len(keys) - 1} more" if len(keys) > 1 else ""))
+            raise PneumoError(
+                f"{source} does not fit {target}: it {what} {keys[0]}" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+            )
     nn.Module.load_state_dict(module, {key: state.get(key, own[key]) for key in own}, strict=True)
 
 

@@ -34,7 +34,15 @@ class SegmentationModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         value = loss.total_loss(self.network(batch["image"]), batch["mask"], self.config.loss)
-        self.log("train/loss", value, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
+        self.log(
+            "train/loss",
+            value,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(batch["image"]),
+            sync_dist=True,
+        )
         return value
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -57,4 +65,7 @@ class SegmentationModule(pl.LightningModule):
         scheduler = schedule.build(self.config.scheduler, optimizer, self.config.epochs)
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"},
+        }

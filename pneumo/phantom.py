@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -127,7 +128,12 @@ def generate(data: PhantomData, root: Path, workers: int = -1) -> None:
     Leaves ``dicom-images-train/<study>/<series>/<sop>.dcm``, ``train-rle.csv`` and ``patients.csv``; the manifest is written
     last. Raises PneumoError if ``root`` holds something else.
     """
-    settings = {"images": data.images, "positive_rate": data.positive_rate, "seed": data.seed, "generator": files.sha256(Path(__file__))}
+    settings = {
+        "images": data.images,
+        "positive_rate": data.positive_rate,
+        "seed": data.seed,
+        "generator": files.sha256(Path(__file__)),
+    }
     manifest, journal = root / MANIFEST, root / JOURNAL
     if manifest.is_file():
         if json.loads(manifest.read_text()) != settings:
@@ -156,7 +162,8 @@ def generate(data: PhantomData, root: Path, workers: int = -1) -> None:
 
 def plan(data: PhantomData) -> list[tuple[int, bool]]:
     """(patient, positive) of each film: exactly the asked share is positive, and positives gather in few patients,
-    as in the challenge (12,047 films of 6,171 patients; 2,669 positive films of 802)."""
+    as in the challenge (12,047 films of 6,171 patients; 2,669 positive films of 802).
+    """
     rng = np.random.default_rng([data.seed, 0])
     patients: list[int] = []
     while len(patients) < data.images:
@@ -171,11 +178,11 @@ def plan(data: PhantomData) -> list[tuple[int, bool]]:
     return [(patients[i], bool(positive[i])) for i in order]
 
 
-def _read_journal(journal: Path, settings: dict) -> dict[int, dict]:
+def _read_journal(journal: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Films finished by an interrupted call. A last line cut short is left out."""
     if not journal.is_file():
         return {}
-    rows: dict[int, dict] = {}
+    rows: dict[int, dict[str, Any]] = {}
     lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
     if lines and json.loads(lines[0]) != settings:
         raise PneumoError(f"{journal.parent}: holds unfinished phantoms of other settings; choose another data.root, or delete the folder")
@@ -193,11 +200,13 @@ def _write_csv(path: Path, header: tuple[str, str], rows: list[tuple[str, str]])
         writer.writerows(rows)
 
 
-def _write_film(root: Path, seed: int, item: tuple[int, int, bool]) -> dict:
+def _write_film(root: Path, seed: int, item: tuple[int, int, bool]) -> dict[str, Any]:
     """Draw one film and write its DICOM file; returns its row of the journal."""
     number, patient, positive = item
     film = draw(seed, patient, number, positive)
-    study, series, sop = (generate_uid(entropy_srcs=["pneumo phantom", kind, str(seed), str(number)]) for kind in ("study", "series", "sop"))
+    study, series, sop = (
+        generate_uid(entropy_srcs=["pneumo phantom", kind, str(seed), str(number)]) for kind in ("study", "series", "sop")
+    )
     picture = BytesIO()
     Image.fromarray(film.image).save(picture, "JPEG", quality=92)
     name = f"PHANTOM-{seed}-{patient:06d}"
@@ -422,12 +431,27 @@ def _mediastinum(body: _Body, rng: np.random.Generator) -> np.ndarray:
     shadow = cv2.GaussianBlur(shadow, (0, 0), 2.2)
     ellipse_y = round((t + 0.02 * h) * q)
     windpipe = np.zeros_like(shadow)
-    cv2.line(windpipe, (round(c * q), 0), (round((c - 4) * q), ellipse_y + round(0.3 * h * q)), 1.0, max(round(0.09 * w * q), 1))
+    cv2.line(
+        windpipe,
+        (round(c * q), 0),
+        (round((c - 4) * q), ellipse_y + round(0.3 * h * q)),
+        1.0,
+        max(round(0.09 * w * q), 1),
+    )
     shadow -= 0.12 * cv2.GaussianBlur(windpipe, (0, 0), 1.5)
     if rng.random() < 0.6:  # gas in the stomach, below the left hemidiaphragm
         gas = np.zeros_like(shadow)
         x, y = c + w * rng.uniform(0.35, 0.6), t + h * rng.uniform(1.0, 1.06)
-        cv2.ellipse(gas, (round(x * q), round(y * q)), (round(0.15 * w * q), round(0.06 * h * q)), rng.normal(0, 12), 0, 360, 1.0, -1)
+        cv2.ellipse(
+            gas,
+            (round(x * q), round(y * q)),
+            (round(0.15 * w * q), round(0.06 * h * q)),
+            rng.normal(0, 12),
+            0,
+            360,
+            1.0,
+            -1,
+        )
         shadow -= rng.uniform(0.1, 0.3) * cv2.GaussianBlur(gas, (0, 0), 2)
     return _enlarge(shadow)
 
@@ -457,11 +481,21 @@ def _bones(body: _Body, rng: np.random.Generator) -> np.ndarray:
             x = c + o * (0.10 * w + (reach * 1.02 - 0.10 * w) * np.sin(u * np.pi / 2))
             bone(np.column_stack([x, y - 0.05 * h * np.sin(np.pi * u) * (1 - 0.05 * k) + drop * u**2]), thick, 1.0)
             if 1 <= k <= 6:
-                front = np.column_stack([c + o * (reach - (reach - 0.38 * w) * u), y + drop + 0.02 * h + 0.14 * h * u - 0.05 * h * np.sin(np.pi * u)])
+                front = np.column_stack(
+                    [
+                        c + o * (reach - (reach - 0.38 * w) * u),
+                        y + drop + 0.02 * h + 0.14 * h * u - 0.05 * h * np.sin(np.pi * u),
+                    ]
+                )
                 bone(front, thick * 1.1, 0.5)
         u = np.linspace(0, 1, 30)
         lift = rng.normal(0, 0.02)
-        collar = np.column_stack([c + o * w * (0.10 + 0.95 * u), t + h * (0.115 - 0.16 * u * (1 - 0.35 * u) + 0.03 * np.sin(2 * np.pi * u) + lift)])
+        collar = np.column_stack(
+            [
+                c + o * w * (0.10 + 0.95 * u),
+                t + h * (0.115 - 0.16 * u * (1 - 0.35 * u) + 0.03 * np.sin(2 * np.pi * u) + lift),
+            ]
+        )
         bone(collar, thick * 1.25, 1.2)
         blade = np.column_stack([c + o * w * (1.12 - 0.16 * np.sin(np.pi * u)), t + h * (0.12 + 0.42 * u)])
         _line(cortex, blade, 3, 0.9)
@@ -498,14 +532,32 @@ def _devices(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -
                   (c + o * rng.uniform(0.3, 0.5) * w, t + h * rng.uniform(0.08, 0.25))], 9, 0.28)  # fmt: skip
     if rng.random() < 0.3:  # central venous catheter
         o = rng.choice([-1, 1])
-        tube([(c + o * 0.9 * w, t + 20), (c + o * 0.4 * w, t + 0.1 * h), (c - 0.1 * w, t + 0.25 * h), (c - 0.12 * w, t + 0.45 * h)], 3, 0.25)
+        tube(
+            [
+                (c + o * 0.9 * w, t + 20),
+                (c + o * 0.4 * w, t + 0.1 * h),
+                (c - 0.1 * w, t + 0.25 * h),
+                (c - 0.12 * w, t + 0.45 * h),
+            ],
+            3,
+            0.25,
+        )
     if body.view == "AP" and rng.random() < 0.35:  # endotracheal and gastric tube
         tube([(c + 6, 0), (c, t), (c - 3, t + 0.16 * h)], 8, 0.2)
         tube([(c + 12, 0), (c + 8, t + 0.4 * h), (c + 30, t + 0.9 * h), (c + 0.4 * w, t + h)], 3, 0.25)
     for _ in range(rng.poisson(1.6 if body.view == "AP" else 0.25)):
         x, y = c + w * rng.uniform(-0.9, 0.9), t + h * rng.uniform(0.1, 0.9)
         cv2.circle(layer, (round(x), round(y)), 11, 0.5, 4, cv2.LINE_AA)
-        tube([(x, y), (x + rng.normal(0, 90), y + 120), (x + rng.normal(0, 200), y + 320), (x + rng.normal(0, 260), 1100)], 3, 0.3)
+        tube(
+            [
+                (x, y),
+                (x + rng.normal(0, 90), y + 120),
+                (x + rng.normal(0, 200), y + 320),
+                (x + rng.normal(0, 260), 1100),
+            ],
+            3,
+            0.3,
+        )
     return cv2.GaussianBlur(layer, (0, 0), 0.8)
 
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,13 +38,14 @@ def path(runs_dir: str, experiment: str, data: str, scale: str, tag: str, fold: 
     return Path(runs_dir) / experiment / setting / "-".join(filter(None, (f"fold{fold}", f"seed{seed}", variant)))
 
 
-def tags(overrides: Sequence[str], shared: Sequence[str], named: Sequence[str]) -> tuple[str, str]:
+def tags(overrides: Sequence[str], shared: Sequence[str], named: Collection[str]) -> tuple[str, str]:
     """What the user typed beyond the names in a run's path → (tag, variant), so that no two settings share a folder.
 
     ``shared`` lists the settings a parent takes over: they go into the tag, which parent and child share; the others into
     the variant. ``named`` lists keys that the path holds already or that do not change the result.
     """
-    tag, variant = [], []
+    tag: list[str] = []
+    variant: list[str] = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if any(key == name or key.startswith(name + ".") for name in named):
@@ -148,7 +149,16 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def origin() -> dict[str, Any]:
     """Versions and the git commit that make a run."""
     versions: dict[str, str] = {"python": sys.version.split()[0]}
-    for name in ("pneumo", "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "albumentations", "numpy", "pydicom"):
+    for name in (
+        "pneumo",
+        "torch",
+        "pytorch-lightning",
+        "segmentation-models-pytorch",
+        "timm",
+        "albumentations",
+        "numpy",
+        "pydicom",
+    ):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -7,6 +7,7 @@ import csv
 import functools
 import gzip
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -158,7 +159,7 @@ def patients_from_films(items: Iterable[Item]) -> dict[str, str]:
 def overlapping(annotations: list[str]) -> bool:
     """Whether the annotations of one image share pixels."""
     ranges = sorted((start, end) for text in annotations for start, end in zip(*rle.runs(text, 2**62), strict=True))
-    return any(start < end for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+    return any(start < end for (_, end), (start, _) in itertools.pairwise(ranges))
 
 
 def _rows(path: Path, table: bool = True) -> Iterable[tuple[int, list[str]]]:
@@ -236,7 +237,9 @@ def describe(index: Index, cases: int = 5) -> str:
     width = max(len(f"{number:,}") for _, number in counts)
     lines = [f"{number:>{width},}  {name}" for name, number in counts]
     same = [name for name, known in TABLE_I.items() if known == tuple(number for _, number in counts[:3])]
-    lines.append(f"These are the challenge's {same[0]} training annotations (Table I)." if same else "Not one of the challenge's two tables.")
+    lines.append(
+        f"These are the challenge's {same[0]} training annotations (Table I)." if same else "Not one of the challenge's two tables."
+    )
     for reason, found in index.left_aside.items():
         lines.append(f"\nLeft aside, {reason}: {len(found):,}")
         shown = found[:cases] if cases else found
@@ -251,7 +254,9 @@ def check(raw: DictConfig) -> None:
     settings = config.typed(raw)
     data = settings.data
     if isinstance(data, config.PhantomData):
-        raise PneumoError("data=phantom is drawn when it is trained on; check its folder with data=siim data.root=<folder> data.annotations=<table>")
+        raise PneumoError(
+            "data=phantom is drawn when it is trained on; check its folder with data=siim data.root=<folder> data.annotations=<table>"
+        )
     index = read_index(data)
     if settings.decode:
         look = functools.partial(_fault, max_pixels=data.max_megapixels * 1_000_000)
@@ -260,7 +265,9 @@ def check(raw: DictConfig) -> None:
             index.left_aside["films that cannot be used"] = sorted(faults)
     print(describe(index, cases=0 if settings.verbose else 5))
     if settings.decode and faults:
-        raise PneumoError(f"{len(faults)} of {len(index.items)} films cannot be used; replace them, or leave them out with data.on_error=skip")
+        raise PneumoError(
+            f"{len(faults)} of {len(index.items)} films cannot be used; replace them, or leave them out with data.on_error=skip"
+        )
 
 
 def _fault(item: Item, max_pixels: int) -> str | None:

@@ -20,7 +20,19 @@ from pneumo.config import Config
 from pneumo.errors import PneumoError
 
 # in a run's path already, or without influence on what is computed
-NAMED = {"experiment", "data", "scale", "fold", "seed", "tag", "variant", "runs_dir", "init_from", "data.root", "data.annotations"}
+NAMED = {
+    "experiment",
+    "data",
+    "scale",
+    "fold",
+    "seed",
+    "tag",
+    "variant",
+    "runs_dir",
+    "init_from",
+    "data.root",
+    "data.annotations",
+}
 NAMED |= {"data.patients", "data.round1_test", "data.cache", "data.max_megapixels", "machine", "log", "hydra"}
 JOBS = "jobs.jsonl"
 COLUMNS = ("dice", "dice_positive", "iou", "sensitivity", "specificity", "all_empty_dice")
@@ -38,7 +50,9 @@ def task(raw: DictConfig) -> None:
             file.write(json.dumps(rows[-1]) + "\n")
     else:
         print("\n" + table(rows))
-        print(f"\nNext: look at {rows[-1]['folder']}, or compare experiments: python -m pneumo.train -m +experiment=exp1,exp2,exp3,exp4,exp5 …")
+        print(f"\nNext: look at the pictures in {rows[-1]['folder']}, or compare the experiments:")
+        rest = " ".join(override for override in overrides if "experiment=" not in override)
+        print(f"  python -m pneumo.train -m +experiment=exp1,exp2,exp3,exp4,exp5 {rest}")
 
 
 def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
@@ -65,7 +79,12 @@ def chain(declared: Config, typed: set[str]) -> list[Config]:
 
 def parent_of(child: Config) -> Config:
     """The declared configuration of a child's parent: its own recipe on the child's data, fold, seed, scale and machine."""
-    overrides = [f"+experiment={child.parent}", f"data={child.data.name}", f"runs_dir={json.dumps(child.runs_dir)}", f"fold={child.fold}"]
+    overrides = [
+        f"+experiment={child.parent}",
+        f"data={child.data.name}",
+        f"runs_dir={json.dumps(child.runs_dir)}",
+        f"fold={child.fold}",
+    ]
     overrides += [f"seed={child.seed}", f"scale={child.scale.name}", f"tag='{child.tag}'"]
     if command.is_composing():
         raw = compose("train", overrides)
@@ -91,14 +110,23 @@ def _make(one: Config) -> dict[str, Any]:
             out.enter_context(runs.logged(folder))
             swa = f", averaging the last {one.swa.epochs}" if hasattr(one.swa, "epochs") else ""
             start = f"from {one.init_from}" if one.init_from else f"encoder weights: {one.model.encoder_weights}"
-            print(f"\n{one.experiment}: {one.resolution.size}², batch {one.batch_size}, {one.epochs} epochs{swa}; {start}\n  → {folder}", flush=True)
+            print(
+                f"\n{one.experiment}: {one.resolution.size}², batch {one.batch_size}, {one.epochs} epochs{swa}; {start}\n  → {folder}",
+                flush=True,
+            )
             from pneumo.fit import fit  # torch and Lightning take seconds, and `--help` needs neither
 
             fit(one, folder)
         else:
             print(f"{one.experiment}: finished before, used as it is ({folder})", flush=True)
         scores = {key: value for key, value in runs.read_metrics(folder).items() if isinstance(value, float)}
-    return {"experiment": one.experiment, "folder": str(folder), "trained": trained, "seconds": time.monotonic() - started, **scores}
+    return {
+        "experiment": one.experiment,
+        "folder": str(folder),
+        "trained": trained,
+        "seconds": time.monotonic() - started,
+        **scores,
+    }
 
 
 def _already(one: Config, folder: Path) -> bool:
@@ -140,7 +168,10 @@ class SweepTable(Callback):
         print("\n" + table(rows))
         if not any(row["trained"] for row in rows):
             print("Nothing was trained: every run was finished before.")
-        print(f"\nNext: look at the pictures and metrics.csv below {os.path.commonpath([row['folder'] for row in rows])}", flush=True)
+        print(
+            f"\nNext: look at the pictures and metrics.csv below {os.path.commonpath([row['folder'] for row in rows])}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

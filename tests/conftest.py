@@ -38,7 +38,13 @@ def command(tmp_path):
     def run(module: str, *arguments: str, **options) -> subprocess.CompletedProcess:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", **options.pop("env", {})}
         return subprocess.run(
-            [sys.executable, "-m", module, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, **options
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            **options,
         )
 
     return run

@@ -22,6 +22,9 @@ def test_the_map_names_every_module():
 
 def test_modules_import_only_what_stands_above_them():
     wrong = [
-        f"{name} imports {other}" for place, name in enumerate(MAP) for other in imported(ROOT / "pneumo" / f"{name}.py") if other not in MAP[:place]
+        f"{name} imports {other}"
+        for place, name in enumerate(MAP)
+        for other in imported(ROOT / "pneumo" / f"{name}.py")
+        if other not in MAP[:place]
     ]
     assert wrong == []

@@ -91,7 +91,11 @@ def test_each_epoch_is_different_and_each_seed(films):
 
 def test_batches_travel_as_one_channel_bytes(films):
     batch = epochs(films, 0, False, count=1)[0]
-    assert (batch["image"].dtype, batch["mask"].dtype, tuple(batch["image"].shape[1:])) == (torch.uint8, torch.uint8, (1, 64, 64))
+    assert (batch["image"].dtype, batch["mask"].dtype, tuple(batch["image"].shape[1:])) == (
+        torch.uint8,
+        torch.uint8,
+        (1, 64, 64),
+    )
 
 
 def test_ranks_share_an_epoch_evenly(films):

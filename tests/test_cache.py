@@ -108,7 +108,7 @@ def test_one_bad_film_among_many(items, tmp_path):
 
 def test_an_annotation_beyond_its_film(items, tmp_path):
     items[0].annotations = ["1048576 1"]
-    with pytest.raises(PneumoError, match="does not fit.*beyond"):
+    with pytest.raises(PneumoError, match=r"does not fit.*beyond"):
         cache.build(items, 64, tmp_path / "cache", workers=0)
 
 

@@ -13,7 +13,9 @@ from pneumo.errors import PneumoError
 
 CONF = Path(config.CONF)
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-OPTIONS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name not in ("experiment", "help", "sweep")]
+OPTIONS = [
+    (path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name not in ("experiment", "help", "sweep")
+]
 
 
 def composed(*overrides):
@@ -53,9 +55,19 @@ def test_table_ii(name):
     ]
     assert rows == TABLE_II[name]
     for one in stages:
-        assert (one.lr, one.model.encoder, one.model.encoder_weights, one.loss.bce, one.loss.dice) == (1e-3, "resnet34", "imagenet", 1, 1)
+        assert (one.lr, one.model.encoder, one.model.encoder_weights, one.loss.bce, one.loss.dice) == (
+            1e-3,
+            "resnet34",
+            "imagenet",
+            1,
+            1,
+        )
         assert (one.model.mean, one.model.std) == (0, 1)
-        assert (one.postprocess.removal_threshold, one.postprocess.removal_size, one.postprocess.removal.value) == (2048, 1024, "total")
+        assert (one.postprocess.removal_threshold, one.postprocess.removal_size, one.postprocess.removal.value) == (
+            2048,
+            1024,
+            "total",
+        )
         assert (one.augmentation.flip, one.augmentation.crop) == (0.5, 0.25)
     plateau = loaded("+experiment=exp1").scheduler
     assert (plateau.factor, plateau.patience) == (0.2, 5)
@@ -157,7 +169,16 @@ def test_impossible_values_are_refused_by_name(override, message):
 
 
 @pytest.mark.parametrize(
-    "override", ["epoch=3", "scheduler.patience=3", "resolution=256", "model=resnet", "epochs=many", "on_error=skip", "data.on_error=no"]
+    "override",
+    [
+        "epoch=3",
+        "scheduler.patience=3",
+        "resolution=256",
+        "model=resnet",
+        "epochs=many",
+        "on_error=skip",
+        "data.on_error=no",
+    ],
 )
 def test_typos_fail_at_composition(override):
     with pytest.raises((ConfigCompositionException, PneumoError)):
@@ -170,5 +191,6 @@ def test_no_experiment_names_the_choices():
 
 
 def test_configuration_needs_no_torch():
-    code = "import sys, pneumo.train, pneumo.config, pneumo.runs; sys.exit(bool({'torch', 'pytorch_lightning', 'albumentations', 'wandb'} & set(sys.modules)))"
+    heavy = {"torch", "pytorch_lightning", "albumentations", "wandb"}
+    code = f"import sys, pneumo.train, pneumo.config, pneumo.runs; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -24,7 +24,14 @@ def test_scores_whatever_the_batches():
     for i in range(0, 5, 2):
         parts.update(PREDICTION[i : i + 2], TARGET[i : i + 2])
     scores = {name: round(float(value), 4) for name, value in whole.compute().items()}
-    assert scores == {"dice": 0.5, "dice_positive": 0.5, "iou": 0.4667, "sensitivity": 0.6667, "specificity": 0.5, "all_empty_dice": 0.4}
+    assert scores == {
+        "dice": 0.5,
+        "dice_positive": 0.5,
+        "iou": 0.4667,
+        "sensitivity": 0.6667,
+        "specificity": 0.5,
+        "all_empty_dice": 0.4,
+    }
     assert {name: round(float(value), 4) for name, value in parts.compute().items()} == scores
 
 

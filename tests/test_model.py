@@ -52,7 +52,9 @@ def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monk
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_encoder_weights_from_a_local_file(tmp_path, network, suffix):
-    state = {key: value.contiguous() + 1 if value.is_floating_point() else value for key, value in network.unet.encoder.state_dict().items()}
+    state = {
+        key: value.contiguous() + 1 if value.is_floating_point() else value for key, value in network.unet.encoder.state_dict().items()
+    }
     state["fc.weight"] = torch.zeros(1000, 512)  # torchvision's classifier does no harm
     path = tmp_path / f"resnet34.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)

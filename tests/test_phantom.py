@@ -68,9 +68,18 @@ def test_other_settings_or_other_content_are_refused(tmp_path):
 def test_films_are_written_as_the_challenges(phantoms):
     for path in phantoms.rglob("*.dcm"):
         data = pydicom.dcmread(path)
-        assert (data.Rows, data.Columns, data.BitsStored, data.PhotometricInterpretation) == (1024, 1024, 8, "MONOCHROME2")
+        assert (data.Rows, data.Columns, data.BitsStored, data.PhotometricInterpretation) == (
+            1024,
+            1024,
+            8,
+            "MONOCHROME2",
+        )
         assert (data.file_meta.TransferSyntaxUID, data.Modality) == (pydicom.uid.JPEGBaseline8Bit, "CR")
-        assert (data.SOPInstanceUID, data.SeriesInstanceUID, data.StudyInstanceUID) == (path.stem, path.parent.name, path.parent.parent.name)
+        assert (data.SOPInstanceUID, data.SeriesInstanceUID, data.StudyInstanceUID) == (
+            path.stem,
+            path.parent.name,
+            path.parent.parent.name,
+        )
         assert data.ViewPosition in ("AP", "PA")
         assert data.LossyImageCompression == "01"
         assert dicom.read(path).pixels.shape == (1024, 1024)
@@ -87,8 +96,14 @@ def test_share_of_positives_and_patients():
 
 def published():
     """The table of the README: quantity → (challenge, phantoms), each a list of numbers."""
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]*\d[^|]*) \| ([^|]*\d[^|]*) \|$", README.split("## Phantoms")[1].split("\n## ")[0], re.MULTILINE)
-    return {name.strip(): [[float(n.replace(",", "")) for n in re.findall(r"-?[\d,]*\.?\d+", cell)] for cell in cells] for name, *cells in rows}
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([^|]*\d[^|]*) \| ([^|]*\d[^|]*) \|$",
+        README.split("## Phantoms")[1].split("\n## ")[0],
+        re.MULTILINE,
+    )
+    return {
+        name.strip(): [[float(n.replace(",", "")) for n in re.findall(r"-?[\d,]*\.?\d+", cell)] for cell in cells] for name, *cells in rows
+    }
 
 
 @pytest.fixture(scope="session")
@@ -165,7 +180,7 @@ def test_the_pleural_line_is_brighter_than_both_its_sides():
             continue
         distance = cv2.distanceTransform(mask, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
         medial = np.zeros_like(mask)
-        y, x = np.nonzero(mask)
+        y = np.nonzero(mask)[0]
         medial[int(y.mean()) :, :] = 1  # below the middle of an apical crescent runs the visceral pleura
         for values, low, high in ((inside, 8, 14), (line, -2, 3), (outside, -14, -8)):
             values.append(film.image[(distance > low) & (distance < high) & (medial > 0)].mean())

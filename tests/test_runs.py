@@ -20,7 +20,16 @@ def tags(*overrides):
 
 
 def test_settings_apart_from_the_names_set_runs_apart():
-    assert tags("+experiment=exp5", "data=phantom", "scale=mini", "fold=1", "seed=2", "data.root=/x", "machine.workers=3", "log.wandb=offline") == (
+    assert tags(
+        "+experiment=exp5",
+        "data=phantom",
+        "scale=mini",
+        "fold=1",
+        "seed=2",
+        "data.root=/x",
+        "machine.workers=3",
+        "log.wandb=offline",
+    ) == (
         "",
         "",
     )
@@ -68,7 +77,8 @@ def test_damaged_records_are_explained(tmp_path):
 
 
 def test_a_lock_is_waited_for_and_freed_by_death(tmp_path):
-    code = f"import time\nfrom pathlib import Path\nfrom pneumo import runs\nwith runs.lock(Path({str(tmp_path)!r})):\n print('held', flush=True)\n time.sleep(600)"
+    work = f"with runs.lock(Path({str(tmp_path)!r})):\n print('held', flush=True)\n time.sleep(600)"
+    code = f"import time\nfrom pathlib import Path\nfrom pneumo import runs\n{work}"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     waiter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

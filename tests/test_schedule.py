@@ -39,7 +39,11 @@ def keras(losses, factor, patience, min_delta):
 @pytest.mark.parametrize("patience", [1, 2, 5])
 def test_plateau_as_keras(patience):
     generator = torch.Generator().manual_seed(patience)
-    losses = (1 / torch.arange(1, 41) + 0.05 * torch.rand(40, generator=generator)).tolist() + [0.05, 0.04999, 0.04998] * 4
+    losses = (1 / torch.arange(1, 41) + 0.05 * torch.rand(40, generator=generator)).tolist() + [
+        0.05,
+        0.04999,
+        0.04998,
+    ] * 4
     one = optimizer()
     steps = schedule.build(Plateau(patience=patience), one, 50)
     rates = []

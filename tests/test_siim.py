@@ -43,7 +43,13 @@ def test_gzip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "message"), [("d,1 2 3", "line 6.*pairs"), ("d,1 x", "line 6.*whole"), ("d,0 1048577", "line 6.*beyond"), ("d,1,2", "line 6.*columns")]
+    ("row", "message"),
+    [
+        ("d,1 2 3", "line 6.*pairs"),
+        ("d,1 x", "line 6.*whole"),
+        ("d,0 1048577", "line 6.*beyond"),
+        ("d,1,2", "line 6.*columns"),
+    ],
 )
 def test_malformed_row_is_named_and_can_be_skipped(tmp_path, row, message):
     path = write(tmp_path / "t.csv", PLAIN + row + "\n")
@@ -128,7 +134,10 @@ def test_table_i(real_data, command):
     folder = real_data / "siim"
     done = command("pneumo.siim", "data=siim", f"data.root={folder}", f"data.annotations={folder / 'stage_2_train.csv.gz'}")
     assert done.returncode == 0, done.stderr
-    counts = {name: int(number.replace(",", "")) for number, name in (line.split("  ", 1) for line in map(str.strip, done.stdout.splitlines()[:7]))}
+    counts = {
+        name: int(number.replace(",", ""))
+        for number, name in (line.split("  ", 1) for line in map(str.strip, done.stdout.splitlines()[:7]))
+    }
     assert counts == {
         "images in the table": 12_047,
         "rows": 12_954,

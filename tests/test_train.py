@@ -16,8 +16,8 @@ import yaml
 from safetensors.torch import load_file
 
 TINY = (
-    "data=phantom", "data.images=24", "scale=mini", "scale.positive_rate=0.34", "scale.size=0.125", "epochs=4", "scale.epochs=0.03", "batch_size=8",
-    "swa.epochs=2", "log.pictures=2", "log.pictures_every=2", "machine.threads=1", "split.validation=0.25",
+    "data=phantom", "data.images=24", "scale=mini", "scale.positive_rate=0.34", "scale.size=0.125", "epochs=4", "scale.epochs=0.03",
+    "batch_size=8", "swa.epochs=2", "log.pictures=2", "log.pictures_every=2", "machine.threads=1", "split.validation=0.25",
 )  # fmt: skip
 
 
@@ -33,7 +33,13 @@ def phantom_runs(phantoms, tmp_path_factory):
 def run(folder, *arguments, module="pneumo.train", env=None, **options):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=500, **options
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        **options,
     )
 
 
@@ -57,7 +63,15 @@ def test_a_finished_experiment_leaves_what_it_should(phantom_runs):
     child, parent = one(folder, "exp5"), one(folder, "exp5_stage1")
     for path in (child, parent):
         names = {entry.name for entry in path.iterdir()}
-        assert {"config.yaml", "weights.safetensors", "last.ckpt", "metrics.csv", "metrics.json", "pictures", "train.log"} <= names
+        assert {
+            "config.yaml",
+            "weights.safetensors",
+            "last.ckpt",
+            "metrics.csv",
+            "metrics.json",
+            "pictures",
+            "train.log",
+        } <= names
         assert (path / "pictures" / "final.png").is_file()
         assert not [name for name in names if "partial" in name]
     scores = json.loads((child / "metrics.json").read_text())
@@ -78,7 +92,9 @@ def test_metrics_csv_has_a_row_an_epoch_and_the_cosine(phantom_runs):
     with open(one(phantom_runs[0], "exp5") / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
-    assert [float(row["lr"]) for row in rows] == pytest.approx([1e-3 * (1 + torch.cos(torch.tensor(torch.pi * t / 4)).item()) / 2 for t in range(4)])
+    assert [float(row["lr"]) for row in rows] == pytest.approx(
+        [1e-3 * (1 + torch.cos(torch.tensor(torch.pi * t / 4)).item()) / 2 for t in range(4)]
+    )
     assert all(float(row["val/iou"]) >= 0 for row in rows)
 
 
@@ -88,7 +104,11 @@ def test_weights_are_the_average_validated_and_described(phantom_runs):
     path = one(phantom_runs[0], "exp5")
     card = model.read_card(path / "weights.safetensors")
     assert card["weights"] == "average of 2 epochs"
-    assert (card["experiment"], card["input"]["size"], card["postprocess"]["binarization_threshold"]) == ("exp5", 64, 0.75)
+    assert (card["experiment"], card["input"]["size"], card["postprocess"]["binarization_threshold"]) == (
+        "exp5",
+        64,
+        0.75,
+    )
     scores = json.loads((path / "metrics.json").read_text())
     assert card["validation"] == {key: value for key, value in scores.items() if key != "weights"}
     checkpoint = torch.load(path / "last.ckpt", weights_only=True)
@@ -135,7 +155,11 @@ def test_other_settings_are_kept_apart_or_refused(phantom_runs):
 def test_killed_in_the_averaging_epochs_and_run_again_gives_the_same_weights(phantom_runs, tmp_path):
     arguments = ("+experiment=exp5", *TINY)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pneumo.train", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "pneumo.train", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     for line in process.stdout:
         if "exp5:" in line:
@@ -163,7 +187,11 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(phantom_runs, tmp_
     shutil.copytree(phantom_runs[0] / "runs", tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs" / "exp5")
     process = subprocess.Popen(
-        [sys.executable, "-m", "pneumo.train", "+experiment=exp5", *TINY], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pneumo.train", "+experiment=exp5", *TINY],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     for line in process.stdout:
         if "epoch 1/4" in line:
@@ -173,12 +201,16 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(phantom_runs, tmp_
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "stopped" in errors
-    assert not [path for path in (tmp_path / "runs").rglob("*partial*")]
+    assert not list((tmp_path / "runs").rglob("*partial*"))
 
 
 @pytest.mark.slow
 def test_a_sweep_trains_a_shared_parent_once_and_ends_with_all_scores(tmp_path):
-    arguments = ("-m", "+experiment=exp1,exp2,exp3,exp4,exp5", *(a for a in TINY if not a.startswith("swa") and not a.startswith("split")))
+    arguments = (
+        "-m",
+        "+experiment=exp1,exp2,exp3,exp4,exp5",
+        *(a for a in TINY if not a.startswith("swa") and not a.startswith("split")),
+    )
     done = run(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.rindex("all-empty  ") :]
@@ -203,7 +235,12 @@ def test_a_failed_job_does_not_stop_the_sweep(phantom_runs, tmp_path):
 def test_two_commands_at_once_train_the_parent_once(tmp_path):
     short = (*(a for a in TINY if not a.startswith(("epochs", "swa"))), "epochs=2", "swa.epochs=1")
     both = [
-        subprocess.Popen([sys.executable, "-m", "pneumo.train", f"+experiment={name}", *short], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-m", "pneumo.train", f"+experiment={name}", *short],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for name in ("exp5_stage1", "exp5")
     ]
     outputs = [process.communicate(timeout=400)[0] for process in both]
@@ -256,7 +293,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(phantom_runs, t
     """Files may grow to 40 MB here: films and caches fit, a checkpoint of 290 MB does not."""
     shutil.copytree(phantom_runs[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
     limit = 40_000_000
-    done = run(tmp_path, "+experiment=exp2", *TINY, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    done = run(
+        tmp_path,
+        "+experiment=exp2",
+        *TINY,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
     assert "disk is full" in complaint(done)
     assert not [path for path in one(tmp_path, "exp2").rglob("*") if path.suffix in (".ckpt", ".partial", ".safetensors")]
 
@@ -272,12 +314,23 @@ def test_help_and_configuration_need_no_data_and_no_parent(tmp_path, arguments):
 def test_weights_and_biases_offline_and_broken(tmp_path):
     """Not logged in: recorded offline with one line. Broken: one line, and the training goes on."""
     short = (*(a for a in TINY if not a.startswith(("epochs", "swa"))), "epochs=2", "swa.epochs=1")
-    offline = run(tmp_path, "+experiment=exp2", *short, env={"WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": "/dev/null", "HOME": str(tmp_path)})
+    offline = run(
+        tmp_path,
+        "+experiment=exp2",
+        *short,
+        env={"WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": "/dev/null", "HOME": str(tmp_path)},
+    )
     assert offline.returncode == 0, offline.stderr
     assert offline.stdout.count("Weights & Biases") == 1
     assert "offline" in offline.stdout
     assert list(one(tmp_path, "exp2").glob("wandb/offline-run-*/*.wandb"))
-    broken = run(tmp_path, "+experiment=exp2", *short, "seed=1", env={"WANDB_MODE": "online", "WANDB_API_KEY": "x", "WANDB_BASE_URL": "nonsense"})
+    broken = run(
+        tmp_path,
+        "+experiment=exp2",
+        *short,
+        "seed=1",
+        env={"WANDB_MODE": "online", "WANDB_API_KEY": "x", "WANDB_BASE_URL": "nonsense"},
+    )
     assert broken.returncode == 0, broken.stderr
     assert broken.stdout.count("Weights & Biases") == 1
     assert "left out" in broken.stdout
