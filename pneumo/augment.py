@@ -1,20 +1,33 @@
 """Augmentation settings → a function on (image, mask). Everything stays uint8 and one channel; albumentations underneath."""
 
 import random
-from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 
 from pneumo.config import Augmentation, Resolution
 
-Augment = Callable[[np.ndarray, np.ndarray, list[int]], tuple[np.ndarray, np.ndarray]]
+
+class Augment:
+    """Calls a pipeline so that a key decides every random choice, whatever process or order asks."""
+
+    def __init__(self, pipeline: Any):
+        self.pipeline = pipeline
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, key: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask uint8 (size, size) → the same, augmented; ``key`` is (seed, epoch, film)."""
+        cv2.setNumThreads(0)  # workers are processes already
+        # set_random_seed would do, ten times slower; without either, 2.0.8 repeats itself in workers and epochs
+        sequence = np.random.SeedSequence(key)
+        self.pipeline.set_random_state(np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0])))
+        out = self.pipeline(image=image, mask=mask)
+        return out["image"], out["mask"]
 
 
 def build(config: Augmentation, resolution: Resolution) -> Augment | None:
-    """The augmentation as a function (image, mask, key) → (image, mask), uint8 (size, size); None if nothing is on.
+    """The augmentation for films of this resolution; None if nothing is on.
 
-    ``key`` (seed, epoch, film) decides every random choice: the same whatever process or order asks.
     The four groups are the paper's (section "Pre-processing and augmentation"): horizontal flip; one of contrast, gamma,
     brightness; one of elastic transform, grid distortion, optical distortion; random sized crop.
     """
@@ -22,7 +35,6 @@ def build(config: Augmentation, resolution: Resolution) -> Augment | None:
         return None
     import albumentations as A  # three seconds; not for those who only ask for help
 
-    cv2.setNumThreads(0)  # workers are processes already
     size = resolution.size
     mirror = cv2.BORDER_REFLECT_101  # the 2.0 default, black, would draw collimator edges into the film
     intensity = [
@@ -47,15 +59,8 @@ def build(config: Augmentation, resolution: Resolution) -> Augment | None:
             A.HorizontalFlip(p=config.flip),
             A.OneOf(intensity, p=config.intensity),
             A.OneOf(distortion, p=config.distortion),
-            A.RandomSizedCrop((resolution.crop_min, size), size=(size, size), p=config.crop),
+            A.RandomSizedCrop((round(resolution.crop_min * size), size), size=(size, size), p=config.crop),
         ]
     )
 
-    def augment(image: np.ndarray, mask: np.ndarray, key: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        # set_random_seed would do, ten times slower; without either, 2.0.8 repeats itself in workers and epochs
-        sequence = np.random.SeedSequence(key)
-        pipeline.set_random_state(np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0])))
-        out = pipeline(image=image, mask=mask)
-        return out["image"], out["mask"]
-
-    return augment
+    return Augment(pipeline)

@@ -11,6 +11,7 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +35,10 @@ class Cache:
     masks: np.ndarray
     checksums: list[int]
     left_aside: list[str]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes open the files themselves instead of being sent their content."""
+        return _open, (self.folder,)
 
     @property
     def fingerprint(self) -> str:

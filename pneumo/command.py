@@ -26,10 +26,11 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     keep their traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
-    failed = False
+    started = failed = False
 
     def job(raw: DictConfig) -> None:
-        nonlocal failed
+        nonlocal started, failed
+        started = True
         try:
             task(raw)
         except (PneumoError, OSError, MemoryError) as error:
@@ -48,7 +49,10 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(130)
-    except (PneumoError, OSError, HydraException, OmegaConfBaseException) as error:
+    except Exception as error:
+        # Hydra refuses what was typed with exceptions of many kinds; once a job has begun, others are our own mistakes
+        if started and not isinstance(error, PneumoError | OSError | HydraException | OmegaConfBaseException):
+            raise
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(1 if failed else 0)

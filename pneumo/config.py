@@ -103,14 +103,15 @@ class Split:
 
 @dataclass
 class Resolution:
-    """Side of the square images the network sees, and the least side of a random crop that belongs to it (pixels)."""
+    """Side of the square images the network sees (pixels), and what the paper ties to it."""
 
     size: int = 256
-    crop_min: int = 156
+    crop_min: float = 0.609375  # least side of a random crop, as a share of the image's
+    swa_epochs: int = 5  # epochs to average at the end, if weights are averaged
 
     def __post_init__(self) -> None:
         _require(self.size >= 32 and self.size % 32 == 0, "resolution.size", self.size, "a multiple of 32, at least 32")
-        _require(0 < self.crop_min <= self.size, "resolution.crop_min", self.crop_min, "between 1 and resolution.size")
+        _require(0 < self.crop_min <= 1, "resolution.crop_min", self.crop_min, "above 0, at most 1")
 
 
 @dataclass
@@ -213,7 +214,7 @@ class PaperSWA(SWA):
     """Plain mean of weights and batch-norm statistics at the end of each of the last ``epochs`` epochs."""
 
     name: str = "paper"
-    epochs: int = 5
+    epochs: int = MISSING
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "swa.epochs", self.epochs, "at least 1")
@@ -224,7 +225,7 @@ class LightningSWA(SWA):
     """Lightning's own callback: snapshots at the start of epochs, its own learning rate, a batch-norm epoch."""
 
     name: str = "lightning"
-    epochs: int = 5
+    epochs: int = MISSING
     lr: float = 1e-3
     annealing_epochs: int = 1
 
@@ -304,6 +305,9 @@ class Machine:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        accelerators, precisions = ("auto", "cpu", "gpu", "cuda", "mps"), ("auto", "32-true", "16-mixed", "bf16-mixed")
+        _require(self.accelerator in accelerators, "machine.accelerator", self.accelerator, f"one of {', '.join(accelerators)}")
+        _require(self.precision in precisions, "machine.precision", self.precision, f"one of {', '.join(precisions)}")
         _require(self.devices >= 1, "machine.devices", self.devices, "at least 1")
         _require(self.workers >= -1, "machine.workers", self.workers, "-1 (choose) or more")
 
@@ -372,7 +376,7 @@ class Config:
             value = getattr(self, key)
             _require(re.fullmatch(r"[\w.+-]*", value) is not None, key, value, "letters, digits and . _ + - only")
         if isinstance(self.swa, PaperSWA | LightningSWA) and self.swa.epochs > self.epochs:
-            raise PneumoError(f"swa.epochs={self.swa.epochs}: must not exceed epochs={self.epochs}")
+            raise PneumoError(f"swa.epochs={self.swa.epochs}: must not exceed epochs={self.epochs} (set swa.epochs, or swa=none)")
 
     @property
     def path(self) -> Path:
@@ -399,9 +403,9 @@ class Config:
         def shrink(key: str, value: int, factor: float, least: int) -> int:
             return value if key in exact else max(least, round(value * factor)) if factor < 1 else value
 
-        epochs = shrink("epochs", self.epochs, scale.epochs, 2)
+        epochs = shrink("epochs", self.epochs, scale.epochs, min(5, self.epochs))
         side = self.resolution.size if "resolution.size" in exact else max(32, 32 * round(self.resolution.size * scale.size / 32))
-        resolution = Resolution(side, max(1, round(self.resolution.crop_min * side / self.resolution.size)))
+        resolution = dataclasses.replace(self.resolution, size=side)
         swa = self.swa
         if isinstance(swa, PaperSWA | LightningSWA) and "swa.epochs" not in exact:
             swa = dataclasses.replace(swa, epochs=min(shrink("swa.epochs", swa.epochs, scale.epochs, 2), max(1, epochs - 1)))

@@ -1,5 +1,6 @@
 """One Lightning fit from configuration to weights, scores and record; resumes where it was stopped."""
 
+import io
 import logging
 import os
 import warnings
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from pneumo import files, logbook, model, runs, swa
 from pneumo.config import Config, LightningSWA, PaperSWA, Source
@@ -31,8 +33,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """Checkpoints are written under a temporary name and renamed: a process killed meanwhile leaves the one before."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        content = io.BytesIO()  # torch's own file writer makes a full disk a RuntimeError
+        torch.save(checkpoint, content)
         with files.replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(content.getbuffer())
 
 
 def fit(config: Config, folder: Path) -> dict[str, float]:
@@ -178,24 +182,27 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         raise PneumoError(
             "swa=lightning cannot run in 16-mixed (its batch-norm epoch has no gradients to scale); use bf16-mixed or swa=paper"
         )
-    return pl.Trainer(
-        max_epochs=config.epochs,
-        accelerator=accelerator,
-        devices=machine.devices,
-        strategy="ddp_spawn" if machine.devices > 1 else "auto",  # ddp would run the command, and with it the sweep, once more
-        precision=precision,  # type: ignore[arg-type]
-        deterministic="warn" if machine.deterministic else None,
-        benchmark=not machine.deterministic,
-        use_distributed_sampler=False,  # ours knows ranks
-        callbacks=callbacks,
-        logger=chosen,
-        plugins=[WholeCheckpointIO()],
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        enable_progress_bar=interactive,
-        enable_model_summary=False,
-    )
+    try:
+        return pl.Trainer(
+            max_epochs=config.epochs,
+            accelerator=accelerator,
+            devices=machine.devices,
+            strategy="ddp_spawn" if machine.devices > 1 else "auto",  # ddp would run the command, and with it the sweep, once more
+            precision=precision,  # type: ignore[arg-type]
+            deterministic="warn" if machine.deterministic else None,
+            benchmark=not machine.deterministic,
+            use_distributed_sampler=False,  # ours knows ranks
+            callbacks=callbacks,
+            logger=chosen,
+            plugins=[WholeCheckpointIO()],
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            enable_progress_bar=interactive,
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as error:
+        raise PneumoError(f"machine.accelerator={accelerator}, machine.devices={machine.devices}: not on this machine ({error})") from None
 
 
 def _checkpoints(folder: Path, name: str, **options: Any) -> ModelCheckpoint:

@@ -90,7 +90,7 @@ class Pictures(Callback):
         epoch = trainer.current_epoch + 1
         if not self.indices or not trainer.is_global_zero or trainer.sanity_checking:
             return
-        final = not trainer.fit_loop.restarting and trainer.state.fn == "validate"
+        final = trainer.state.fn == "validate"  # after the fit, of the weights that are kept
         if not final and epoch % self.every and epoch != trainer.max_epochs:
             return
         samples = [self.dataset[i] for i in self.indices]

@@ -8,7 +8,7 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pneumo import files
@@ -152,7 +152,7 @@ def save_weights(network: nn.Module, path: Path, card: dict[str, Any]) -> None:
     """Write weights with their description as safetensors, whole or not at all."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with files.replacing(path) as temporary:
-        save_file(state, temporary, metadata={"format": FORMAT, "card": json.dumps(card)})
+        temporary.write_bytes(save(state, metadata={"format": FORMAT, "card": json.dumps(card)}))
 
 
 def read_card(path: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class SegmentationModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam, and the schedule stepped per epoch (a plateau looks at the validation loss)."""
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.lr)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.lr, fused=True)
         scheduler = schedule.build(self.config.scheduler, optimizer, self.config.epochs)
         if scheduler is None:
             return optimizer

@@ -338,7 +338,7 @@ def _expose(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) ->
         film += _vessels(side, lung & ~lesion, rng)
     if lesions:
         air = cv2.GaussianBlur(lesion.astype(np.float32), (0, 0), 1.5)
-        film -= air * np.clip(rng.normal(0.17, 0.03), 0.09, 0.24)
+        film -= air * np.clip(rng.normal(0.23, 0.03), 0.15, 0.30)
         line = np.zeros((SIZE, SIZE), np.float32)
         for side in body.sides:
             for pleura in side.pleura:

@@ -29,7 +29,7 @@ PICTURES = "pictures"
 LOG = "train.log"
 
 # recorded settings that do not change what is computed: where files lie, how fast, what is shown
-INCIDENTAL = ("runs_dir", "machine", "log", "data.cache", "init_from")
+INCIDENTAL = ("runs_dir", "machine", "log", "data.cache", "init_from", "hydra")
 
 
 def path(runs_dir: str, experiment: str, data: str, scale: str, tag: str, fold: int, seed: int, variant: str = "") -> Path:
@@ -38,22 +38,31 @@ def path(runs_dir: str, experiment: str, data: str, scale: str, tag: str, fold: 
     return Path(runs_dir) / experiment / setting / "-".join(filter(None, (f"fold{fold}", f"seed{seed}", variant)))
 
 
-def tags(overrides: Sequence[str], shared: Sequence[str], named: Collection[str]) -> tuple[str, str]:
+def tags(overrides: Sequence[str], shared: Collection[str], named: Collection[str]) -> tuple[str, str]:
     """What the user typed beyond the names in a run's path → (tag, variant), so that no two settings share a folder.
 
-    ``shared`` lists the settings a parent takes over: they go into the tag, which parent and child share; the others into
-    the variant. ``named`` lists keys that the path holds already or that do not change the result.
+    Args:
+        overrides: as typed, ``key=value``.
+        shared: sections a parent takes over; their keys go into the tag, which parent and child share, others into the variant.
+        named: keys that the path holds already, and keys or sections that do not change what is computed.
     """
     tag: list[str] = []
     variant: list[str] = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if any(key == name or key.startswith(name + ".") for name in named):
+        section = key.partition(".")[0]
+        if key in named or (section in named and section in INCIDENTAL):
             continue
-        leaf = key if key.startswith("model") else key.rpartition(".")[2]
-        slug = re.sub(r"[^\w.+-]+", "_", f"{leaf}_{value}").strip("_")
-        (tag if key.partition(".")[0] in shared else variant).append(slug if len(slug) <= 40 else slug[:24] + files.digest(override)[:8])
-    return "-".join(sorted(tag)), "-".join(sorted(variant))
+        slug = re.sub(r"[^\w.+-]+", "_", f"{key}_{value}").strip("_")
+        short = slug if len(slug) <= 40 else slug[:31] + "-" + files.digest(override)[:8]
+        (tag if section in shared else variant).append(short)
+    return _joined(tag), _joined(variant)
+
+
+def _joined(slugs: list[str]) -> str:
+    """Folder names must stay below 255 bytes."""
+    text = "-".join(sorted(slugs))
+    return text if len(text) <= 120 else f"{text[:100]}-{files.digest(text)[:16]}"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ def build(config: Scheduler, optimizer: Optimizer, epochs: int) -> LRScheduler |
                 threshold=config.min_delta,
                 threshold_mode="abs",
                 min_lr=config.lr_min,
+                eps=0,  # torch would stop reducing below 1e-8
             )
         case _:
             return None

@@ -83,6 +83,16 @@ class LightningEpochsSWA(StochasticWeightAveraging):
     def __init__(self, epochs: int, max_epochs: int, lr: float, annealing_epochs: int):
         super().__init__(swa_lrs=lr, swa_epoch_start=max_epochs - epochs + 1, annealing_epochs=annealing_epochs)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As Lightning's, but drop the last batch's gradients before the batch-norm epoch.
+
+        That epoch computes no gradients, yet steps the optimizer: in Lightning 2.6.6 the average is moved by stale ones.
+        """
+        super().on_train_epoch_start(trainer, pl_module)
+        if trainer.fit_loop._skip_backward:
+            for optimizer in trainer.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+
 
 def build(config: SWA, max_epochs: int) -> StochasticWeightAveraging | None:
     """A fresh callback for one fit (one that was used before would undo the next fit); None for no averaging."""

@@ -10,7 +10,7 @@ from pneumo.config import Augmentation, Data, Resolution
 from pneumo.data import EpochSampler, FilmDataset
 
 ALL = Augmentation(flip=0.5, intensity=0.3, distortion=0.3, crop=0.25)
-SIZE = Resolution(64, 39)
+SIZE = Resolution(64)
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(1, 255, (64, 64), dtype=np.uint8)
 MASK = np.zeros((64, 64), np.uint8)

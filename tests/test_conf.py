@@ -69,6 +69,7 @@ def test_table_ii(name):
             "total",
         )
         assert (one.augmentation.flip, one.augmentation.crop) == (0.5, 0.25)
+        assert round(one.resolution.crop_min * one.resolution.size) == {256: 156, 512: 412}[one.resolution.size]
     plateau = loaded("+experiment=exp1").scheduler
     assert (plateau.factor, plateau.patience) == (0.2, 5)
 
@@ -91,7 +92,7 @@ def test_an_experiment_is_named_as_its_file_and_is_a_small_delta(name):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_survives_being_recorded(group, option):
-    one = loaded("+experiment=exp5", f"{group}={option}", *(["~swa.epochs"] if (group, option) == ("swa", "none") else []))
+    one = loaded("+experiment=exp5", f"{group}={option}")
     assert config.recorded(one.to_dict()) == one
 
 
@@ -156,7 +157,7 @@ def test_handoff_stays_in_the_fold():
         ("seed=-1", "seed=-1"),
         ("fold=-1", "fold=-1"),
         ("resolution.size=500", r"resolution\.size=500.*multiple of 32"),
-        ("resolution.crop_min=600", r"crop_min=600"),
+        ("resolution.crop_min=0", r"crop_min=0"),
         ("augmentation.flip=2", r"augmentation\.flip=2.*probability"),
         ("swa.epochs=71", r"swa\.epochs=71.*epochs=70"),
         ("postprocess.binarization_threshold=1.5", r"binarization_threshold=1\.5"),
@@ -181,7 +182,7 @@ def test_impossible_values_are_refused_by_name(override, message):
     ],
 )
 def test_typos_fail_at_composition(override):
-    with pytest.raises((ConfigCompositionException, PneumoError)):
+    with pytest.raises((ConfigCompositionException, ValueError)):
         loaded("+experiment=exp5", override)
 
 

@@ -34,11 +34,15 @@ def test_settings_apart_from_the_names_set_runs_apart():
         "",
     )
     assert tags("lr=1e-4") == ("", "lr_1e-4")
-    assert tags("data.images=300") == ("images_300", "")  # the parent has these films, too
+    assert tags("data.images=300") == ("data.images_300", "")  # the parent has these films, too
     assert tags("model=unet_lite0", "swa=none") == ("model_unet_lite0", "swa_none")
     long = [tags(f"model.encoder_weights=/a/very/long/path/to/some/{name}.safetensors")[0] for name in "ab"]
     assert long[0] != long[1]
     assert all(len(tag) <= 40 for tag in long)
+    assert tags("swa.epochs=4", "epochs=2") != tags("swa.epochs=2", "epochs=4")
+    assert tags("scale=mini", "scale.size=0.5") == ("scale.size_0.5", "")
+    many = tags(*(f"loss.{name}=1" for name in "abcdefghijklmnopqrstuvwxyz"))[1]
+    assert len(many) <= 120
 
 
 def test_differences_name_keys_and_leave_machine_and_place_aside():

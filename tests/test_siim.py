@@ -152,8 +152,8 @@ def test_table_i(real_data, command):
 
 def test_round_1_of_table_i(real_data):
     folder = real_data / "siim"
-    data = Data(name="siim", root=str(folder), annotations=str(folder / "stage_2_train.csv.gz"), round=1)
-    data.round1_test = str(folder / "stage_1_sample_submission.csv")
+    sample = folder / "stage_1_sample_submission.csv"
+    data = Data(name="siim", root=str(folder), annotations=str(folder / "stage_2_train.csv.gz"), round=1, round1_test=str(sample))
     assert [number for _, number in siim.summary(siim.read_index(data))[:3]] == [10_675, 11_582, 2_379]
 
 

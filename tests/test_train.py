@@ -336,6 +336,33 @@ def test_weights_and_biases_offline_and_broken(tmp_path):
     assert "left out" in broken.stdout
 
 
+CHOICES = {
+    "lightning's averaging": ("swa=lightning", "swa.epochs=2"),
+    "best epoch": ("handoff.source=best",),
+    "last epoch, third fold": ("handoff.source=last", "split=kfold5", "fold=2"),
+    "no averaging, plateau": ("swa=none", "scheduler=plateau"),
+    "light network": ("model=unet_lite0",),
+    "constant rate, no augmentation, workers": ("scheduler=constant", "augmentation=none", "machine.workers=2"),
+    "two processes": ("machine.devices=2", "machine.accelerator=cpu"),
+    "components, split by image": ("postprocess.removal=component", "split.group=image", "log.tensorboard=false"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_every_choice_trains(phantom_runs, tmp_path, choice):
+    shutil.copytree(phantom_runs[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
+    short = [argument for argument in TINY if not argument.startswith(("epochs", "swa"))]
+    done = run(tmp_path, "+experiment=exp2", *short, "epochs=3", *choice)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((one(tmp_path, "exp2") / "metrics.json").read_text())
+    assert 0 <= scores["dice"] <= 1
+    kept = {"handoff.source=best": "best epoch", "handoff.source=last": "last epoch", "swa=none": "last epoch"}
+    assert scores["weights"] == kept.get(choice[0], "average of 2 epochs")
+    again = run(tmp_path, "+experiment=exp2", *short, "epochs=3", *choice)
+    assert "exp2: finished before" in again.stdout
+
+
 @pytest.mark.slow
 def test_exp5_in_miniature_learns(tmp_path):
     """The README's command: positive-only Dice of at least .5 on unseen phantoms."""
