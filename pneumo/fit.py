@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -53,17 +54,15 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         torch.set_num_threads(config.machine.threads)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
+    parent = _parent(config)
     data = FilmData(config)
     data.prepare()
-    parent = _parent(config)
     record = {
         "config": config.to_dict(),
         "origin": runs.origin(),
         "data": data.record(),
-        "parent": vars(parent) if parent else None,
+        "parent": {"path": str(parent.path), "sha256": parent.sha256} if parent else None,
     }
-    if parent:
-        record["parent"] = {"path": str(parent.path), "sha256": parent.sha256}
     checkpoint = folder / runs.CHECKPOINT
     resuming = checkpoint.is_file()
     if resuming:
@@ -91,7 +90,8 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         scores = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if trainer.is_global_zero:
             model.save_weights(network, folder / runs.WEIGHTS, card(config, record, scores, kept))
-            files.write_json(folder / runs.METRICS, {**scores, "weights": kept})
+            known = {name: None if math.isnan(value) else value for name, value in scores.items()}  # NaN is no JSON
+            files.write_json(folder / runs.METRICS, {**known, "weights": kept})
             for logger in chosen:
                 if isinstance(logger, logbook.GuardedWandbLogger):
                     logger.summary({f"final/{name}": value for name, value in scores.items()})
@@ -128,13 +128,13 @@ def card(config: Config, record: dict[str, Any], scores: dict[str, float], kept:
 
 
 def _parent(config: Config) -> Parent | None:
-    """The weights to start from, checked before any training."""
+    """The weights to start from, checked before any work is done."""
     if not config.init_from:
         return None
     path = Path(config.init_from)
     if not path.is_file():
         raise PneumoError(f"init_from={path}: no such file; give weights that exist, or leave init_from out to train the parent first")
-    model.read_card(path) if path.suffix == ".safetensors" and config.parent else None
+    model.read_weights(path, "init_from")
     return Parent(path, files.sha256(path))
 
 

@@ -110,6 +110,11 @@ def logged(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_begun(folder: Path) -> bool:
+    """True once something was trained there."""
+    return (folder / RECORD).is_file() and any((folder / name).is_file() for name in (CHECKPOINT, WEIGHTS))
+
+
 def is_finished(folder: Path) -> bool:
     """True once weights, scores and record are all there; the scores are written last."""
     return all((folder / name).is_file() for name in (WEIGHTS, METRICS, RECORD))

@@ -20,20 +20,8 @@ from pneumo.config import Config
 from pneumo.errors import PneumoError
 
 # in a run's path already, or without influence on what is computed
-NAMED = {
-    "experiment",
-    "data",
-    "scale",
-    "fold",
-    "seed",
-    "tag",
-    "variant",
-    "runs_dir",
-    "init_from",
-    "data.root",
-    "data.annotations",
-}
-NAMED |= {"data.patients", "data.round1_test", "data.cache", "data.max_megapixels", "machine", "log", "hydra"}
+NAMED = {"experiment", "data", "scale", "fold", "seed", "tag", "variant", "runs_dir", "machine", "log", "hydra"}
+NAMED |= {f"data.{key}" for key in ("root", "annotations", "patients", "round1_test", "cache", "max_megapixels")}
 JOBS = "jobs.jsonl"
 COLUMNS = ("dice", "dice_positive", "iou", "sensitivity", "specificity", "all_empty_dice")
 
@@ -41,9 +29,10 @@ COLUMNS = ("dice", "dice_positive", "iou", "sensitivity", "specificity", "all_em
 def task(raw: DictConfig) -> None:
     """One Hydra job: a single run, or one of a sweep."""
     overrides = list(HydraConfig.get().overrides.task)
-    if not raw.tag and not raw.variant:
-        raw.tag, raw.variant = runs.tags(overrides, config.SHARED, NAMED)
     typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    for key, name in zip(("tag", "variant"), runs.tags(overrides, config.SHARED, NAMED), strict=True):
+        if key not in typed:
+            raw[key] = name
     rows = train(config.load(raw), typed)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         with open(Path(HydraConfig.get().sweep.dir) / JOBS, "a", encoding="utf-8") as file:
@@ -65,7 +54,9 @@ def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
     Returns:
         A row for each fit of the chain, ancestors first: name, folder, whether it was trained now, seconds, scores.
     """
-    return [_make(one) for one in chain(declared, typed)]
+    fits = chain(declared, typed)
+    finished = [place for place, one in enumerate(fits) if _already(one, one.path)]
+    return [_make(one) for one in fits[finished[-1] if finished else 0 :]]  # what led to a finished fit is not needed again
 
 
 def chain(declared: Config, typed: set[str]) -> list[Config]:
@@ -131,7 +122,7 @@ def _make(one: Config) -> dict[str, Any]:
 
 def _already(one: Config, folder: Path) -> bool:
     """Whether a folder holds this very fit, finished. Raises PneumoError if it holds another."""
-    if not (folder / runs.RECORD).is_file():
+    if not runs.is_begun(folder):
         return False
     found = runs.differences(runs.read_record(folder)["config"], one.to_dict())
     if found:

@@ -96,7 +96,7 @@ def test_resuming_anywhere_gives_the_same_weights(stop, tmp_path):
 
 
 def test_a_fresh_callback_for_each_fit():
-    assert swa.build(PaperSWA(), 10) is not swa.build(PaperSWA(), 10)
+    assert swa.build(PaperSWA(epochs=2), 10) is not swa.build(PaperSWA(epochs=2), 10)
     assert swa.build(SWA(), 10) is None
 
 
