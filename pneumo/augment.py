@@ -42,11 +42,11 @@ def build(config: Augmentation, resolution: Resolution) -> Augment | None:
         A.RandomGamma(gamma_limit=(config.gamma_limit[0], config.gamma_limit[1]), p=1),
         A.RandomBrightnessContrast(brightness_limit=config.brightness_limit, contrast_limit=0, p=1),
     ]
-    scale = size / 256
+    scale = min(1.0, size / 256)  # below the paper's sizes its deformation would tear a film apart
     distortion = [
         A.ElasticTransform(
             alpha=config.elastic_alpha * scale,
-            sigma=config.elastic_sigma * scale,
+            sigma=max(1.0, config.elastic_sigma * scale),
             border_mode=mirror,
             noise_distribution="uniform",
             p=1,

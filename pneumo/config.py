@@ -125,7 +125,7 @@ class Augmentation:
     contrast_limit: float = 0.2
     brightness_limit: float = 0.2
     gamma_limit: list[int] = field(default_factory=lambda: [80, 120])
-    elastic_alpha: float = 120.0  # pixels at 256²; scaled with the image so that the deformation looks the same
+    elastic_alpha: float = 120.0  # pixels at 256² and above; less in proportion below
     elastic_sigma: float = 6.0
     optical_limit: float = 2.0
     grid_limit: float = 0.3

@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
-from pneumo import files, pool, rle
+from pneumo import files, pool, rle, runs
 from pneumo.config import PhantomData
 from pneumo.errors import PneumoError
 
@@ -134,14 +134,18 @@ def generate(data: PhantomData, root: Path, workers: int = -1) -> None:
         "seed": data.seed,
         "generator": files.sha256(Path(__file__)),
     }
+    with runs.lock(root):
+        _generate(data, root, settings, workers)
+
+
+def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: int) -> None:
     manifest, journal = root / MANIFEST, root / JOURNAL
     if manifest.is_file():
         if json.loads(manifest.read_text()) != settings:
             raise PneumoError(f"{root}: holds phantoms of other settings; choose another data.root, or delete the folder")
         return
-    if root.is_dir() and any(root.iterdir()) and not journal.is_file():
+    if any(path.name != ".lock" for path in root.iterdir()) and not journal.is_file():
         raise PneumoError(f"{root}: is not empty and holds no phantoms; choose another data.root")
-    root.mkdir(parents=True, exist_ok=True)
     rows = _read_journal(journal, settings)
     todo = [(number, *who) for number, who in enumerate(plan(data)) if number not in rows]
     with open(journal, "a", encoding="utf-8") as file:
