@@ -11,9 +11,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from pneumo import files, logbook, model, runs, swa
 from pneumo.config import Config, LightningSWA, PaperSWA, Source
