@@ -43,7 +43,7 @@ class History(Callback):
         self.path, self.echo = path, echo
         self.rows: list[dict[str, Any]] = []
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # on_fit_start does not know the epoch yet
         if self.path.is_file():
             with open(self.path, newline="", encoding="utf-8") as file:
                 self.rows = [dict(row) for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
