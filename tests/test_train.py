@@ -39,7 +39,7 @@ def run(folder, *arguments, module="pneumo.train", env=None, **options):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
         **options,
     )
 
