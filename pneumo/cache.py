@@ -8,6 +8,7 @@ done, so that interrupted work continues; it gets its name when it is whole.
 import functools
 import json
 import os
+import shutil
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,10 @@ def build(
     with runs.lock(folder):
         if not target.is_dir():
             _fill(items, size, target, on_error, max_pixels, workers)
-    return _open(target)
+    cache = _open(target)
+    if cache.left_aside and on_error is OnError.stop:
+        raise PneumoError(f"{cache.left_aside[0]}; leave such films out with data.on_error=skip")
+    return cache
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -106,11 +110,12 @@ def _fill(items: list[Item], size: int, target: Path, on_error: OnError, max_pix
     kept = [row for row in range(len(items)) if done[row] == 1]
     if not kept:
         raise PneumoError(f"none of the {len(items)} films could be read; the first: {reasons[0]}")
-    if reasons:  # close the gaps of films left out
-        for array in (images, masks):
-            for new, old in enumerate(kept):
-                array[new] = array[old]
-            array.flush()
+    whole = partial
+    if reasons:  # without the gaps of films left out; a copy, so that a stop leaves rows and marks as they are
+        whole = target.with_name(target.name + ".copy.partial")
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir()
+        images, masks = (_copy(array, kept, whole / name) for name, array in ((IMAGES, images), (MASKS, masks)))
     summary = {
         "ids": [items[row].id for row in kept],
         "size": size,
@@ -118,9 +123,18 @@ def _fill(items: list[Item], size: int, target: Path, on_error: OnError, max_pix
         "left_aside": [reasons[row] for row in sorted(reasons)],
     }
     del images, masks, done
-    files.write_json(partial / CONTENTS, summary)
-    (partial / DONE).unlink()
-    os.replace(partial, target)
+    files.write_json(whole / CONTENTS, summary)
+    (whole / DONE).unlink(missing_ok=True)
+    os.replace(whole, target)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _copy(array: np.ndarray, rows: list[int], path: Path) -> np.memmap:
+    copy = _array(path, (len(rows), *array.shape[1:]), np.uint8)
+    for new, old in enumerate(rows):
+        copy[new] = array[old]
+    copy.flush()
+    return copy
 
 
 def prepare(item: Item, size: int, max_pixels: int, on_error: OnError) -> tuple[np.ndarray, np.ndarray] | str:

@@ -33,7 +33,9 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
         started = True
         try:
             task(raw)
-        except (PneumoError, OSError, MemoryError) as error:
+        except (PneumoError, OSError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_memory(error):
+                raise
             # in a sweep the other jobs still run
             failed = True
             print(f"error: {explain(error)}", file=sys.stderr, flush=True)
@@ -63,13 +65,18 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         where = error.filename or error.strerror
         return f"the disk is full ({where}); make room, or choose another place with runs_dir=<folder>; the same command then goes on"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_memory(error):
         return "not enough memory; try a smaller batch_size or resolution"
     text = " ".join(str(error).split()) or type(error).__name__
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None:
         text += f" ({' '.join(str(cause).split()[:40])})"
     return text + _suggestion(error)
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether torch ran out of memory; it says so with a RuntimeError."""
+    return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "DefaultCPUAllocator" in str(error))
 
 
 def _suggestion(error: BaseException) -> str:

@@ -133,6 +133,10 @@ class Augmentation:
     def __post_init__(self) -> None:
         for key in ("flip", "intensity", "distortion", "crop"):
             _require(0 <= getattr(self, key) <= 1, f"augmentation.{key}", getattr(self, key), "a probability (0 to 1)")
+        for key in ("contrast_limit", "brightness_limit", "elastic_alpha", "elastic_sigma", "optical_limit", "grid_limit"):
+            _require(getattr(self, key) >= 0, f"augmentation.{key}", getattr(self, key), "0 or more")
+        gamma = self.gamma_limit
+        _require(len(gamma) == 2 and 0 < gamma[0] <= gamma[1], "augmentation.gamma_limit", gamma, "two positive numbers, the lower first")
 
 
 class Stem(Enum):
@@ -152,6 +156,9 @@ class Model:
     stem: Stem = Stem.repeat
     mean: float = 0.0  # grey levels in [0, 1] become (x - mean) / std; the paper leaves them
     std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.std > 0, "model.std", self.std, "positive")
 
 
 @dataclass
@@ -294,7 +301,7 @@ class Handoff:
 
 @dataclass
 class Machine:
-    """Where and how the work is done; never changes what is computed, up to rounding."""
+    """Where and how the work is done. With several devices each takes batches of ``batch_size``."""
 
     accelerator: str = "auto"
     devices: int = 1
@@ -310,6 +317,7 @@ class Machine:
         _require(self.precision in precisions, "machine.precision", self.precision, f"one of {', '.join(precisions)}")
         _require(self.devices >= 1, "machine.devices", self.devices, "at least 1")
         _require(self.workers >= -1, "machine.workers", self.workers, "-1 (choose) or more")
+        _require(self.threads >= 0, "machine.threads", self.threads, "0 (torch's choice) or more")
 
 
 class Wandb(Enum):
@@ -329,6 +337,10 @@ class Log:
     tensorboard: bool = False
     pictures: int = 4  # validation films shown as overlays; 0 for none
     pictures_every: int = 5  # epochs
+
+    def __post_init__(self) -> None:
+        _require(self.pictures >= 0, "log.pictures", self.pictures, "0 or more")
+        _require(self.pictures_every >= 1, "log.pictures_every", self.pictures_every, "at least 1")
 
 
 @dataclass
@@ -364,7 +376,7 @@ class Config:
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2 (batch norm needs two images)")
         _require(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "a positive number")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
         parts = self.split.folds if self.split.kind is SplitKind.kfold else None
         _require(
             self.fold >= 0 and (parts is None or self.fold < parts),
@@ -413,7 +425,11 @@ class Config:
         if scale.encoder_weights and model.encoder_weights == "imagenet" and "model.encoder_weights" not in exact:
             model = dataclasses.replace(model, encoder_weights=scale.encoder_weights)
         batch_size = shrink("batch_size", self.batch_size, scale.batch, 8)
-        return dataclasses.replace(self, epochs=epochs, batch_size=batch_size, resolution=resolution, swa=swa, model=model)
+        if "data.images" in exact and "scale.images" not in exact:
+            scale = dataclasses.replace(scale, images=None)
+        if "data.positive_rate" in exact and "scale.positive_rate" not in exact:
+            scale = dataclasses.replace(scale, positive_rate=None)
+        return dataclasses.replace(self, epochs=epochs, batch_size=batch_size, resolution=resolution, swa=swa, model=model, scale=scale)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as recorded with a run."""

@@ -151,7 +151,8 @@ def phantom_in_place(data: PhantomData, runs_dir: str, scale: Scale) -> PhantomD
     """Draw the phantoms unless they are there; returns the data with ``root``, ``annotations`` and ``patients`` filled in."""
     images = min(data.images, scale.images or data.images)
     data = replace(data, images=images, positive_rate=scale.positive_rate or data.positive_rate)
-    name = f"{data.images}-{data.positive_rate:g}-seed{data.seed}"
+    # another generator draws other films, so it gets another folder
+    name = f"{data.images}-{data.positive_rate:g}-seed{data.seed}-{files.sha256(Path(phantom.__file__))[:8]}"
     root = Path(data.root) if data.root else Path(runs_dir) / "phantom" / name
     phantom.generate(data, root)
     return replace(data, root=str(root), annotations=str(root / phantom.TABLE), patients=str(root / phantom.PATIENTS))

@@ -18,6 +18,7 @@ class Parts:
     validation: np.ndarray  # int64
     grouped: bool  # by patient
     shared: float | None  # share of validation positives whose patient is in training too; None if patients are unknown
+    unknown: int = 0  # films whose patient is not known, each its own group
 
     def describe(self, positive: Sequence[bool]) -> str:
         """One line: sizes, positives, and how far patients are shared."""
@@ -27,6 +28,8 @@ class Parts:
         else:
             how = "split by patient" if self.grouped else "split by image"
             leak = f"{how}: {self.shared:.1%} of validation positives have a patient in training"
+            if self.unknown:
+                leak += f", not counting {self.unknown:,} films of unknown patients"
         return f"Training on {counts[0]}, validating on {counts[1]}; {leak}"
 
 
@@ -62,7 +65,7 @@ def divide(positive: Sequence[bool], patients: Sequence[str | None], split: Spli
         seen = {patients[i] for i in training.tolist() if patients[i]}
         held_positive = [patients[i] in seen for i in validation.tolist() if labels[i]]
         shared = float(np.mean(held_positive)) if held_positive else 0.0
-    return Parts(training, validation, grouped, shared)
+    return Parts(training, validation, grouped, shared, sum(not patient for patient in patients) if known else 0)
 
 
 def _deal(labels: np.ndarray, names: Sequence[str | None], shares: np.ndarray, seed: list[int]) -> np.ndarray:

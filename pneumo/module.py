@@ -6,6 +6,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pneumo import loss, postprocess, schedule
 from pneumo.config import Config
@@ -26,6 +27,8 @@ class SegmentationModule(pl.LightningModule):
         super().__init__()
         self.network, self.config = network, config
         self.scores = ImageScores()
+        self._plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
 
     def on_train_epoch_start(self) -> None:
         """Seed by epoch, so that a resumed fit draws what an uninterrupted one draws."""
@@ -63,9 +66,21 @@ class SegmentationModule(pl.LightningModule):
         """Adam, and the schedule stepped per epoch (a plateau looks at the validation loss)."""
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.lr, fused=True)
         scheduler = schedule.build(self.config.scheduler, optimizer, self.config.epochs)
-        if scheduler is None:
+        if isinstance(scheduler, ReduceLROnPlateau):
+            self._plateau = scheduler
+            if self._plateau_state:
+                scheduler.load_state_dict(self._plateau_state)
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"},
-        }
+        return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_train_epoch_end(self) -> None:
+        """Step a plateau here: Lightning would after the checkpoint is written, and a resumed fit would miss the step."""
+        if self._plateau is not None:
+            self._plateau.step(float(self.trainer.callback_metrics["val/loss"]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._plateau is not None:
+            checkpoint["plateau"] = self._plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._plateau_state = checkpoint.get("plateau")

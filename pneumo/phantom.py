@@ -3,8 +3,8 @@
 A film is drawn as a sum of attenuations (soft tissue, lungs, mediastinum, bones, vessels, devices) that a film curve turns
 into grey levels. Pneumothorax is drawn as radiologists describe it: a crescent along the chest wall without vessels, a
 little darker than lung, bounded by the thin bright line of the visceral pleura. Areas, components, places and contrast
-follow the statistics of the challenge's training table (README, "Phantoms"). Every film depends on the seed and its own number alone, so
-neither the number of workers nor the number of films changes it. Patients have several films with the same anatomy.
+follow the statistics of the challenge's training table (README, "Phantoms"). Every film depends on the seed, its number
+and what ``plan`` gives it, not on the number of workers. Patients have several films with the same anatomy.
 """
 
 import csv
@@ -148,8 +148,9 @@ def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: 
         raise PneumoError(f"{root}: is not empty and holds no phantoms; choose another data.root")
     rows = _read_journal(journal, settings)
     todo = [(number, *who) for number, who in enumerate(plan(data)) if number not in rows]
+    new = not journal.is_file()
     with open(journal, "a", encoding="utf-8") as file:
-        if not rows:
+        if new:
             file.write(json.dumps(settings) + "\n")
         work = functools.partial(_write_film, root / FILMS, data.seed)
         for (number, *_), row in pool.each(work, todo, "Drawing phantoms", workers):

@@ -86,6 +86,8 @@ def read_index(data: Data) -> Index:
         assert data.round1_test is not None
         test = set(read_ids(Path(data.round1_test)))
         left_aside["images of the round-1 test set (data.round=1)"] = [image for image in table.rows if image in test]
+        if not test & set(table.rows):
+            raise PneumoError(f"{data.round1_test}: names none of the images of {data.annotations}; is it the round-1 sample submission?")
         table.rows = {image: rows for image, rows in table.rows.items() if image not in test}
     files, unannotated, twice = _match(Path(data.root), table.rows)
     left_aside["films without a row in the table (not annotated, so not negative)"] = unannotated
@@ -123,8 +125,7 @@ def read_table(path: Path, on_error: OnError = OnError.stop) -> Table:
                 raise PneumoError(f"{message}; correct the row, or leave it out with data.on_error=skip") from None
             table.left_aside.append(message)
             continue
-        image = re.sub(r"\.(dcm|dicom|png|jpe?g)$", "", image, flags=re.IGNORECASE)
-        table.rows.setdefault(image, []).append(Row(line, "" if rle.is_empty(text) else text))
+        table.rows.setdefault(_id(image), []).append(Row(line, "" if rle.is_empty(text) else text))
     if not table.rows:
         raise PneumoError(f"{path}: no annotations in it")
     return table
@@ -132,7 +133,7 @@ def read_table(path: Path, on_error: OnError = OnError.stop) -> Table:
 
 def read_ids(path: Path) -> list[str]:
     """The distinct ids of a sample submission, in order."""
-    return list(dict.fromkeys(cells[0].strip() for _, cells in _rows(path)))
+    return list(dict.fromkeys(_id(cells[0]) for _, cells in _rows(path)))
 
 
 def read_patients(path: Path) -> dict[str, str]:
@@ -142,7 +143,7 @@ def read_patients(path: Path) -> dict[str, str]:
         if len(cells) < 2 or not cells[1].strip():
             raise PneumoError(f"{path}, line {line}: expected image id and patient, got {','.join(cells)[:60]!r}")
         nih = re.fullmatch(r"(\d{8})_\d{3}(\.png)?", cells[1].strip())
-        patients[cells[0].strip()] = nih[1] if nih else cells[1].strip()
+        patients[_id(cells[0])] = nih[1] if nih else cells[1].strip()
     return patients
 
 
@@ -151,9 +152,14 @@ def patients_from_films(items: Iterable[Item]) -> dict[str, str]:
     found = {}
     for item in items:
         if item.path.suffix.lower() not in dicom.IMAGES:
-            found[item.id] = str(dicom.read_header(item.path).get("PatientID", ""))
+            try:
+                found[item.id] = str(dicom.read_header(item.path).get("PatientID", ""))
+            except dicom.FilmError:
+                continue  # decoding will say so
     counts = Counter(filter(None, found.values()))
-    return {image: patient for image, patient in found.items() if patient} if counts and max(counts.values()) > 1 else {}
+    most = max(counts.values(), default=0)
+    telling = 1 < most <= len(found) / 2 or (most > 1 and len(counts) > 2)  # not one name such as ANON for nearly all
+    return {image: patient for image, patient in found.items() if patient} if telling else {}
 
 
 def overlapping(annotations: list[str]) -> bool:
@@ -183,10 +189,15 @@ def _rows(path: Path, table: bool = True) -> Iterable[tuple[int, list[str]]]:
         raise PneumoError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
+def _id(cell: str) -> str:
+    """An image id without blanks and without a file's suffix."""
+    return re.sub(r"\.(dcm|dicom|png|jpe?g)$", "", cell.strip(), flags=re.IGNORECASE)
+
+
 def _is_header(cells: list[str], table: bool) -> bool:
     """A first line whose second cell begins with a letter, where run lengths or -1 would stand; or one that names an id."""
     second = cells[1].strip() if len(cells) > 1 else ""
-    return bool(re.match(r"[A-Za-z]", second)) if table else "id" in cells[0].lower() or "image" in cells[0].lower()
+    return bool(re.match(r"[A-Za-z]", second)) if table else bool(re.fullmatch(r"[A-Za-z_ ]+", cells[0].strip()))
 
 
 def _match(root: Path, wanted: dict[str, list[Row]]) -> tuple[dict[str, Path], list[str], list[str]]:
@@ -264,7 +275,7 @@ def check(raw: DictConfig) -> None:
         if faults:
             index.left_aside["films that cannot be used"] = sorted(faults)
     print(describe(index, cases=0 if settings.verbose else 5))
-    if settings.decode and faults:
+    if settings.decode and faults and data.on_error is OnError.stop:
         raise PneumoError(
             f"{len(faults)} of {len(index.items)} films cannot be used; replace them, or leave them out with data.on_error=skip"
         )

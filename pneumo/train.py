@@ -72,11 +72,11 @@ def parent_of(child: Config) -> Config:
     """The declared configuration of a child's parent: its own recipe on the child's data, fold, seed, scale and machine."""
     overrides = [
         f"+experiment={child.parent}",
-        f"data={child.data.name}",
+        f"data.name={child.data.name}",
         f"runs_dir={json.dumps(child.runs_dir)}",
         f"fold={child.fold}",
     ]
-    overrides += [f"seed={child.seed}", f"scale={child.scale.name}", f"tag='{child.tag}'"]
+    overrides += [f"seed={child.seed}", f"scale.name={child.scale.name}", f"tag='{child.tag}'"]
     if command.is_composing():
         raw = compose("train", overrides)
     else:

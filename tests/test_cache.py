@@ -106,6 +106,21 @@ def test_one_bad_film_among_many(items, tmp_path):
     assert np.array_equal(films.images, expected.images)
 
 
+def test_a_stop_while_gaps_are_closed_swaps_no_films(items, tmp_path, monkeypatch):
+    items[3].path.write_bytes(items[3].path.read_bytes()[:5000])
+    write = cache.files.write_json
+    monkeypatch.setattr(cache.files, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        cache.build(items, 64, tmp_path / "cache", OnError.skip, workers=0)
+    monkeypatch.setattr(cache.files, "write_json", write)
+    films = cache.build(items, 64, tmp_path / "cache", OnError.skip, workers=0)
+    expected = cache.build([item for item in items if item is not items[3]], 64, tmp_path / "other", workers=0)
+    assert films.ids == expected.ids
+    assert np.array_equal(films.images, expected.images)
+    with pytest.raises(PneumoError, match=r"data\.on_error=skip"):  # what was left out is not forgotten
+        cache.build(items, 64, tmp_path / "cache", OnError.stop, workers=0)
+
+
 def test_an_annotation_beyond_its_film(items, tmp_path):
     items[0].annotations = ["1048576 1"]
     with pytest.raises(PneumoError, match=r"does not fit.*beyond"):

@@ -99,8 +99,7 @@ def test_every_option_composes_and_survives_being_recorded(group, option):
 def test_five_folds_sweep():
     with initialize_config_dir(config.CONF, version_base="1.3"):
         raw = compose("train", ["+sweep=folds", "+experiment=exp5"], return_hydra_config=True)
-    assert raw.hydra.sweeper.params == {"fold": "0,1,2,3,4"}
-    assert raw.split.kind == config.SplitKind.kfold
+    assert raw.hydra.sweeper.params == {"split": "kfold5", "fold": "0,1,2,3,4"}
 
 
 @pytest.mark.parametrize("name", TABLE_II)
@@ -126,6 +125,16 @@ def test_what_the_user_types_is_not_shrunk():
         {"epochs", "batch_size", "resolution.size", "swa.epochs"}
     )
     assert (one.epochs, one.batch_size, one.resolution.size, one.swa.epochs) == (7, 9, 96, 2)
+
+
+def test_films_the_user_asks_for_are_not_capped():
+    scale = loaded("+experiment=exp5", "data=phantom", "data.images=1000", "scale=mini").scaled({"data.images"}).scale
+    assert (scale.images, scale.positive_rate) == (None, 0.5)
+
+
+def test_own_data_may_have_a_name_of_its_own():
+    child = loaded("+experiment=exp5", "data.name=hospital")
+    assert train.parent_of(child).path.parent.name == "hospital-full"
 
 
 def test_a_parent_shares_data_fold_seed_scale_machine_and_model_only():
@@ -154,6 +163,9 @@ def test_handoff_stays_in_the_fold():
         ("epochs=0", "epochs=0"),
         ("batch_size=1", "batch_size=1"),
         ("lr=-1", "lr=-1"),
+        ("log.pictures_every=0", "pictures_every=0"),
+        ("augmentation.gamma_limit=[80]", "gamma_limit"),
+        ("model.std=0", r"model\.std=0"),
         ("seed=-1", "seed=-1"),
         ("fold=-1", "fold=-1"),
         ("resolution.size=500", r"resolution\.size=500.*multiple of 32"),

@@ -42,6 +42,11 @@ def test_by_image_the_leak_is_measured():
     assert parts.shared > 0.5
 
 
+def test_unknown_patients_are_counted():
+    some = [patient if i % 2 else None for i, patient in enumerate(PATIENTS)]
+    assert "not counting 500 films of unknown patients" in folds.divide(POSITIVE, some, Split(), 0, 0).describe(POSITIVE)
+
+
 def test_deterministic_and_varied():
     def divide(fold, seed):
         return tuple(folds.divide(POSITIVE, PATIENTS, Split(), fold, seed).validation)

@@ -55,6 +55,17 @@ def test_interrupted_drawing_continues_to_the_same_files(tmp_path, monkeypatch):
     phantom.generate(settings(), tmp_path / "set", workers=0)
 
 
+def test_stopped_before_the_first_film_twice(tmp_path, monkeypatch):
+    write = phantom._write_film
+    monkeypatch.setattr(phantom, "_write_film", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            phantom.generate(settings(images=4), tmp_path / "set", workers=0)
+    monkeypatch.setattr(phantom, "_write_film", write)
+    phantom.generate(settings(images=4), tmp_path / "set", workers=0)
+    assert len(list((tmp_path / "set").rglob("*.dcm"))) == 4
+
+
 def test_other_settings_or_other_content_are_refused(tmp_path):
     phantom.generate(settings(images=4), tmp_path / "a", workers=0)
     with pytest.raises(PneumoError, match="other settings"):

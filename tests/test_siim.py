@@ -77,6 +77,16 @@ def test_nih_names_stand_for_their_patient(tmp_path):
     assert siim.read_patients(path) == {"a": "00028864", "b": "00028864", "c": "me"}
 
 
+def test_ids_that_look_like_words_are_no_header(tmp_path):
+    assert siim.read_patients(write(tmp_path / "p.csv", "ID_001.dcm,me\nID_002,you\n")) == {"ID_001": "me", "ID_002": "you"}
+
+
+def test_a_round_1_list_that_fits_nothing_is_an_error(phantoms, tmp_path):
+    sample = write(tmp_path / "sample.csv", "ImageId,EncodedPixels\nother,-1\n")
+    with pytest.raises(PneumoError, match="names none of the images"):
+        index(phantoms, phantoms / "train-rle.csv", round=1, round1_test=str(sample))
+
+
 def test_overlap_is_found():
     assert siim.overlapping(["0 5", "4 2"])
     assert not siim.overlapping(["0 5", "5 2"])

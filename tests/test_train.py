@@ -184,6 +184,27 @@ def test_killed_in_the_averaging_epochs_and_run_again_gives_the_same_weights(pha
         assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
+def test_a_plateau_goes_on_where_it_was(phantom_runs, tmp_path):
+    """Nothing counts as better, so each epoch after the second divides the rate by five; a stop changes nothing."""
+    shutil.copytree(phantom_runs[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
+    own = ("scheduler=plateau", "scheduler.patience=1", "scheduler.min_delta=10", "epochs=5", "swa=none")
+    arguments = ("+experiment=exp2", *(a for a in TINY if not a.startswith(("epochs", "swa"))), *own)
+    process = subprocess.Popen([sys.executable, "-m", "pneumo.train", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "epoch 3/5" in line:
+            time.sleep(1)
+            process.kill()
+            break
+    process.wait()
+    process.stdout.close()
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/5" not in done.stdout
+    with open(one(tmp_path, "exp2") / "metrics.csv", newline="") as file:
+        assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx([1e-3, 1e-3, 2e-4, 4e-5, 8e-6])
+
+
 def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(phantom_runs, tmp_path):
     shutil.copytree(phantom_runs[0] / "runs", tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs" / "exp5")
