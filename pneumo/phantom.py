@@ -2,7 +2,7 @@
 
 A film is drawn as a sum of attenuations (soft tissue, lungs, mediastinum, bones, vessels, devices) that a film curve turns
 into grey levels. Pneumothorax is drawn as radiologists describe it: a crescent along the chest wall without vessels, a
-little darker than lung, bounded by the thin bright line of the visceral pleura. Areas, components, places and contrast
+little darker than lung, bounded by the thin bright line of the visceral pleura. Areas, components and places
 follow the statistics of the challenge's training table (README, "Phantoms"). Every film depends on the seed, its number
 and what ``plan`` gives it, not on the number of workers. Patients have several films with the same anatomy.
 """

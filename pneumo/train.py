@@ -19,7 +19,7 @@ from pneumo import command, config, runs
 from pneumo.config import Config
 from pneumo.errors import PneumoError
 
-# in a run's path already, or without influence on what is computed
+# in a run's path already, or where things lie and how they are done: another data set there is refused, not kept apart
 NAMED = {"experiment", "data", "scale", "fold", "seed", "tag", "variant", "runs_dir", "machine", "log", "hydra"}
 NAMED |= {f"data.{key}" for key in ("root", "annotations", "patients", "round1_test", "cache", "max_megapixels")}
 JOBS = "jobs.jsonl"
