@@ -1,8 +1,8 @@
 """Decode and resize every film once → memory-mapped uint8 arrays, one folder per data set and resolution.
 
-A folder's name is the fingerprint of all that goes in: ids, files (size and time of change), run lengths, settings. Changed
-input therefore makes another folder. A folder is built under a temporary name, row by row, each row marked when it is
-done, so that interrupted work continues; it gets its name when it is whole.
+A folder's name is the fingerprint of all that goes in: ids, files (size and time of change, not their place), run lengths,
+settings. Changed input therefore makes another folder. A folder is built under a temporary name, row by row, each row
+marked when it is done, so that interrupted work continues; it gets its name when it is whole.
 """
 
 import functools
@@ -68,7 +68,7 @@ def build(
     contents = {
         "version": VERSION,
         "size": size,
-        "films": [[item.id, str(item.path), *_state(item.path), files.digest(item.annotations)] for item in items],
+        "films": [[item.id, item.path.suffix, *_state(item.path), files.digest(item.annotations)] for item in items],
     }
     target = folder / f"{size}px-{files.digest(contents)[:16]}"
     with runs.lock(folder):
@@ -92,8 +92,8 @@ def _fill(items: list[Item], size: int, target: Path, on_error: OnError, max_pix
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     shape = (len(items), size, size)
-    images, masks = (_array(partial / name, shape, np.uint8) for name in (IMAGES, MASKS))
-    done = _array(partial / DONE, (len(items),), np.uint8)  # 0 to do, 1 done
+    images, masks = (writable(partial / name, shape, np.uint8) for name in (IMAGES, MASKS))
+    done = writable(partial / DONE, (len(items),), np.uint8)  # 0 to do, 1 done
     todo = [row for row in range(len(items)) if done[row] != 1]
     work = functools.partial(prepare, size=size, max_pixels=max_pixels, on_error=on_error)
     reasons: dict[int, str] = {}
@@ -130,7 +130,7 @@ def _fill(items: list[Item], size: int, target: Path, on_error: OnError, max_pix
 
 
 def _copy(array: np.ndarray, rows: list[int], path: Path) -> np.memmap:
-    copy = _array(path, (len(rows), *array.shape[1:]), np.uint8)
+    copy = writable(path, (len(rows), *array.shape[1:]), np.uint8)
     for new, old in enumerate(rows):
         copy[new] = array[old]
     copy.flush()
@@ -169,7 +169,7 @@ def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return (covered >= min(0.5, most)).astype(np.uint8) if most > 0 else np.zeros((size, size), np.uint8)
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+def writable(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
     """Open a .npy for writing; made whole first, with its space reserved, because a full disk under a memory map kills a process."""
     if path.is_file():
         array = np.lib.format.open_memmap(path, mode="r+")

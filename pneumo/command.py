@@ -26,6 +26,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     keep their traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda one: one not in ("-m", "--multirun"))  # argparse refuses -m between settings
     started = failed = False
 
     def job(raw: DictConfig) -> None:

@@ -250,18 +250,31 @@ class Removal(Enum):
 
 @dataclass
 class Postprocess:
-    """From probabilities to a mask: binarisation threshold (B-TH) and removal threshold (R-TH)."""
+    """From probabilities to a mask: binarisation threshold (B-TH), removal threshold (R-TH), and the winners' refinements.
+
+    The winner's triplet (top threshold, least area, bottom threshold) is ``top_threshold``, ``removal_threshold`` and
+    ``binarization_threshold``.
+    """
 
     binarization_threshold: float = 0.5
     removal_threshold: int = 2048  # pixels, counted at removal_size²
     removal_size: int = 1024
     removal: Removal = Removal.total
+    top_threshold: float | None = None  # the area is counted above this threshold; None: above the binarisation threshold
+    contour_area: float = 0.0  # outlines that enclose no more than this are dropped; pixels, counted at removal_size²
+    fill_holes: bool = False
 
     def __post_init__(self) -> None:
-        threshold = self.binarization_threshold
-        _require(0 < threshold < 1, "postprocess.binarization_threshold", threshold, "between 0 and 1, both exclusive")
-        _require(self.removal_threshold >= 0, "postprocess.removal_threshold", self.removal_threshold, "0 or more")
+        for key in ("binarization_threshold", "top_threshold"):
+            value = getattr(self, key)
+            _require(value is None or 0 < value < 1, f"postprocess.{key}", value, "between 0 and 1, both exclusive")
+        for key in ("removal_threshold", "contour_area"):
+            _require(getattr(self, key) >= 0, f"postprocess.{key}", getattr(self, key), "0 or more")
         _require(self.removal_size > 0, "postprocess.removal_size", self.removal_size, "positive")
+        if self.top_threshold is not None:
+            least = f"at least postprocess.binarization_threshold={self.binarization_threshold}"
+            _require(self.top_threshold >= self.binarization_threshold, "postprocess.top_threshold", self.top_threshold, least)
+            _require(self.removal is Removal.total, "postprocess.removal", self.removal.name, "total if top_threshold is set")
 
 
 @dataclass
@@ -301,7 +314,7 @@ class Handoff:
 
 @dataclass
 class Machine:
-    """Where and how the work is done. With several devices each takes batches of ``batch_size``."""
+    """Where and how the work is done. Several devices share each batch."""
 
     accelerator: str = "auto"
     devices: int = 1
@@ -374,7 +387,9 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2 (batch norm needs two images)")
+        devices = self.machine.devices
+        rule = f"a multiple of machine.devices={devices}, at least {2 * devices} (batch norm needs two images on each)"
+        _require(self.batch_size >= 2 * devices and self.batch_size % devices == 0, "batch_size", self.batch_size, rule)
         _require(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "a positive number")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
         parts = self.split.folds if self.split.kind is SplitKind.kfold else None
@@ -437,6 +452,99 @@ class Config:
 
 
 @dataclass
+class Films:
+    """Whose probability maps are asked for: of which runs, on which films."""
+
+    run: Any = MISSING  # a run's folder, a pattern of such folders, or a list: [runs/…/fold0-seed0,runs/…/fold1-seed0]
+    on: str = "val"  # val (the run's own validation part), test (the round-1 test set; new phantoms), or a folder of films
+    ids: str | None = None  # on=test: the challenge's stage_1_sample_submission.csv; by default the run's data.round1_test
+    annotations: str | None = None  # on=<folder>: its table of run lengths, if there is one
+    patients: str | None = None  # on=<folder>: CSV of image id and patient
+    on_error: OnError = OnError.stop  # on=<folder>: what to do with a film that cannot be read
+    runs_dir: str = "runs"  # where means of several runs, and sweeps, are kept
+    machine: Machine = field(default_factory=Machine)
+
+
+@dataclass
+class Predict(Films):
+    """What ``python -m pneumo.predict`` takes."""
+
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+
+
+@dataclass
+class Rule:
+    """Settings of ``Postprocess`` to use instead of those the run recorded; null keeps the run's."""
+
+    binarization_threshold: float | None = None
+    removal_threshold: int | None = None
+    removal_size: int | None = None
+    removal: Removal | None = None
+    top_threshold: float | None = None
+    contour_area: float | None = None
+    fill_holes: bool | None = None
+
+    def over(self, declared: Postprocess) -> Postprocess:
+        """``declared`` with what is set here. Raises PneumoError."""
+        return dataclasses.replace(declared, **{key: value for key, value in vars(self).items() if value is not None})
+
+
+class Tune(Enum):
+    """How thresholds are chosen from the films themselves, beside the ones declared beforehand."""
+
+    none = "none"
+    honest = "honest"  # chosen on one part, scored on the other: other folds where there are, else halves by patient
+    optimistic = "optimistic"  # also chosen and scored on the same films, and marked so everywhere
+
+
+@dataclass
+class Evaluate(Films):
+    """What ``python -m pneumo.evaluate`` takes."""
+
+    tta: bool = True  # mean of the film and its mirror image
+    postprocess: Rule = field(default_factory=Rule)
+    tune: Tune = Tune.honest
+    against: Any = None  # another run, compared film by film
+    resamples: int = 1000  # of the bootstrap by patient; 0 leaves intervals out
+    seed: int = 0
+    log: Log = field(default_factory=Log)
+
+    def __post_init__(self) -> None:
+        _require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+@dataclass
+class Submission(Films):
+    """What ``python -m pneumo.submission`` takes."""
+
+    tta: bool = True
+    postprocess: Rule = field(default_factory=Rule)
+    sample: str | None = None  # the challenge's sample submission: every id of it is written once
+    out: str = "submission.csv"
+
+
+@dataclass
+class Report:
+    """What ``python -m pneumo.report`` takes."""
+
+    runs_dir: str = "runs"
+    setting: str | None = None  # one of runs/<experiment>/<setting>, e.g. phantom-mini; by default all
+    ids: str | None = None  # the challenge's stage_1_sample_submission.csv, for Table IV
+    resamples: int = 1000
+    gallery: int = 4  # films of each kind
+    machine: Machine = field(default_factory=Machine)
+    log: Log = field(default_factory=Log)
+
+    def __post_init__(self) -> None:
+        _require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
+        _require(self.gallery >= 0, "gallery", self.gallery, "0 or more")
+
+
+@dataclass
 class Check:
     """What ``python -m pneumo.siim`` takes: a data set, and how much to say of it."""
 
@@ -446,6 +554,7 @@ class Check:
     verbose: bool = False  # list every case left aside
 
 
+COMMANDS = {"check": Check, "predict": Predict, "evaluate": Evaluate, "submission": Submission, "report": Report}
 DATA = {"siim": Data, "phantom": PhantomData}
 SCHEDULERS = {"constant": Scheduler, "cosine": Cosine, "plateau": Plateau}
 SWAS = {"none": SWA, "paper": PaperSWA, "lightning": LightningSWA}
@@ -467,7 +576,8 @@ def register() -> None:
     """Make the dataclasses known to Hydra and the hand-off to OmegaConf. May be called again."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    store.store(name="check_schema", node=Check)
+    for name, node in COMMANDS.items():
+        store.store(name=f"{name}_schema", node=node)
     for group, options in (("data", DATA), ("scheduler", SCHEDULERS), ("swa", SWAS)):
         for name, node in options.items():
             store.store(group=f"schema/{group}", name=name, node=node)

@@ -132,16 +132,17 @@ class FilmData(pl.LightningDataModule):
     def _loader(self, dataset: FilmDataset, shuffle: bool) -> DataLoader[dict[str, torch.Tensor]]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(dataset, self.config.seed, shuffle, rank, world_size)
+        batch_size = self.config.batch_size // world_size
         workers = self.config.machine.workers
         cuda = torch.cuda.is_available() and self.config.machine.accelerator != "cpu"
         if workers < 0:  # a GPU waits for films, so decode beside it; a CPU has nothing to spare
             workers = min(pool.cores(), 8) if cuda else 0
         return DataLoader(
             dataset,
-            batch_size=self.config.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
-            drop_last=shuffle and len(sampler) >= self.config.batch_size,  # a last batch of one would break batch norm
+            drop_last=shuffle and len(sampler) >= batch_size,  # a last batch of one would break batch norm
             pin_memory=cuda,
             persistent_workers=workers > 0,
         )

@@ -35,11 +35,10 @@ class FilmError(PneumoError):
 
 
 @dataclass
-class Film:
-    """A film as people look at it. ``orientation`` is the stored PatientOrientation, so that masks can follow the pixels."""
+class Tags:
+    """What we use of a file's tags. ``orientation`` is the stored PatientOrientation, so that masks can follow the pixels."""
 
-    pixels: np.ndarray  # uint8 (rows, columns), MONOCHROME2
-    stored_shape: tuple[int, int]  # of the pixels in the file, before they were turned upright
+    stored_shape: tuple[int, int]  # of the pixels in the file, before they are turned upright
     uid: str | None = None  # SOPInstanceUID
     patient: str | None = None
     view: str | None = None  # PA or AP
@@ -47,24 +46,46 @@ class Film:
     orientation: tuple[str, str] | None = None
 
 
+@dataclass(kw_only=True)
+class Film(Tags):
+    """A film as people look at it."""
+
+    pixels: np.ndarray  # uint8 (rows, columns), MONOCHROME2
+
+
 def read(path: Path, max_pixels: int = MAX_PIXELS) -> Film:
     """Read a DICOM file, or a PNG or JPEG picture (by its suffix). Raises FilmError, before decoding if it claims too many pixels."""
     if path.suffix.lower() in IMAGES:
         picture = _read_picture(path, max_pixels)
-        return Film(picture, picture.shape)
+        return Film(pixels=picture, stored_shape=picture.shape)
     dataset = read_header(path, pixels=True)
     _check(path, dataset, max_pixels)
-    orientation = _orientation(dataset)
-    pixels = _to_uint8(_decode(path, dataset), dataset)
+    tags = _tags(dataset)
+    return Film(pixels=upright(_to_uint8(_decode(path, dataset), dataset), tags.orientation), **vars(tags))
+
+
+def read_tags(path: Path) -> Tags:
+    """The tags alone, without decoding; a PNG or JPEG picture has a shape and no more. Raises FilmError."""
+    if path.suffix.lower() in IMAGES:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(path) as picture:
+                    return Tags((picture.height, picture.width))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise FilmError(f"{path}: not a readable picture ({_brief(error)})") from None
+    return _tags(read_header(path))
+
+
+def _tags(dataset: FileDataset) -> Tags:
     spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-    return Film(
-        upright(pixels, orientation),
-        pixels.shape,
+    return Tags(
+        (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
         uid=str(dataset.get("SOPInstanceUID", "")) or None,
         patient=str(dataset.get("PatientID", "")) or None,
         view=str(dataset.get("ViewPosition", "")) or None,
         spacing=(float(spacing[0]), float(spacing[1])) if spacing else None,
-        orientation=orientation,
+        orientation=_orientation(dataset),
     )
 
 
@@ -95,18 +116,26 @@ def upright(image: np.ndarray, orientation: tuple[str, str] | None) -> np.ndarra
 
     ``orientation`` is PatientOrientation (PS3.3 C.7.6.1.1.1): where rows and columns point, e.g. ('L', 'F') for upright.
     """
-    if orientation is None:
-        return image
-    across, down = (direction[:1] for direction in orientation)
-    if {across, down} & {"A", "P"} or not ({across} <= set("LRHF") and {down} <= set("LRHF")):
-        return image
-    if across in "HF" and down in "LR":
-        image, across, down = image.T, down, across
-    if across == "R":
-        image = image[:, ::-1]
-    if down == "H":
-        image = image[::-1]
-    return np.ascontiguousarray(image)
+    turned, mirrored, upside_down = _turns(orientation)
+    image = image.T if turned else image
+    return np.ascontiguousarray(image[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
+
+
+def stored(image: np.ndarray, orientation: tuple[str, str] | None) -> np.ndarray:
+    """The inverse of ``upright``: an array over the upright film → over the pixels as the file stores them."""
+    turned, mirrored, upside_down = _turns(orientation)
+    image = image[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    return np.ascontiguousarray(image.T if turned else image)
+
+
+def _turns(orientation: tuple[str, str] | None) -> tuple[bool, bool, bool]:
+    """Whether an array must be transposed, then mirrored, then put upside down to stand upright."""
+    across, down = (direction[:1] for direction in orientation) if orientation else ("", "")
+    if across in ("H", "F") and down in ("L", "R"):
+        return True, down == "R", across == "H"
+    if across in ("L", "R") and down in ("H", "F"):
+        return False, across == "R", down == "H"
+    return False, False, False  # unknown, or a lateral film
 
 
 def _orientation(dataset: FileDataset) -> tuple[str, str] | None:

@@ -162,8 +162,7 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
     interactive = os.isatty(2)
     callbacks: list[pl.Callback] = [logbook.History(folder / runs.HISTORY, echo=not interactive)]
     if config.log.pictures:
-        threshold = config.postprocess.binarization_threshold
-        callbacks.append(logbook.Pictures(data, folder / runs.PICTURES, config.log.pictures, config.log.pictures_every, threshold))
+        callbacks.append(logbook.Pictures(data, folder / runs.PICTURES, config.log, config.postprocess))
     if interactive:
         callbacks.append(logbook.ProgressBar(refresh_rate=1))
     averaging = swa.build(config.swa, config.epochs)
@@ -192,6 +191,7 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             deterministic="warn" if machine.deterministic else None,
             benchmark=not machine.deterministic,
             use_distributed_sampler=False,  # ours knows ranks
+            sync_batchnorm=machine.devices > 1 and torch.cuda.is_available() and accelerator != "cpu",
             callbacks=callbacks,
             logger=chosen,
             plugins=[WholeCheckpointIO()],

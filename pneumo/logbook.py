@@ -2,10 +2,9 @@
 
 import csv
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,8 +14,8 @@ from PIL import Image
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from pneumo import files
-from pneumo.config import Config, Wandb
+from pneumo import files, postprocess, tracking
+from pneumo.config import Config, Log, Postprocess
 from pneumo.data import FilmData
 from pneumo.module import SegmentationModule
 
@@ -78,13 +77,14 @@ class History(Callback):
 class Pictures(Callback):
     """Overlays of a few fixed validation films, each few epochs and at the end, into ``pictures/`` and Weights & Biases."""
 
-    def __init__(self, data: FilmData, folder: Path, count: int, every: int, threshold: float):
+    def __init__(self, data: FilmData, folder: Path, log: Log, rule: Postprocess):
+        count = log.pictures
         rows = data.parts.validation
         positive = [i for i, row in enumerate(rows) if data.positive[row]]
         negative = [i for i, row in enumerate(rows) if not data.positive[row]]
         half = min(len(positive), max(count - count // 4, count - len(negative)))  # mostly positives
         self.indices = [*positive[:half], *negative[: count - half]]
-        self.dataset, self.folder, self.every, self.threshold = data.validation, folder, every, threshold
+        self.dataset, self.folder, self.every, self.rule = data.validation, folder, log.pictures_every, rule
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -99,7 +99,7 @@ class Pictures(Callback):
         with torch.no_grad():
             probability = pl_module.network(images.to(pl_module.device)).float().sigmoid().cpu().numpy()[:, 0]
         tiles = [
-            overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), p > self.threshold)
+            overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), postprocess.to_mask(p, self.rule))
             for sample, p in zip(samples, probability, strict=True)
         ]
         with files.replacing(self.folder / ("final.png" if final else f"epoch{epoch:03d}.png")) as temporary:
@@ -181,42 +181,17 @@ def loggers(config: Config, folder: Path, record: dict[str, Any]) -> list[Logger
                 "log.tensorboard=true needs TensorBoard: pip install -e '.[tensorboard]'; training goes on without it",
                 flush=True,
             )
-    if config.log.wandb is not Wandb.disabled and os.environ.get("WANDB_MODE") != "disabled":
-        try:
-            chosen.append(_wandb(config, folder, record))
-        except Exception as error:  # whatever its client may raise
-            print(f"Weights & Biases is not available and is left out ({' '.join(str(error).split())[:120]})", flush=True)
-    return chosen
-
-
-def _wandb(config: Config, folder: Path, record: dict[str, Any]) -> GuardedWandbLogger:
-    import wandb
-
-    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True, init_timeout=30)
-    mode = os.environ.get("WANDB_MODE") or ("online" if config.log.wandb is Wandb.auto and _logged_in() else "offline")
-    if mode == "offline" and config.log.wandb is Wandb.auto:
-        print(
-            f"Weights & Biases: not logged in, so recorded offline; `wandb login`, then `wandb sync {folder}/wandb/offline-run-*`",
-            flush=True,
-        )
-    run = wandb.init(
-        project=config.log.project,
+    run = tracking.start(
+        config.log,
+        folder,
         group="-".join(filter(None, (config.experiment.removesuffix("_stage1"), config.data.name, config.scale.name, config.tag))),
         name="-".join(config.path.parts[-3:]),
         job_type=config.experiment,
-        dir=folder,
-        settings=settings,
-        mode=cast(Any, mode),
-        reinit="create_new",  # two fits in one process are two runs
         config={key: value for key, value in record.items() if key != "parent"} | {"parent": (record.get("parent") or {}).get("sha256")},
     )
-    return GuardedWandbLogger(experiment=run)
-
-
-def _logged_in() -> bool:
-    import wandb
-
-    return bool(wandb.login(prompt=False, verify=False))
+    if run is not None:
+        chosen.append(GuardedWandbLogger(experiment=run))
+    return chosen
 
 
 def close(chosen: list[Logger]) -> None:

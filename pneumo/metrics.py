@@ -49,7 +49,7 @@ class ImageScores(Metric):
     def __init__(self) -> None:
         super().__init__()
         for name in self._names:
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")  # not float64: Apple's GPUs have none
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add binary masks (N, ..., H, W)."""
@@ -65,7 +65,7 @@ class ImageScores(Metric):
         self.clear += (~marked & ~positive).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores, each a float64 scalar."""
+        """The scores, each a float32 scalar."""
         negatives = self.images - self.positives
         return {
             "dice": self.dice / self.images,

@@ -1,5 +1,6 @@
 """A fit's folder: its name, lock, record and weights. What training, prediction and reports share. No torch."""
 
+import glob
 import io
 import json
 import os
@@ -108,6 +109,26 @@ def logged(folder: Path) -> Iterator[None]:
     with open(folder / LOG, "a", encoding="utf-8") as file, redirect_stdout(cast(TextIO, _Tee(sys.stdout, file))):
         print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}, commit {commit()}", file=file)
         yield
+
+
+def find(wanted: Any) -> list[Path]:
+    """The finished runs that a folder, a pattern (``runs/exp5/siim-full/*``) or a list of them names, sorted as given.
+
+    Raises:
+        PneumoError: nothing named, no such folder, or a run that is not finished.
+    """
+    names = [wanted] if isinstance(wanted, str) else list(wanted or [])
+    if not names or not all(isinstance(name, str) for name in names):
+        raise PneumoError(f"run={wanted}: must be a run's folder, a pattern of such folders, or a list of them")
+    found = []
+    for name in names:
+        folders = sorted(Path(hit) for hit in glob.glob(name) if Path(hit, RECORD).is_file()) or [Path(name)]
+        found += [folder for folder in folders if folder not in found]
+    for folder in found:
+        if not is_finished(folder):
+            begun = "not finished; run its python -m pneumo.train command again" if is_begun(folder) else "no finished run here"
+            raise PneumoError(f"run={folder}: {begun} (a run lies in runs/<experiment>/<data>-<scale>/fold<k>-seed<s>)")
+    return found
 
 
 def is_begun(folder: Path) -> bool:

@@ -106,6 +106,16 @@ def read_index(data: Data) -> Index:
     return Index(items, table, {reason: cases for reason, cases in left_aside.items() if cases})
 
 
+def read_folder(root: Path) -> list[Item]:
+    """The films of a folder without a table, each under its file name. Raises PneumoError for none, or for a name met twice."""
+    items: dict[str, Item] = {}
+    for path in _films(root):
+        if path.stem in items:
+            raise PneumoError(f"{path}: has the same name as {items[path.stem].path}, so their masks could not be told apart")
+        items[path.stem] = Item(path.stem, path, [])
+    return list(items.values())
+
+
 def read_table(path: Path, on_error: OnError = OnError.stop) -> Table:
     """Read a table of run lengths: plain or gzipped; with or without header, byte-order mark, carriage returns, blanks.
 
@@ -202,14 +212,9 @@ def _is_header(cells: list[str], table: bool) -> bool:
 
 def _match(root: Path, wanted: dict[str, list[Row]]) -> tuple[dict[str, Path], list[str], list[str]]:
     """Films below ``root`` by id: by file name, else by SOPInstanceUID. Returns (id → file, unannotated, repeated)."""
-    if not root.is_dir():
-        raise PneumoError(f"{root}: no such folder (data.root)")
-    films = sorted(path for path in root.rglob("*") if path.suffix.lower() in FILMS and path.is_file())
-    if not films:
-        raise PneumoError(f"{root}: no films in it (looked for {', '.join(FILMS)} in all folders below)")
     files: dict[str, Path] = {}
     unannotated, twice = [], []
-    for path in films:
+    for path in _films(root):
         image = path.stem
         if image not in wanted and path.suffix.lower() not in dicom.IMAGES:
             try:
@@ -223,6 +228,16 @@ def _match(root: Path, wanted: dict[str, list[Row]]) -> tuple[dict[str, Path], l
         else:
             files[image] = path
     return files, unannotated, twice
+
+
+def _films(root: Path) -> list[Path]:
+    """All films below a folder, sorted."""
+    if not root.is_dir():
+        raise PneumoError(f"{root}: no such folder (data.root)")
+    films = sorted(path for path in root.rglob("*") if path.suffix.lower() in FILMS and path.is_file())
+    if not films:
+        raise PneumoError(f"{root}: no films in it (looked for {', '.join(FILMS)} in all folders below)")
+    return films
 
 
 def summary(index: Index) -> list[tuple[str, int]]:

@@ -31,20 +31,52 @@ def phantoms(tmp_path_factory) -> Path:
     return root
 
 
+TINY = (
+    "data=phantom", "data.images=24", "scale=mini", "scale.positive_rate=0.34", "scale.size=0.125", "epochs=4", "scale.epochs=0.03",
+    "batch_size=8", "swa.epochs=2", "log.pictures=2", "log.pictures_every=2", "machine.threads=1", "split.validation=0.25",
+)  # fmt: skip
+
+
+def launch(folder, *arguments, module="pneumo.train", env=None, **options) -> subprocess.CompletedProcess:
+    """Run ``python -m <module> <arguments>`` in a folder; returns the finished process with its text output."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env={key: value for key, value in environment.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        **options,
+    )
+
+
+def one(folder, experiment) -> Path:
+    """The only run of an experiment."""
+    (path,) = (folder / "runs" / experiment).glob("*/*")
+    return path
+
+
+def complaint(done, status=1) -> str:
+    """The one line of an error, and no traceback."""
+    assert done.returncode == status, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder with one finished exp5 (both stages) on 24 phantoms at 32² and 64², and the command that made it."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = launch(folder, "+experiment=exp5", *TINY)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
 @pytest.fixture
 def command(tmp_path):
-    """Run ``python -m <module> <arguments>`` in an empty folder; returns the finished process with its text output."""
-
-    def run(module: str, *arguments: str, **options) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", **options.pop("env", {})}
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            **options,
-        )
-
-    return run
+    """Run ``python -m <module> <arguments>`` in an empty folder."""
+    return lambda module, *arguments, **options: launch(tmp_path, *arguments, module=module, **options)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import resource
 import shutil
 import signal
@@ -13,54 +12,12 @@ import time
 import pytest
 import torch
 import yaml
+from conftest import TINY, complaint, launch, one
 from safetensors.torch import load_file
 
-TINY = (
-    "data=phantom", "data.images=24", "scale=mini", "scale.positive_rate=0.34", "scale.size=0.125", "epochs=4", "scale.epochs=0.03",
-    "batch_size=8", "swa.epochs=2", "log.pictures=2", "log.pictures_every=2", "machine.threads=1", "split.validation=0.25",
-)  # fmt: skip
 
-
-@pytest.fixture(scope="module")
-def phantom_runs(phantoms, tmp_path_factory):
-    """A runs folder with one finished exp5 (both stages) on 24 phantoms at 32² and 64²."""
-    folder = tmp_path_factory.mktemp("finished")
-    done = run(folder, "+experiment=exp5", *TINY)
-    assert done.returncode == 0, done.stderr
-    return folder, done
-
-
-def run(folder, *arguments, module="pneumo.train", env=None, **options):
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
-    environment = {key: value for key, value in environment.items() if value is not None}
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        **options,
-    )
-
-
-def one(folder, experiment):
-    (path,) = (folder / "runs" / experiment).glob("*/*")
-    return path
-
-
-def complaint(done, status=1):
-    """The one line of an error, and no traceback."""
-    assert done.returncode == status, (done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
-
-
-def test_a_finished_experiment_leaves_what_it_should(phantom_runs):
-    folder, done = phantom_runs
+def test_a_finished_experiment_leaves_what_it_should(finished):
+    folder, done = finished
     child, parent = one(folder, "exp5"), one(folder, "exp5_stage1")
     for path in (child, parent):
         names = {entry.name for entry in path.iterdir()}
@@ -89,8 +46,8 @@ def test_a_finished_experiment_leaves_what_it_should(phantom_runs):
     assert "Next: " in done.stdout
 
 
-def test_metrics_csv_has_a_row_an_epoch_and_the_cosine(phantom_runs):
-    with open(one(phantom_runs[0], "exp5") / "metrics.csv", newline="") as file:
+def test_metrics_csv_has_a_row_an_epoch_and_the_cosine(finished):
+    with open(one(finished[0], "exp5") / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
     assert [float(row["lr"]) for row in rows] == pytest.approx(
@@ -99,10 +56,10 @@ def test_metrics_csv_has_a_row_an_epoch_and_the_cosine(phantom_runs):
     assert all(float(row["val/iou"]) >= 0 for row in rows)
 
 
-def test_weights_are_the_average_validated_and_described(phantom_runs):
+def test_weights_are_the_average_validated_and_described(finished):
     from pneumo import model
 
-    path = one(phantom_runs[0], "exp5")
+    path = one(finished[0], "exp5")
     card = model.read_card(path / "weights.safetensors")
     assert card["weights"] == "average of 2 epochs"
     assert (card["experiment"], card["input"]["size"], card["postprocess"]["binarization_threshold"]) == (
@@ -121,10 +78,10 @@ def test_weights_are_the_average_validated_and_described(phantom_runs):
     assert not torch.equal(weights[key], checkpoint["state_dict"]["network." + key])
 
 
-def test_the_child_starts_from_its_parent(phantom_runs, tmp_path):
+def test_the_child_starts_from_its_parent(finished, tmp_path):
     """Trained with a learning rate of nothing, the child is its parent."""
-    shutil.copytree(phantom_runs[0] / "runs", tmp_path / "runs")
-    done = run(tmp_path, "+experiment=exp5", *TINY, "lr=1e-12")
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    done = launch(tmp_path, "+experiment=exp5", *TINY, "lr=1e-12")
     assert done.returncode == 0, done.stderr
     assert "exp5_stage1: finished before" in done.stdout
     (path,) = (tmp_path / "runs" / "exp5").glob("*/*lr_1e-12*")
@@ -133,80 +90,68 @@ def test_the_child_starts_from_its_parent(phantom_runs, tmp_path):
     assert torch.allclose(ours[key], parents[key], atol=1e-8)
 
 
-def test_a_finished_run_is_reported_not_repeated(phantom_runs):
-    folder, _ = phantom_runs
+def test_a_finished_run_is_reported_not_repeated(finished):
+    folder, _ = finished
     before = one(folder, "exp5").joinpath("weights.safetensors").stat().st_mtime_ns
-    done = run(folder, "+experiment=exp5", *TINY)
+    done = launch(folder, "+experiment=exp5", *TINY)
     assert done.returncode == 0
     assert "exp5: finished before" in done.stdout
     assert one(folder, "exp5").joinpath("weights.safetensors").stat().st_mtime_ns == before
 
 
-def test_other_settings_are_kept_apart_or_refused(phantom_runs):
-    folder, _ = phantom_runs
+def test_other_settings_are_kept_apart_or_refused(finished):
+    folder, _ = finished
     tag = one(folder, "exp5").parent.name.removeprefix("phantom-mini-")
     variant = one(folder, "exp5").name.removeprefix("fold0-seed0-")
-    line = complaint(run(folder, "+experiment=exp5", *TINY, "lr=0.5", f"tag={tag}", f"variant={variant}"))
+    line = complaint(launch(folder, "+experiment=exp5", *TINY, "lr=0.5", f"tag={tag}", f"variant={variant}"))
     assert "other settings" in line
     assert "lr: 0.001 → 0.5" in line
     assert "tag=" in line
 
 
-@pytest.mark.slow
-def test_killed_in_the_averaging_epochs_and_run_again_gives_the_same_weights(phantom_runs, tmp_path):
-    arguments = ("+experiment=exp5", *TINY)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pneumo.train", *arguments],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    for line in process.stdout:
-        if "exp5:" in line:
-            break
-    for line in process.stdout:
-        if "epoch 3/4" in line:  # the first of the two averaged epochs is done
-            time.sleep(0.3)
-            process.send_signal(signal.SIGKILL)
-            break
+def kill_after(folder, *lines, arguments):
+    """Start a training and kill it once it has printed these lines, in this order."""
+    process = subprocess.Popen([sys.executable, "-m", "pneumo.train", *arguments], cwd=folder, stdout=subprocess.PIPE, text=True)
+    for wanted in lines:
+        assert any(wanted in line for line in process.stdout)
+    time.sleep(0.5)  # so that it is in the midst of something
+    process.kill()
     process.wait()
     process.stdout.close()
+
+
+@pytest.mark.slow
+def test_killed_in_the_averaging_epochs_and_run_again_gives_the_same_weights(finished, tmp_path):
+    arguments = ("+experiment=exp5", *TINY)
+    kill_after(tmp_path, "exp5:", "epoch 3/4", arguments=arguments)  # the first of the two averaged epochs is done
     assert not (one(tmp_path, "exp5") / "metrics.json").exists()
-    again = run(tmp_path, *arguments)
+    again = launch(tmp_path, *arguments)
     assert again.returncode == 0, again.stderr
     assert "exp5_stage1: finished before" in again.stdout
     assert "epoch 1/4" not in again.stdout.split("exp5:")[1]
     for experiment in ("exp5_stage1", "exp5"):
-        whole, resumed = (load_file(one(folder, experiment) / "weights.safetensors") for folder in (phantom_runs[0], tmp_path))
+        whole, resumed = (load_file(one(folder, experiment) / "weights.safetensors") for folder in (finished[0], tmp_path))
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-        rows = [(one(folder, experiment) / "metrics.csv").read_text() for folder in (phantom_runs[0], tmp_path)]
+        rows = [(one(folder, experiment) / "metrics.csv").read_text() for folder in (finished[0], tmp_path)]
         assert rows[0] == rows[1]
 
 
 @pytest.mark.slow
-def test_a_plateau_goes_on_where_it_was(phantom_runs, tmp_path):
+def test_a_plateau_goes_on_where_it_was(finished, tmp_path):
     """Nothing counts as better, so each epoch after the second divides the rate by five; a stop changes nothing."""
-    shutil.copytree(phantom_runs[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
+    shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
     own = ("scheduler=plateau", "scheduler.patience=1", "scheduler.min_delta=10", "epochs=5", "swa=none")
     arguments = ("+experiment=exp2", *(a for a in TINY if not a.startswith(("epochs", "swa"))), *own)
-    process = subprocess.Popen([sys.executable, "-m", "pneumo.train", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if "epoch 3/5" in line:
-            time.sleep(1)
-            process.kill()
-            break
-    process.wait()
-    process.stdout.close()
-    done = run(tmp_path, *arguments)
+    kill_after(tmp_path, "epoch 3/5", arguments=arguments)
+    done = launch(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/5" not in done.stdout
     with open(one(tmp_path, "exp2") / "metrics.csv", newline="") as file:
         assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx([1e-3, 1e-3, 2e-4, 4e-5, 8e-6])
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(phantom_runs, tmp_path):
-    shutil.copytree(phantom_runs[0] / "runs", tmp_path / "runs")
+def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(finished, tmp_path):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs" / "exp5")
     process = subprocess.Popen(
         [sys.executable, "-m", "pneumo.train", "+experiment=exp5", *TINY],
@@ -233,21 +178,21 @@ def test_a_sweep_trains_a_shared_parent_once_and_ends_with_all_scores(tmp_path):
         "+experiment=exp1,exp2,exp3,exp4,exp5",
         *(a for a in TINY if not a.startswith(("swa", "split", "epochs", "batch_size"))),
     )
-    done = run(tmp_path, *arguments)
+    done = launch(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.rindex("all-empty  ") :]
     assert [line.split()[0] for line in table.splitlines()[1:6]] == ["exp1", "exp2", "exp3", "exp4", "exp5"]
     assert done.stdout.count("\nexp2: ") == 2
     assert done.stdout.count("exp2: finished before") == 1
-    again = run(tmp_path, *arguments)
+    again = launch(tmp_path, *arguments)
     assert again.returncode == 0
     assert "Nothing was trained" in again.stdout
     assert "epoch 1/" not in again.stdout
 
 
-def test_a_failed_job_does_not_stop_the_sweep(phantom_runs, tmp_path):
-    shutil.copytree(phantom_runs[0] / "runs", tmp_path / "runs")
-    done = run(tmp_path, "-m", "+experiment=exp5", "seed=-1,0", *TINY)
+def test_a_failed_job_does_not_stop_the_sweep(finished, tmp_path):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    done = launch(tmp_path, "-m", "+experiment=exp5", "seed=-1,0", *TINY)
     assert done.returncode == 1
     assert "seed=-1" in done.stderr
     assert "Traceback" not in done.stderr
@@ -281,38 +226,38 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line(phantom_runs, tmp_path, mistake):
-    root = phantom_runs[0] / "runs" / "phantom"
+def test_a_mistake_is_one_line(finished, tmp_path, mistake):
+    root = finished[0] / "runs" / "phantom"
     (films,) = root.iterdir()
     real = ("data=siim", f"data.root={films}", f"data.annotations={films}/train-rle.csv")
-    line = complaint(run(tmp_path, "+experiment=exp2", *real, *TINY[2:], mistake))
+    line = complaint(launch(tmp_path, "+experiment=exp2", *real, *TINY[2:], mistake))
     assert MISTAKES[mistake] in line
 
 
 def test_no_experiment_is_one_line(tmp_path):
-    assert "+experiment=" in complaint(run(tmp_path, "data=phantom"))
+    assert "+experiment=" in complaint(launch(tmp_path, "data=phantom"))
 
 
-def test_a_damaged_parent_or_checkpoint_is_one_line(phantom_runs, tmp_path):
-    shutil.copytree(phantom_runs[0] / "runs", tmp_path / "runs")
+def test_a_damaged_parent_or_checkpoint_is_one_line(finished, tmp_path):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     child = one(tmp_path, "exp5")
     (child / "metrics.json").unlink()
     checkpoint = child / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:100_000])
-    line = complaint(run(tmp_path, "+experiment=exp5", *TINY))
+    line = complaint(launch(tmp_path, "+experiment=exp5", *TINY))
     assert "last.ckpt: damaged; delete it" in line
     shutil.rmtree(child)
     weights = one(tmp_path, "exp5_stage1") / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
-    line = complaint(run(tmp_path, "+experiment=exp5", *TINY))
+    line = complaint(launch(tmp_path, "+experiment=exp5", *TINY))
     assert "weights.safetensors: damaged" in line
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(phantom_runs, tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(finished, tmp_path):
     """Files may grow to 40 MB here: films and caches fit, a checkpoint of 290 MB does not."""
-    shutil.copytree(phantom_runs[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
+    shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
     limit = 40_000_000
-    done = run(
+    done = launch(
         tmp_path,
         "+experiment=exp2",
         *TINY,
@@ -324,7 +269,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(phantom_runs, t
 
 @pytest.mark.parametrize("arguments", [("--help",), ("+experiment=exp5", "--cfg", "job", "--resolve")])
 def test_help_and_configuration_need_no_data_and_no_parent(tmp_path, arguments):
-    done = run(tmp_path, *arguments)
+    done = launch(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert "+experiment=exp5" in done.stdout or "runs/exp5_stage1/siim-full/fold0-seed0/weights.safetensors" in done.stdout
     assert not list(tmp_path.iterdir())
@@ -333,7 +278,7 @@ def test_help_and_configuration_need_no_data_and_no_parent(tmp_path, arguments):
 def test_weights_and_biases_offline_and_broken(tmp_path):
     """Not logged in: recorded offline with one line. Broken: one line, and the training goes on."""
     short = (*(a for a in TINY if not a.startswith(("epochs", "swa"))), "epochs=2", "swa.epochs=1")
-    offline = run(
+    offline = launch(
         tmp_path,
         "+experiment=exp2",
         *short,
@@ -343,7 +288,7 @@ def test_weights_and_biases_offline_and_broken(tmp_path):
     assert offline.stdout.count("Weights & Biases") == 1
     assert "offline" in offline.stdout
     assert list(one(tmp_path, "exp2").glob("wandb/offline-run-*/*.wandb"))
-    broken = run(
+    broken = launch(
         tmp_path,
         "+experiment=exp2",
         *short,
@@ -369,11 +314,11 @@ CHOICES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_every_choice_trains(phantom_runs, tmp_path, choice):
-    shutil.copytree(phantom_runs[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
+def test_every_choice_trains(finished, tmp_path, choice):
+    shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
     short = [argument for argument in TINY if not argument.startswith(("epochs", "swa"))]
     short += ["epochs=3"] if choice[0].startswith("swa") else ["epochs=3", "swa.epochs=2"]
-    done = run(tmp_path, "+experiment=exp2", *short, *choice)
+    done = launch(tmp_path, "+experiment=exp2", *short, *choice)
     assert done.returncode == 0, done.stderr
     scores = json.loads((one(tmp_path, "exp2") / "metrics.json").read_text())
     assert 0 <= scores["dice"] <= 1
@@ -384,7 +329,7 @@ def test_every_choice_trains(phantom_runs, tmp_path, choice):
 @pytest.mark.slow
 def test_exp5_in_miniature_learns(tmp_path):
     """The README's command: positive-only Dice of at least .5 on unseen phantoms."""
-    done = run(tmp_path, "+experiment=exp5", "data=phantom", "scale=mini")
+    done = launch(tmp_path, "+experiment=exp5", "data=phantom", "scale=mini")
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "runs/exp5/phantom-mini/fold0-seed0/metrics.json").read_text())
     assert scores["dice_positive"] >= 0.5
@@ -395,7 +340,7 @@ def test_exp5_in_miniature_learns(tmp_path):
 def test_real_films_train_both_stages(real_data, tmp_path):
     siim = real_data / "siim"
     where = (f"data.root={siim}", f"data.annotations={siim}/stage_2_train.csv.gz", f"data.patients={siim}/nih_id.csv")
-    done = run(tmp_path, "+experiment=exp5", "data=siim", *where, "scale=mini")
+    done = launch(tmp_path, "+experiment=exp5", "data=siim", *where, "scale=mini")
     assert done.returncode == 0, done.stderr
     assert "11,976" in done.stdout
     assert "0.0% of validation positives have a patient in training" in done.stdout

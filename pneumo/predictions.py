@@ -1,0 +1,225 @@
+"""Probability maps on disk, with all that judging them needs: ids, truth, patients, views, hashes. No torch.
+
+A folder of predictions holds ``plain.npy`` and ``flip.npy`` (the mean with the mirror image), uint8 (n, size, size), levels of
+1/255, memory-mapped; ``contents.json``, written last; and, once judged, ``histograms.npz``. The maps are those of upright films.
+"""
+
+import dataclasses
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pneumo import cache, dicom, files, pool, rle, runs
+from pneumo.errors import PneumoError
+from pneumo.siim import Item
+from pneumo.thresholds import Histograms, histogram
+
+FOLDER = "predictions"  # of a run
+PLAIN, FLIP, CONTENTS, HISTOGRAMS = "plain.npy", "flip.npy", "contents.json", "histograms.npz"
+JUDGED = 1024  # films are judged at this side, the challenge's, whatever the maps' size
+VERSION = 1
+
+
+@dataclass
+class Case:
+    """One film of a set: where it is, what is known of it. ``annotations`` are run lengths, None where nobody looked."""
+
+    id: str
+    path: str
+    annotations: list[str] | None
+    shape: tuple[int, int]  # of the annotations: the film's as stored
+    orientation: tuple[str, str] | None = None
+    patient: str | None = None
+    view: str | None = None
+
+    def mask(self) -> np.ndarray:
+        """The true mask over the upright film at 1024², uint8 of 0 and 1. Raises PneumoError."""
+        try:
+            stored = rle.union(self.annotations or [], self.shape)
+        except rle.RLEError as error:
+            raise PneumoError(f"{self.path}: its annotation does not fit: {error}") from None
+        return cache.shrink_mask(dicom.upright(stored, self.orientation), JUDGED)
+
+
+@dataclass
+class Predictions:
+    """The maps of one run, or the mean of several, on one set of films."""
+
+    folder: Path
+    cases: list[Case]
+    plain: np.ndarray
+    flip: np.ndarray
+    contents: dict[str, Any] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def ids(self) -> list[str]:
+        """Image ids, in the maps' order."""
+        return [case.id for case in self.cases]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the truth is known of every film."""
+        return all(case.annotations is not None for case in self.cases)
+
+    def map(self, row: int, tta: bool, side: int = JUDGED) -> np.ndarray:
+        """One film's map enlarged to side², bilinear, uint8 levels."""
+        levels = (self.flip if tta else self.plain)[row]
+        return np.array(levels) if levels.shape[0] == side else cv2.resize(levels, (side, side), interpolation=cv2.INTER_LINEAR)
+
+    def histograms(self, tta: bool) -> Histograms:
+        """Pixels by level at 1024² of every film, inside the true mask and in all; counted once, then kept beside the maps."""
+        path = self.folder / HISTOGRAMS
+        try:
+            with np.load(path) as kept:
+                tables = {name: kept[name] for name in kept.files}
+            if any(len(table) != len(self) for table in tables.values()):
+                raise ValueError("of another set")
+        except (OSError, ValueError, KeyError, EOFError):
+            tables = self._count()
+            with files.replacing(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **tables)  # type: ignore[arg-type]
+        name = "flip" if tta else "plain"
+        return Histograms(tables[f"{name}_total"], tables[f"{name}_inside"])
+
+    def _count(self) -> dict[str, np.ndarray]:
+        tables = {f"{name}_{part}": np.zeros((len(self), 256), np.int32) for name in ("plain", "flip") for part in ("total", "inside")}
+        work = functools.partial(_histograms, self.folder)
+        for row, counts in pool.each(work, range(len(self)), "Counting probabilities", workers=-1 if len(self) > 500 else 0):
+            for table, values in zip(tables.values(), counts, strict=True):
+                table[row] = values
+        return tables
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(folder: Path) -> Predictions:
+    return load(folder)
+
+
+def _histograms(folder: Path, row: int) -> list[np.ndarray]:
+    predictions = _opened(folder)
+    truth = predictions.cases[row].mask()
+    return [counts for tta in (False, True) for counts in histogram(predictions.map(row, tta), truth)]
+
+
+def load(folder: Path) -> Predictions:
+    """Open predictions. Raises PneumoError if they are missing or damaged."""
+    try:
+        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        cases = [_case(values) for values in contents["films"]]
+        plain, flip = (np.load(folder / name, mmap_mode="r") for name in (PLAIN, FLIP))
+        size = contents["size"]
+        if any(maps.shape != (len(cases), size, size) or maps.dtype != np.uint8 for maps in (plain, flip)):
+            raise ValueError("unexpected arrays")
+    except FileNotFoundError:
+        raise PneumoError(f"{folder}: no predictions here; make them with python -m pneumo.predict run=… on=…") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise PneumoError(f"{folder}: damaged predictions ({error}); delete the folder, they will be made anew") from None
+    return Predictions(folder, cases, plain, flip, contents)
+
+
+def _case(values: dict[str, Any]) -> Case:
+    pairs = {key: tuple(values[key]) if values.get(key) else None for key in ("shape", "orientation")}
+    return Case(**{**values, **pairs})
+
+
+def key_of(folder: Path) -> str | None:
+    """What the predictions of a folder stand for; None if there are none."""
+    try:
+        return str(json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def cases_of(items: Sequence[Item], labelled: bool) -> list[Case]:
+    """What is known of films on disk: their headers are read, in parallel where there are many. Raises PneumoError."""
+    tags = dict(pool.each(_tags, [item.path for item in items], "Reading headers", workers=-1 if len(items) > 500 else 0))
+    cases = []
+    for item in items:
+        found = tags[item.path]
+        picture = item.path.suffix.lower() in dicom.IMAGES
+        cases.append(
+            Case(
+                item.id,
+                str(item.path),
+                item.annotations if labelled else None,
+                rle.SHAPE if picture else found.stored_shape,
+                found.orientation,
+                item.patient,
+                found.view,
+            )
+        )
+    return cases
+
+
+def _tags(path: Path) -> dicom.Tags:
+    return dicom.read_tags(path)
+
+
+Fill = Callable[[np.ndarray, np.ndarray, int], Iterator[int]]
+
+
+def write(folder: Path, key: str, cases: list[Case], size: int, fill: Fill, facts: dict[str, Any]) -> Predictions:
+    """Make a folder of predictions, or open it if it stands for the same ``key``.
+
+    ``fill(plain, flip, begin)`` writes maps in order, from row ``begin`` on, and yields how many rows are whole; work that was
+    interrupted goes on there. The folder gets its name when all is written.
+    """
+    with runs.lock(folder.with_name(folder.name + ".lock")):
+        if key_of(folder) == key:
+            return load(folder)
+        partial = folder.with_name(folder.name + ".partial")
+        begun = partial / "begun.json"
+        done = 0
+        try:
+            before = json.loads(begun.read_text(encoding="utf-8"))
+            done = int(before["done"]) if before["key"] == key else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        if not done:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        shape = (len(cases), size, size)
+        plain, flip = (cache.writable(partial / name, shape, np.uint8) for name in (PLAIN, FLIP))
+        for rows in fill(plain, flip, done):
+            plain.flush()
+            flip.flush()
+            files.write_json(begun, {"key": key, "done": rows})
+        del plain, flip
+        films = [dataclasses.asdict(case) for case in cases]
+        files.write_json(partial / CONTENTS, {"version": VERSION, "key": key, "size": size, **facts, "films": films})
+        begun.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    return load(folder)
+
+
+def average(members: Sequence[Predictions], folder: Path) -> Predictions:
+    """The mean of several runs' maps on the same films, at the largest of their sizes, rounded to levels."""
+    size = max(member.contents["size"] for member in members)
+    key = files.digest([VERSION, *(member.contents["key"] for member in members)])
+
+    def fill(plain: np.ndarray, flip: np.ndarray, begin: int) -> Iterator[int]:
+        for row in range(begin, len(plain)):
+            for out, tta in ((plain, False), (flip, True)):
+                out[row] = np.mean([member.map(row, tta, size) for member in members], axis=0).round()
+            if row % 256 == 255 or row == len(plain) - 1:
+                yield row + 1
+
+    facts = {
+        "on": members[0].contents["on"],
+        "run": "mean of " + ", ".join(str(member.contents["run"]) for member in members),
+        "members": [member.contents["weights"] for member in members],
+        "weights": files.digest([member.contents["weights"] for member in members]),
+        "seen_in_training": max(member.contents["seen_in_training"] for member in members),
+    }
+    return write(folder, key, members[0].cases, size, fill, facts)
