@@ -537,7 +537,6 @@ class Report:
     resamples: int = 1000
     gallery: int = 4  # films of each kind
     machine: Machine = field(default_factory=Machine)
-    log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:
         _require(self.resamples >= 0, "resamples", self.resamples, "0 or more")

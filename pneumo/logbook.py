@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -14,14 +13,13 @@ from PIL import Image
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from pneumo import files, postprocess, tracking
+from pneumo import files, pictures, postprocess, tracking
 from pneumo.config import Config, Log, Postprocess
 from pneumo.data import FilmData
 from pneumo.module import SegmentationModule
 
 log = logging.getLogger(__name__)
 
-TRUTH, PREDICTION = (0, 190, 255), (255, 140, 0)  # cyan and orange: apart for colour-blind readers, too
 COLUMNS = (
     "epoch",
     "lr",
@@ -99,7 +97,7 @@ class Pictures(Callback):
         with torch.no_grad():
             probability = pl_module.network(images.to(pl_module.device)).float().sigmoid().cpu().numpy()[:, 0]
         tiles = [
-            overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), postprocess.to_mask(p, self.rule))
+            pictures.overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), postprocess.to_mask(p, self.rule))
             for sample, p in zip(samples, probability, strict=True)
         ]
         with files.replacing(self.folder / ("final.png" if final else f"epoch{epoch:03d}.png")) as temporary:
@@ -107,18 +105,6 @@ class Pictures(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, GuardedWandbLogger):
                 logger.pictures(tiles, trainer.global_step)
-
-
-def overlay(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, least: int = 256) -> np.ndarray:
-    """Film uint8 (H, W) with the outlines of truth (cyan) and prediction (orange) → RGB uint8, at least ``least`` pixels wide."""
-    factor = max(1, -(-least // image.shape[1]))
-    size = (image.shape[1] * factor, image.shape[0] * factor)
-    picture = np.repeat(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)[..., None], 3, axis=2)
-    for mask, colour in ((truth, TRUTH), (prediction, PREDICTION)):
-        large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outlines, -1, colour, 1)
-    return picture
 
 
 class ProgressBar(TQDMProgressBar):

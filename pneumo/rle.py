@@ -5,6 +5,7 @@ previous run (the first from pixel 0), and pixels are numbered down the columns 
 empty mask. https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/overview/evaluation
 """
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -31,7 +32,9 @@ def runs(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     if is_empty(text):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     try:
-        numbers = np.array(text.split(), dtype=np.int64)
+        # numpy's own parser is five times as fast, but stops at the first letter without an error
+        plain = re.fullmatch(r"[0-9 \t\r\n]+", text) is not None
+        numbers = np.fromstring(text, np.int64, sep=" ") if plain else np.array(text.split(), dtype=np.int64)
     except (ValueError, OverflowError):
         raise RLEError(f"run lengths must be whole numbers, got '{text.strip()[:40]}'") from None
     if len(numbers) % 2:
@@ -57,24 +60,30 @@ def decode(text: str, shape: tuple[int, int] = SHAPE) -> np.ndarray:
 def union(texts: Iterable[str], shape: tuple[int, int] = SHAPE) -> np.ndarray:
     """The union of several annotations of one image (they may overlap) → uint8 mask of 0 and 1, (rows, columns).
 
-    A run adds +1 where it starts and -1 where it ends; the running sum is positive inside any run. Raises RLEError.
+    Its cost grows with the pixels of the mask, not of the image. Raises RLEError.
     """
     rows, columns = shape
-    delta = np.zeros(rows * columns + 1, np.int32)
+    mask = np.zeros(shape, np.uint8)
     for text in texts:
         starts, ends = runs(text, rows * columns)
-        np.add.at(delta, starts, 1)
-        np.add.at(delta, ends, -1)
-    return np.ascontiguousarray((np.cumsum(delta[:-1]) > 0).astype(np.uint8).reshape(columns, rows).T)
+        lengths = ends - starts
+        # every pixel's column-major number is its run's start plus its place in the run
+        before = np.cumsum(lengths) - lengths
+        at = np.repeat((starts - before).astype(np.int32), lengths) + np.arange(lengths.sum(), dtype=np.int32)
+        x = at // rows  # several times as fast as divmod
+        mask.reshape(-1)[(at - x * rows) * columns + x] = 1
+    return mask
 
 
 def encode(mask: np.ndarray) -> str:
     """Mask (rows, columns), anything non-zero is foreground → the challenge's text, ``-1`` if empty."""
-    flat = np.zeros(mask.size + 2, np.int8)  # a background pixel at either end closes runs that touch the border
-    flat[1:-1] = mask.T.reshape(-1) != 0
-    edges = np.flatnonzero(np.diff(flat))
-    if not len(edges):
+    rows, columns = mask.shape
+    at = np.flatnonzero(mask != 0).astype(np.int32)
+    if not len(at):
         return EMPTY
-    starts, ends = edges[::2], edges[1::2]
+    y = at // columns
+    at = np.sort((at - y * columns) * rows + y)  # column-major pixel numbers; a run ends where the next number is not one more
+    last = np.flatnonzero(np.diff(at) != 1)
+    starts, ends = at[np.concatenate(([0], last + 1))], at[np.concatenate((last, [-1]))] + 1
     gaps = starts - np.concatenate(([0], ends[:-1]))
     return " ".join(map(str, np.column_stack((gaps, ends - starts)).reshape(-1).tolist()))
