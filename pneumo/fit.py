@@ -152,7 +152,8 @@ def _check_unchanged(folder: Path, record: dict[str, Any]) -> None:
 def _shareable(record: dict[str, Any]) -> dict[str, Any]:
     """The record without paths of this machine, for Weights & Biases."""
     config = {**record["config"], "data": {k: v for k, v in record["config"]["data"].items() if k not in _PATHS}}
-    return {**record, "config": {key: value for key, value in config.items() if key not in ("runs_dir", "init_from")}}
+    origin = {key: value for key, value in record["origin"].items() if key != "command"}
+    return {**record, "origin": origin, "config": {key: value for key, value in config.items() if key not in ("runs_dir", "init_from")}}
 
 
 _PATHS = ("root", "annotations", "patients", "round1_test", "cache")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -182,7 +183,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def origin() -> dict[str, Any]:
-    """Versions and the git commit that make a run."""
+    """The command, versions and git commit that make a run."""
     versions: dict[str, str] = {"python": sys.version.split()[0]}
     for name in (
         "pneumo",
@@ -198,7 +199,7 @@ def origin() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {"commit": commit(), "versions": versions}
+    return {"commit": commit(), "command": shlex.join(["python", "-m", *sys.argv]), "versions": versions}
 
 
 def commit() -> str | None:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -39,9 +38,9 @@ def task(raw: DictConfig) -> None:
             file.write(json.dumps(rows[-1]) + "\n")
     else:
         print("\n" + table(rows))
-        print(f"\nNext: look at the pictures in {rows[-1]['folder']}, or compare the experiments:")
-        rest = " ".join(override for override in overrides if "experiment=" not in override)
-        print(f"  python -m pneumo.train -m +experiment=exp1,exp2,exp3,exp4,exp5 {rest}")
+        print(f"\nNext: look at the pictures in {rows[-1]['folder']}; scores, thresholds and a page of it:")
+        print(f"  python -m pneumo.evaluate run={rows[-1]['folder']}")
+        print(f"  python -m pneumo.report runs_dir={raw.runs_dir}")
 
 
 def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
@@ -159,10 +158,7 @@ class SweepTable(Callback):
         print("\n" + table(rows))
         if not any(row["trained"] for row in rows):
             print("Nothing was trained: every run was finished before.")
-        print(
-            f"\nNext: look at the pictures and metrics.csv below {os.path.commonpath([row['folder'] for row in rows])}",
-            flush=True,
-        )
+        print(f"\nNext: tables and a page of all runs:\n  python -m pneumo.report runs_dir={config.runs_dir}", flush=True)
 
 
 if __name__ == "__main__":

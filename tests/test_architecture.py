@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MAP = re.findall(r"^\| `(\w+)\.py` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+MAP = re.findall(r"^\| `(\w+)\.py`", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def imported(path):
