@@ -19,8 +19,8 @@ from pneumo import config
 from pneumo.errors import PneumoError
 
 
-def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
-    """Compose ``conf/<config_name>.yaml`` with the command line's overrides, do the task for each job, and exit.
+def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") -> NoReturn:
+    """Compose ``conf/<folder>/<config_name>.yaml`` with the command line's overrides, do the task for each job, and exit.
 
     Exit status 0, 1 for a mistake of the user's or a failed job (one line on stderr), 130 for Ctrl-C. Programming errors
     keep their traceback.
@@ -48,7 +48,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
                 )
 
     try:
-        hydra.main(version_base="1.3", config_path=config.CONF, config_name=config_name)(job)()
+        hydra.main(version_base="1.3", config_path=os.path.join(config.CONF, folder).rstrip(os.sep), config_name=config_name)(job)()
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(130)

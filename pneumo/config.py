@@ -458,21 +458,12 @@ class Films:
     run: Any = MISSING  # a run's folder, a pattern of such folders, or a list: [runs/…/fold0-seed0,runs/…/fold1-seed0]
     on: str = "val"  # val (the run's own validation part), test (the round-1 test set; new phantoms), or a folder of films
     ids: str | None = None  # on=test: the challenge's stage_1_sample_submission.csv; by default the run's data.round1_test
-    annotations: str | None = None  # on=<folder>: its table of run lengths, if there is one
-    patients: str | None = None  # on=<folder>: CSV of image id and patient
-    on_error: OnError = OnError.stop  # on=<folder>: what to do with a film that cannot be read
+    root: str | None = None  # on=val, test: where the run's films lie now, if not where they lay
+    annotations: str | None = None  # table of run lengths: on=<folder> its own, if there is one; on=val, test instead of the run's
+    patients: str | None = None  # CSV of image id and patient, as annotations
+    on_error: OnError | None = None  # what to do with a film that cannot be read; null: stop, or as the run's data.on_error
     runs_dir: str = "runs"  # where means of several runs, and sweeps, are kept
     machine: Machine = field(default_factory=Machine)
-
-
-@dataclass
-class Predict(Films):
-    """What ``python -m pneumo.predict`` takes."""
-
-    batch_size: int = 16
-
-    def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
 
 
 @dataclass
@@ -490,6 +481,77 @@ class Rule:
     def over(self, declared: Postprocess) -> Postprocess:
         """``declared`` with what is set here. Raises PneumoError."""
         return dataclasses.replace(declared, **{key: value for key, value in vars(self).items() if value is not None})
+
+
+class Polarity(Enum):
+    """What decides whether a film is shown with dark lungs."""
+
+    auto = "auto"  # its tags, unless the film clearly contradicts them
+    tags = "tags"
+
+
+@dataclass
+class Save:
+    """What is written for each film beside the table of all."""
+
+    overlay: bool = True  # PNG: the film with outline and probability heat
+    mask: bool = True  # PNG of 0 and 255, in the film's own geometry
+    rle: bool = True  # one CSV of run lengths, in the film's own geometry
+    segmentation: bool = False  # DICOM Segmentation
+    capture: bool = False  # DICOM Secondary Capture of the overlay
+    report: bool = False  # DICOM Structured Report
+
+
+@dataclass
+class Predict(Films):
+    """What ``python -m pneumo.predict`` takes: a run, to judge it (``run``, ``on``), or a bundle, to use it (``model``, ``input``)."""
+
+    run: Any = None
+    batch_size: int = 16
+    model: str | None = None  # a folder made by python -m pneumo.export
+    input: Any = None  # DICOM files, PNG or JPEG pictures, folders, zip archives; one or a list
+    out: str = "masks"
+    save: Save = field(default_factory=Save)
+    tta: bool | None = None  # flip TTA; null: as the bundle says
+    postprocess: Rule = field(default_factory=Rule)
+    engine: str = "auto"  # auto, torch, onnx
+    polarity: Polarity = Polarity.auto
+    colour: bool = False  # accept colour images, as their luminance
+    max_megapixels: int = 100
+    max_megabytes: int = 512  # of a file, or of an archive's member when unpacked
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require(self.max_megapixels >= 1, "max_megapixels", self.max_megapixels, "at least 1")
+        _require(self.max_megabytes >= 1, "max_megabytes", self.max_megabytes, "at least 1")
+        _require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
+
+
+ENGINES = ("auto", "torch", "onnx")
+
+
+class Choose(Enum):
+    """Which thresholds a bundle carries."""
+
+    declared = "declared"  # the experiment's own
+    tuned = "tuned"  # chosen on all validation films; the score stated is that of choosing and scoring on different ones
+
+
+@dataclass
+class Export(Films):
+    """What ``python -m pneumo.export`` takes."""
+
+    out: str = "model"
+    choose: Choose = Choose.declared
+    tta: bool = True
+    postprocess: Rule = field(default_factory=Rule)
+    onnx: bool = False  # also write the networks as ONNX, checked against torch
+    licence: str = "not stated"  # of the weights
+    resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
 
 
 class Tune(Enum):
@@ -553,7 +615,14 @@ class Check:
     verbose: bool = False  # list every case left aside
 
 
-COMMANDS = {"check": Check, "predict": Predict, "evaluate": Evaluate, "submission": Submission, "report": Report}
+COMMANDS = {
+    "check": Check,
+    "predict": Predict,
+    "evaluate": Evaluate,
+    "submission": Submission,
+    "report": Report,
+    "export": Export,
+}
 DATA = {"siim": Data, "phantom": PhantomData}
 SCHEDULERS = {"constant": Scheduler, "cosine": Cosine, "plateau": Plateau}
 SWAS = {"none": SWA, "paper": PaperSWA, "lightning": LightningSWA}

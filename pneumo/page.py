@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pneumo import config, dicom, evaluate, files, pictures, postprocess, predictions, runs, scores, thresholds
+from pneumo import config, dicom, files, judge, pictures, postprocess, predictions, runs, scores, thresholds
 from pneumo.errors import PneumoError
 from pneumo.predictions import Predictions
 from pneumo.tables import Run, Table
@@ -19,27 +19,27 @@ from pneumo.tables import Run, Table
 SIDE = 384  # of a picture in the gallery
 KINDS = {
     "best": "Best",
-    "median": "Median",
-    "worst": "Worst found",
+    "median": "Median of those found",
+    "worst": "Worst of those found",
     "false positive": "False positives",
     "false negative": "False negatives",
 }
 
 
-def render(setting: str, found: list[Run], tables: list[Table], gallery: int) -> str:
-    """The page. ``gallery`` pictures of each kind; films that are not there any more are left out."""
+def render(setting: str, how: str, found: list[Run], tables: list[Table], gallery: int) -> str:
+    """The page, made by the command ``how``. ``gallery`` films of each kind; of a film that is not there any more, only the facts."""
     from plotly.offline import get_plotlyjs
 
     names = [run.name for run in found]
     shown = [_run(run, gallery, names.count(run.name) == 1) for run in found]
-    data = {"runs": shown, "thresholds": thresholds.THRESHOLDS, "areas": thresholds.AREAS}
+    data = {"how": how, "runs": shown, "thresholds": thresholds.THRESHOLDS, "areas": thresholds.AREAS}
     filled = {
         "TITLE": html.escape(setting),
         "COMMIT": html.escape(str(runs.commit())),
         "TABLES": "\n".join(_table(table) for table in tables),
         "PLOTLY": get_plotlyjs(),
-        # "</" would end the script
-        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/"),
+        # "<" could end the script, or begin a comment in it
+        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     text = resources.files("pneumo").joinpath("page.html").read_text(encoding="utf-8")
     for name, value in filled.items():
@@ -60,13 +60,14 @@ def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
     part = predictions.load(run.folder / predictions.FOLDER / "val")
     rule = config.recorded(run.record["config"]).postprocess
     found = run.found["val", True]
-    outcomes = evaluate.outcomes([part], rule, tta=True)
+    outcomes = judge.outcomes([part], rule, tta=True)
     return {
         "name": run.name + (f", fold {values['fold']}, seed {values['seed']}" if not alone else ""),
         "films": found["films"],
         "positives": found["positives"],
         "empty": found["results"][0]["scores"]["all_empty_dice"],
         "rule": {"threshold": rule.binarization_threshold, "area": round(postprocess.removal_pixels(rule, (1024, 1024)))},
+        "declared": {"rule": judge.rule_text(judge.plain(rule)), "scores": found["results"][0]["scores"]},
         "tuned": next((result["scores"]["dice"] for result in found["results"] if result["name"] == "tuned"), None),
         "surfaces": [_surface(part, tta) for tta in (False, True)],
         "curves": _curves(run),
@@ -79,7 +80,7 @@ def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
         "by_patient": run.record["data"]["by_patient"],
         "gallery": _gallery(part, outcomes, rule, gallery),
         "made": [_made(folder, record) for folder, record in run.chain],
-        "evaluated": {"weights": found["weights"], "commit": found["commit"]},
+        "evaluated": {"command": found["command"], "commit": found["commit"]},
     }
 
 
@@ -133,10 +134,9 @@ def _gallery(part: Predictions, outcomes: scores.Outcomes, rule: config.Postproc
     for kind, chosen in rows.items():
         shown[KINDS[kind]] = []
         for row in chosen.tolist():
-            picture = _picture(part, row, rule)
-            if picture:
-                facts = {"dice": round(float(found[row]), 4), "truth": int(outcomes.truth[row]), "predicted": int(outcomes.predicted[row])}
-                shown[KINDS[kind]].append({"picture": picture, "id": outcomes.ids[row], "view": outcomes.views[row] or "", **facts})
+            facts = {"dice": round(float(found[row]), 4), "truth": int(outcomes.truth[row]), "predicted": int(outcomes.predicted[row])}
+            film = {"id": outcomes.ids[row], "view": outcomes.views[row] or "", "picture": _picture(part, row, rule), **facts}
+            shown[KINDS[kind]].append(film)
     return shown
 
 

@@ -19,3 +19,13 @@ def overlay(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, least:
         outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, colour, width)
     return picture
+
+
+def heat(film: np.ndarray, levels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Film uint8 (H, W) with probability as heat (levels uint8) and the mask's outline → RGB uint8 (H, W, 3)."""
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    weight = (levels.astype(np.float32) / 255 * 0.45)[..., None]
+    picture = (film[..., None] * (1 - weight) + colours * weight).astype(np.uint8)
+    outlines, _ = cv2.findContours((mask != 0).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, PREDICTION, max(1, round(max(film.shape) / 512)))
+    return picture

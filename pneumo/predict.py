@@ -1,10 +1,15 @@
-"""``python -m pneumo.predict run=… on=val|test|<folder>``: probability maps of finished runs, with and without flip TTA."""
+"""``python -m pneumo.predict``: probability maps of finished runs (run=… on=val|test|<folder>), or a bundle on any films
+(model=… input=… out=…).
+"""
 
+import contextlib
 import dataclasses
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from pneumo import cache, command, config, data, files, model, predictions, runs, siim
+from pneumo import apply, cache, command, config, data, files, model, predictions, runs, siim
 from pneumo.config import Config, Data, Films, Machine, OnError, PhantomData
 from pneumo.errors import PneumoError
 from pneumo.predictions import Predictions
@@ -25,85 +30,150 @@ FLUSH = 16  # batches after which maps are sure to be on disk
 class Part:
     """Films to predict: what is known of each, and its row in a cache at the network's resolution."""
 
-    on: str
     cases: list[predictions.Case]
     films: cache.Cache
     rows: np.ndarray
-    seen_in_training: int = 0
+    left_out: list[str] = field(default_factory=list)  # films asked for that are not there or cannot be read, with reasons
 
 
 def task(raw: DictConfig) -> None:
     """The command."""
     settings = config.typed(raw)
+    if settings.model is not None:
+        if settings.run is not None:
+            raise PneumoError("run and model are both set: run=… on=… judges a finished run, model=… input=… uses a bundle")
+        apply.apply(settings)
+        return
     started = time.monotonic()
-    for one in gather(settings, settings.batch_size):
+    parts = gather(settings, settings.batch_size)
+    for one in parts:
         print(f"{len(one):,} films → {one.folder} ({time.monotonic() - started:.0f} s)")
-        started = time.monotonic()
-    folders = " ".join(sys.argv[1:])
-    print(f"\nNext: python -m pneumo.evaluate {folders}")
+    judge = "evaluate" if all(one.labelled for one in parts) else "submission"
+    asked = [f"{key}={value}" for key, value in asked_for(settings).items()]
+    print(f"\nNext: {shlex.join(['python', '-m', f'pneumo.{judge}', *asked])}")
+
+
+def asked_for(settings: Films) -> dict[str, str]:
+    """The settings that choose runs and films, as typed, without those left at their defaults."""
+    run = settings.run if isinstance(settings.run, str) else f"[{','.join(map(str, settings.run))}]"
+    rest = {key: getattr(settings, key) for key in ("on", "ids", "root", "annotations", "patients")}
+    return {"run": run, **{key: str(value) for key, value in rest.items() if value is not None}}
+
+
+_gathered: dict[str, list[Predictions]] = {}
 
 
 def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
     """The predictions asked for, made where they are missing: one for a run or the mean of several on the same films; or,
-    for runs whose validation parts have no film in common (the folds of a cross-validation), one for each.
+    for the folds of one cross-validation, one for each.
+
+    Asked for again in one process (a sweep over thresholds), they are not looked for anew.
 
     Raises:
-        PneumoError: runs that are not finished, films that cannot be had, or runs whose films only partly agree.
+        PneumoError: runs that are not finished, films that cannot be had, or runs that can be neither averaged nor joined.
     """
+    key = files.digest([asked_for(settings), settings.runs_dir, os.getcwd()])
+    if key not in _gathered:
+        _gathered[key] = _gather(settings, batch_size)
+    return _gathered[key]
+
+
+def _gather(settings: Films, batch_size: int) -> list[Predictions]:
     folders = runs.find(settings.run)
     each = [predict(folder, settings, batch_size) for folder in folders]
     if len(each) == 1:
         return each
-    ids = [set(one.ids) for one in each]
     if all(one.ids == each[0].ids for one in each):
-        name = files.digest([str(folder) for folder in folders])[:12]
-        place = Path(settings.runs_dir) / "ensembles" / name / each[0].folder.name
-        return [predictions.average(each, place)]
-    if sum(map(len, ids)) == len(set.union(*ids)):
-        return each
-    raise PneumoError(
-        "these runs were validated on different films that overlap, so they can be neither averaged nor joined: "
-        "give runs of one fold, or one run of each fold"
-    )
+        for one in each:
+            if any(a.annotations != b.annotations for a, b in zip(one.cases, each[0].cases, strict=True)):
+                raise PneumoError(f"{one.contents['run']} and {each[0].contents['run']} were judged by different truths of the same films")
+        name = files.digest([str(folder.resolve()) for folder in folders])[:12]
+        return [predictions.average(each, Path(settings.runs_dir) / "ensembles" / name / each[0].folder.name)]
+    _check_folds(folders)
+    return each
+
+
+def _check_folds(folders: list[Path]) -> None:
+    """Refuse to join runs that are not different folds of one cross-validation."""
+    records = [runs.read_record(folder)["config"] for folder in folders]
+    same = [{key: record[key] for key in ("experiment", "variant", "seed", "split", "data")} for record in records]
+    numbers = [record["fold"] for record in records]
+    if records[0]["split"]["kind"] != "kfold" or len(set(numbers)) < len(numbers) or any(one != same[0] for one in same):
+        raise PneumoError(
+            "these runs were judged on different films, and are not the folds of one cross-validation (same experiment, seed, data and "
+            "split=kfold5, another fold each), so they can be neither averaged nor joined"
+        )
 
 
 def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
     """One run's maps on one set of films, made unless they are there. Raises PneumoError."""
     record = runs.read_record(folder)
-    declared = dataclasses.replace(config.recorded(record["config"]), runs_dir=str(folder.parents[2]))
-    if declared.data.cache == f"{record['config']['runs_dir']}/cache":  # moved with the runs
-        declared = dataclasses.replace(declared, data=dataclasses.replace(declared.data, cache=f"{declared.runs_dir}/cache"))
+    declared = _declared(folder, record, settings)
     weights = files.sha256(folder / runs.WEIGHTS)
     name = settings.on if settings.on in ("val", "test") else _name(Path(settings.on))
     place = folder / predictions.FOLDER / name
     if settings.on == "val":  # the run's record says which films these are, so that nothing need be looked at
         key = files.digest([predictions.VERSION, weights, record["data"]])
         if predictions.key_of(place) == key:
-            return predictions.load(place)
-    part = films(declared, record, settings)
-    if settings.on != "val":
-        key = files.digest([predictions.VERSION, weights, part.films.fingerprint, [dataclasses.asdict(case) for case in part.cases]])
-    facts = {"on": settings.on, "run": str(folder), "weights": weights, "seen_in_training": part.seen_in_training}
+            with contextlib.suppress(PneumoError):  # damaged ones are made anew
+                return predictions.load(place)
+        part = _validation(declared, record)
+    else:
+        part = _test(declared, settings) if settings.on == "test" else _folder(declared, settings)
+        known = [{**vars(case), "path": ""} for case in part.cases]  # wherever they lie
+        key = files.digest([predictions.VERSION, weights, part.films.fingerprint, known])
+    facts = {
+        "on": settings.on,
+        "run": str(folder),
+        "weights": weights,
+        "left_out": part.left_out,
+        **_seen(folder, record, part, settings.on),
+    }
     fill = _Filler(declared, folder, part, settings.machine, batch_size)
     return predictions.write(place, key, part.cases, declared.resolution.size, fill, facts)
 
 
-def films(declared: Config, record: dict[str, Any], settings: Films) -> Part:
-    """The films of ``settings.on``, cached at the run's resolution. Raises PneumoError."""
+def _declared(folder: Path, record: dict[str, Any], settings: Films) -> Config:
+    """The run's configuration, with the places where its runs folder, cache and data lie now."""
+    declared = config.recorded(record["config"])
+    here = folder.resolve()
+    known = len(here.parts) > 3 and here.parts[-3] == declared.experiment
+    declared = dataclasses.replace(declared, runs_dir=str(here.parents[2]) if known else settings.runs_dir)
+    moved = {key: getattr(settings, key) for key in ("root", "annotations", "patients", "on_error") if getattr(settings, key) is not None}
     if settings.on not in ("val", "test"):
-        return _folder(declared, settings)
-    test = _test(declared, settings) if settings.on == "test" else None
-    training = data.FilmData(declared)
-    training.prepare()
-    if training.record()["parts"] != record["data"]["parts"]:
-        raise PneumoError("the run's data changed since it was trained, so its validation part is not known any more")
-    if test is None:
-        items = {item.id: item for item in training.index.items}
-        rows = training.parts.validation
-        chosen = [dataclasses.replace(items[training.films.ids[row]], patient=training.patients[row]) for row in rows]
-        return Part("val", predictions.cases_of(chosen, labelled=True), training.films, rows)
-    seen = {training.films.ids[row] for row in training.parts.training}
-    return dataclasses.replace(test, seen_in_training=sum(case.id in seen for case in test.cases))
+        moved = {}
+    if declared.data.cache == f"{record['config']['runs_dir']}/cache":  # it moves with the runs
+        moved["cache"] = f"{declared.runs_dir}/cache"
+    return dataclasses.replace(declared, data=dataclasses.replace(declared.data, **moved))
+
+
+def _seen(folder: Path, record: dict[str, Any], part: Part, on: str) -> dict[str, Any]:
+    """How many of the films, and how many films of their patients, these weights were trained on; None if it is not known."""
+    trained = runs.trained_on(folder, record)
+    if trained is None:
+        return {"seen_in_training": None if on != "val" else 0, "patients_in_training": None}
+    patients = {patient for patient in trained.values() if patient}
+    known = any(case.patient for case in part.cases) and bool(patients)
+    return {
+        "seen_in_training": sum(case.id in trained for case in part.cases),
+        "patients_in_training": sum(case.patient in patients for case in part.cases) if known else None,
+    }
+
+
+def _validation(declared: Config, record: dict[str, Any]) -> Part:
+    """The run's own validation part. Raises PneumoError if the data is not what it was trained on any more."""
+    made = data.FilmData(declared)
+    made.prepare()
+    now = made.record()
+    for key, what in (("parts", "films"), ("annotations", "annotations")):
+        if record["data"].get(key) not in (None, now[key]):
+            raise PneumoError(
+                f"the {what} of {declared.data.root} are not those this run was trained on; its validation part is not known any more"
+            )
+    items = {item.id: item for item in made.index.items}
+    rows = made.parts.validation
+    chosen = [dataclasses.replace(items[made.films.ids[row]], patient=made.patients[row]) for row in rows]
+    return Part(predictions.cases_of(chosen, labelled=True), made.films, rows)
 
 
 def _test(declared: Config, settings: Films) -> Part:
@@ -114,35 +184,39 @@ def _test(declared: Config, settings: Films) -> Part:
         fresh = dataclasses.replace(source, images=max(4, limit // 4), seed=source.seed + 1_000_000)
         fresh = dataclasses.replace(fresh, root=f"{source.root}-test" if source.root else None)
         source = data.phantom_in_place(fresh, declared.runs_dir, declared.scale)
-        wanted = None
-    else:
-        listed = settings.ids or source.round1_test
-        if not listed:
-            raise PneumoError("on=test needs the ids of the round-1 test set: ids=<stage_1_sample_submission.csv>")
-        wanted = set(siim.read_ids(Path(listed)))
-    index = siim.read_index(dataclasses.replace(source, round=2))
-    items = [item for item in index.items if wanted is None or item.id in wanted]
-    if not items:
-        raise PneumoError(f"{source.root}: none of the films of {settings.ids or source.round1_test} is there")
-    return _part("test", items, declared, source.on_error, labelled=True)
+        return _part(siim.read_index(source).items, declared, OnError.stop, labelled=True)
+    listed = settings.ids or source.round1_test
+    if not listed:
+        raise PneumoError("on=test needs the ids of the round-1 test set: ids=<stage_1_sample_submission.csv>")
+    wanted = siim.read_ids(Path(listed))
+    items = {item.id: item for item in siim.read_index(dataclasses.replace(source, round=2)).items}
+    absent = [f"{image}: not below {source.root}, or not in its table" for image in wanted if image not in items]
+    if len(absent) == len(wanted):
+        raise PneumoError(f"{source.root}: none of the films of {listed} is there")
+    part = _part([items[image] for image in wanted if image in items], declared, source.on_error, labelled=True)
+    return dataclasses.replace(part, left_out=absent + part.left_out)
 
 
 def _folder(declared: Config, settings: Films) -> Part:
     """Any folder of films, with its table of run lengths if there is one."""
-    if settings.annotations:
-        source = Data("folder", settings.on, settings.annotations, settings.patients, on_error=settings.on_error)
-        return _part(settings.on, siim.read_index(source).items, declared, settings.on_error, labelled=True)
-    return _part(settings.on, siim.read_folder(Path(settings.on)), declared, settings.on_error, labelled=False)
+    on_error = settings.on_error or OnError.stop
+    if not settings.annotations:
+        return _part(siim.read_folder(Path(settings.on)), declared, on_error, labelled=False)
+    index = siim.read_index(Data("folder", settings.on, settings.annotations, settings.patients, on_error=on_error))
+    part = _part(index.items, declared, on_error, labelled=True)
+    reasons = [f"{case}: {reason}" for reason, cases in index.left_aside.items() for case in cases]
+    return dataclasses.replace(part, left_out=reasons + part.left_out)
 
 
-def _part(on: str, items: list[siim.Item], declared: Config, on_error: OnError, labelled: bool) -> Part:
+def _part(items: list[siim.Item], declared: Config, on_error: OnError, labelled: bool) -> Part:
     limit = declared.data.max_megapixels * 1_000_000
     made = cache.build(items, declared.resolution.size, Path(declared.data.cache), on_error, limit)
-    for reason in made.left_aside:
-        print(f"left out: {reason}")
+    if not any(item.patient for item in items):
+        found = siim.patients_from_films(items)
+        items = [dataclasses.replace(item, patient=found.get(item.id)) for item in items]
     kept = {item.id: item for item in items}
     cases = predictions.cases_of([kept[image] for image in made.ids], labelled)
-    return Part(on, cases, made, np.arange(len(made.ids)))
+    return Part(cases, made, np.arange(len(made.ids)), made.left_aside)
 
 
 def _name(folder: Path) -> str:
@@ -162,11 +236,11 @@ class _Filler:
     def __call__(self, plain: np.ndarray, flip: np.ndarray, begin: int) -> Iterator[int]:
         if self.machine.threads:
             torch.set_num_threads(self.machine.threads)
-        device = device_of(self.machine)
+        device = model.device(self.machine)
         network = model.build(self.declared.model, pretrained=False)
         model.load_weights(network, self.run / runs.WEIGHTS, "run")
         network.eval().to(device)
-        title, rows = f"Predicting {self.part.on}", self.part.rows
+        title, rows = "Predicting films", self.part.rows
         with tqdm(total=len(rows), initial=begin, desc=title, unit="film", disable=not sys.stderr.isatty()) as bar:
             for start in range(begin, len(rows), self.batch_size):
                 batch = rows[start : start + self.batch_size]
@@ -177,16 +251,6 @@ class _Filler:
                 bar.update(len(batch))
                 if start // self.batch_size % FLUSH == FLUSH - 1 or stop == len(rows):
                     yield stop
-
-
-def device_of(machine: Machine) -> torch.device:
-    """The device of ``machine.accelerator``. Raises PneumoError if this machine has none."""
-    names = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    wanted = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(machine.accelerator, (machine.accelerator,))
-    for name in wanted:
-        if names[name]:
-            return torch.device(name)
-    raise PneumoError(f"machine.accelerator={machine.accelerator}: not on this machine")
 
 
 def maps(network: torch.nn.Module, films: np.ndarray, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
@@ -203,4 +267,4 @@ def maps(network: torch.nn.Module, films: np.ndarray, device: torch.device) -> t
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.predict"
-    command.run(task, "predict")
+    command.run(task, "predict", "judging")

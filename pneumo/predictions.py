@@ -4,6 +4,7 @@ A folder of predictions holds ``plain.npy`` and ``flip.npy`` (the mean with the 
 1/255, memory-mapped; ``contents.json``, written last; and, once judged, ``histograms.npz``. The maps are those of upright films.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -19,7 +20,7 @@ import numpy as np
 from pneumo import cache, dicom, files, pool, rle, runs
 from pneumo.errors import PneumoError
 from pneumo.siim import Item
-from pneumo.thresholds import Histograms, histogram
+from pneumo.thresholds import Components, Histograms, components, histogram
 
 FOLDER = "predictions"  # of a run
 PLAIN, FLIP, CONTENTS, HISTOGRAMS = "plain.npy", "flip.npy", "contents.json", "histograms.npz"
@@ -57,6 +58,7 @@ class Predictions:
     plain: np.ndarray
     flip: np.ndarray
     contents: dict[str, Any] = field(repr=False)
+    _components: dict[Any, list[Components]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -73,42 +75,69 @@ class Predictions:
 
     def map(self, row: int, tta: bool, side: int = JUDGED) -> np.ndarray:
         """One film's map enlarged to side², bilinear, uint8 levels."""
-        levels = (self.flip if tta else self.plain)[row]
-        return np.array(levels) if levels.shape[0] == side else cv2.resize(levels, (side, side), interpolation=cv2.INTER_LINEAR)
+        return enlarge((self.flip if tta else self.plain)[row], (side, side))
 
     def histograms(self, tta: bool) -> Histograms:
         """Pixels by level at 1024² of every film, inside the true mask and in all; counted once, then kept beside the maps."""
-        path = self.folder / HISTOGRAMS
+        path, name = self.folder / HISTOGRAMS, "flip" if tta else "plain"
         try:
             with np.load(path) as kept:
-                tables = {name: kept[name] for name in kept.files}
-            if any(len(table) != len(self) for table in tables.values()):
-                raise ValueError("of another set")
-        except (OSError, ValueError, KeyError, EOFError):
+                if str(kept["key"]) != self.contents["key"]:
+                    raise ValueError("of other maps")
+                return Histograms(kept[f"{name}_total"], kept[f"{name}_inside"])
+        except Exception:  # missing, of other maps, or damaged in one of many ways: counted anew
             tables = self._count()
-            with files.replacing(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **tables)  # type: ignore[arg-type]
-        name = "flip" if tta else "plain"
+        with files.replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **{"key": np.array(self.contents["key"]), **tables})  # type: ignore[arg-type]
         return Histograms(tables[f"{name}_total"], tables[f"{name}_inside"])
 
     def _count(self) -> dict[str, np.ndarray]:
         tables = {f"{name}_{part}": np.zeros((len(self), 256), np.int32) for name in ("plain", "flip") for part in ("total", "inside")}
-        work = functools.partial(_histograms, self.folder)
-        for row, counts in pool.each(work, range(len(self)), "Counting probabilities", workers=-1 if len(self) > 500 else 0):
+        for row, counts in self.each(_histograms, "Counting probabilities"):
             for table, values in zip(tables.values(), counts, strict=True):
                 table[row] = values
         return tables
 
+    def components(self, tta: bool, ts: Sequence[float]) -> list[Components]:
+        """The components of every film at each threshold, at 1024²; film numbers are rows. Found once for these settings."""
+        key = (tta, tuple(ts))
+        if key not in self._components:
+            work = functools.partial(_components, tta=tta, ts=tuple(ts))
+            self._components[key] = [found for _, found in sorted(self.each(work, "Finding components"), key=lambda pair: pair[0])]
+        return self._components[key]
 
-@functools.lru_cache(maxsize=2)
-def _opened(folder: Path) -> Predictions:
-    return load(folder)
+    def each(self, work: Callable[["Predictions", int], Any], title: str) -> Iterator[tuple[int, Any]]:
+        """``work(predictions, row)`` for every row, in processes where there are many; results in any order."""
+        if len(self) <= 200:
+            yield from ((row, work(self, row)) for row in range(len(self)))
+            return
+        yield from pool.each(functools.partial(_in_process, work, self.folder, self.contents["key"]), range(len(self)), title)
 
 
-def _histograms(folder: Path, row: int) -> list[np.ndarray]:
-    predictions = _opened(folder)
+@functools.lru_cache(maxsize=1)
+def _opened(folder: Path, key: str) -> Predictions:
+    found = load(folder)
+    if found.contents["key"] != key:
+        raise PneumoError(f"{folder}: changed meanwhile; run the command again")
+    return found
+
+
+def _in_process(work: Callable[[Predictions, int], Any], folder: Path, key: str, row: int) -> Any:
+    return work(_opened(folder, key), row)
+
+
+def _histograms(predictions: Predictions, row: int) -> list[np.ndarray]:
     truth = predictions.cases[row].mask()
     return [counts for tta in (False, True) for counts in histogram(predictions.map(row, tta), truth)]
+
+
+def _components(predictions: Predictions, row: int, tta: bool, ts: tuple[float, ...]) -> Components:
+    return components(predictions.map(row, tta), predictions.cases[row].mask(), row, ts)
+
+
+def enlarge(levels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A map of levels uint8 → another shape (rows, columns), bilinear."""
+    return np.array(levels) if levels.shape == shape else cv2.resize(levels, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def load(folder: Path) -> Predictions:
@@ -150,7 +179,7 @@ def cases_of(items: Sequence[Item], labelled: bool) -> list[Case]:
         cases.append(
             Case(
                 item.id,
-                str(item.path),
+                str(item.path.resolve()),
                 item.annotations if labelled else None,
                 rle.SHAPE if picture else found.stored_shape,
                 found.orientation,
@@ -176,7 +205,8 @@ def write(folder: Path, key: str, cases: list[Case], size: int, fill: Fill, fact
     """
     with runs.lock(folder.with_name(folder.name + ".lock")):
         if key_of(folder) == key:
-            return load(folder)
+            with contextlib.suppress(PneumoError):  # damaged ones are made anew
+                return load(folder)
         partial = folder.with_name(folder.name + ".partial")
         begun = partial / "begun.json"
         done = 0
@@ -220,6 +250,12 @@ def average(members: Sequence[Predictions], folder: Path) -> Predictions:
         "run": "mean of " + ", ".join(str(member.contents["run"]) for member in members),
         "members": [member.contents["weights"] for member in members],
         "weights": files.digest([member.contents["weights"] for member in members]),
-        "seen_in_training": max(member.contents["seen_in_training"] for member in members),
+        "left_out": members[0].contents["left_out"],
+        **{key: _most([member.contents[key] for member in members]) for key in ("seen_in_training", "patients_in_training")},
     }
     return write(folder, key, members[0].cases, size, fill, facts)
+
+
+def _most(counts: Sequence[int | None]) -> int | None:
+    """The largest, unknown if one is: of an ensemble, films that any member was trained on are at least so many."""
+    return None if any(count is None for count in counts) else max(count or 0 for count in counts)

@@ -23,15 +23,17 @@ def task(raw: DictConfig) -> None:
     groups = collect(settings)
     for setting, found in groups.items():
         print(f"\n{setting}: {len(found)} finished runs", flush=True)
-        for run in found:
-            judge(run, settings)
+        found = judge(found, settings)
+        if not found:
+            continue
         made = tables.build(found)
         folder = Path(settings.runs_dir) / FOLDER / setting
         for table in made:
             files.write_text(folder / f"{table.key}.csv", table.csv())
-        title = f"# {setting}\n\nMade by `{shlex.join(['python', '-m', 'pneumo.report', *sys.argv[1:]])}`, commit {runs.commit()}.\n"
+        how = shlex.join(["python", "-m", "pneumo.report", *sys.argv[1:]])
+        title = f"# {setting}\n\nMade by `{how}`, commit {runs.commit()}.\n"
         files.write_text(folder / "report.md", "\n".join([title, *(table.markdown() for table in made)]))
-        files.write_text(folder / "index.html", page.render(setting, found, made, settings.gallery))
+        files.write_text(folder / "index.html", page.render(setting, how, found, made, settings.gallery))
         for table in made:
             print("\n" + table.aligned())
         print(f"\nPage:   {folder / 'index.html'}\nTables: {folder / 'report.md'}, *.csv", flush=True)
@@ -46,7 +48,7 @@ def collect(settings: Report) -> dict[str, list[Run]]:
         if folder.parents[1].name.endswith("_stage1") or not runs.is_finished(folder) or settings.setting not in (None, setting):
             continue
         record = runs.read_record(folder)
-        groups.setdefault(setting, []).append(Run(folder, record, [*_ancestors(folder, record), (folder, record)], {}))
+        groups.setdefault(setting, []).append(Run(folder, record, [*runs.ancestors(folder, record), (folder, record)]))
     if not groups:
         which = f" of setting={settings.setting}" if settings.setting else ""
         raise PneumoError(
@@ -55,46 +57,52 @@ def collect(settings: Report) -> dict[str, list[Run]]:
     return groups
 
 
-def _ancestors(folder: Path, record: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
-    """The runs whose weights this one began with, as far as they are still there, the first one first."""
-    if not record.get("parent"):
-        return []
-    parent = folder.parents[2].joinpath(*Path(record["parent"]["path"]).parent.parts[-3:])
-    if not (parent / runs.RECORD).is_file():
-        return []
-    theirs = runs.read_record(parent)
-    return [*_ancestors(parent, theirs), (parent, theirs)]
+def judge(runs_of_setting: list[Run], settings: Report) -> list[Run]:
+    """Evaluate runs on validation and, where there is one, on the test set, with and without TTA; folds also joined.
 
-
-def judge(run: Run, settings: Report) -> None:
-    """Evaluate a run on its validation part and, where there is one, on the test set, with and without TTA."""
-    source = config.recorded(run.record["config"]).data
-    on = ["val"]
-    if isinstance(source, PhantomData) or settings.ids or source.round1_test:
-        on.append("test")
-    for part in on:
-        for tta in (False, True):
-            asked = Evaluate(
-                run=str(run.folder),
-                on=part,
-                ids=settings.ids,
-                machine=settings.machine,
-                tta=tta,
-                tune=Tune.honest,
-                resamples=settings.resamples,
-            )
+    Returns those whose validation part could be judged; of the others it is said why not.
+    """
+    judged = [run for run in runs_of_setting if _judge_one(run, settings)]
+    for name in dict.fromkeys(run.name for run in judged):
+        folds = [run for run in judged if run.name == name and run.record["config"]["split"]["kind"] == "kfold"]
+        if len(folds) > 1:
             try:
-                # what preparing says was said when the run was trained
-                with contextlib.redirect_stdout(io.StringIO()):
-                    run.found[part, tta], _ = evaluate.evaluate(asked)
+                folds[0].joined = _evaluate([str(run.folder) for run in folds], "val", True, settings)
             except PneumoError as error:
-                if part == "val":
-                    raise
-                print(f"{run.folder}: not judged on the test set: {error}")
-                break
+                print(f"  {name}: its folds could not be joined: {error}")
+    return judged
+
+
+def _judge_one(run: Run, settings: Report) -> bool:
+    source = config.recorded(run.record["config"]).data
+    parts = ["val", "test"] if isinstance(source, PhantomData) or settings.ids or source.round1_test else ["val"]
+    try:
+        for part in parts:
+            for tta in (False, True):
+                run.found[part, tta] = _evaluate(str(run.folder), part, tta, settings)
+    except PneumoError as error:
+        which = "not judged on the test set" if ("val", True) in run.found else "left out"
+        print(f"  {run.folder}: {which}: {error}", flush=True)
+        return ("val", True) in run.found
     print(f"  {run.folder}", flush=True)
+    return True
+
+
+def _evaluate(run: str | list[str], on: str, tta: bool, settings: Report) -> dict[str, Any]:
+    asked = Evaluate(
+        run=run,
+        on=on,
+        ids=settings.ids if on == "test" else None,
+        runs_dir=settings.runs_dir,
+        machine=settings.machine,
+        tta=tta,
+        tune=Tune.honest,
+        resamples=settings.resamples,
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # what preparing says was said when the run was trained
+        return evaluate.evaluate(asked)[0]
 
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.report"
-    command.run(task, "report")
+    command.run(task, "report", "judging")

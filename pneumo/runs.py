@@ -24,6 +24,7 @@ from pneumo.errors import PneumoError
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
 RECORD = "config.yaml"
+PARTS = "parts.json"
 HISTORY = "metrics.csv"
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
@@ -123,7 +124,8 @@ def find(wanted: Any) -> list[Path]:
         raise PneumoError(f"run={wanted}: must be a run's folder, a pattern of such folders, or a list of them")
     found = []
     for name in names:
-        folders = sorted(Path(hit) for hit in glob.glob(name) if Path(hit, RECORD).is_file()) or [Path(name)]
+        folders = sorted(Path(hit) for hit in glob.glob(glob.escape(name) if Path(name).is_dir() else name) if Path(hit, RECORD).is_file())
+        folders = folders or [Path(name)]
         found += [folder for folder in folders if folder not in found]
     for folder in found:
         if not is_finished(folder):
@@ -166,6 +168,30 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         raise PneumoError(f"{folder / METRICS}: missing or damaged; delete the folder to train it anew") from None
+
+
+def ancestors(folder: Path, record: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+    """Folder and record of the runs whose weights this one began with, the first one first, as far as they are still there."""
+    if not record.get("parent"):
+        return []
+    parent = folder.resolve().parents[2].joinpath(*Path(record["parent"]["path"]).parent.parts[-3:])
+    if not (parent / RECORD).is_file():
+        return []
+    theirs = read_record(parent)
+    return [*ancestors(parent, theirs), (parent, theirs)]
+
+
+def trained_on(folder: Path, record: dict[str, Any]) -> dict[str, str | None] | None:
+    """Films that these weights or their ancestors' were trained on, with their patients; None if a part of it is not known."""
+    if record.get("parent") and not ancestors(folder, record):
+        return None
+    films: dict[str, str | None] = {}
+    for place, _ in [*ancestors(folder, record), (folder, record)]:
+        try:
+            films |= json.loads((place / PARTS).read_text(encoding="utf-8"))["training"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    return films
 
 
 def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

@@ -209,7 +209,7 @@ def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[st
         centre = float(mean(gap, counted[None])[0])
         low, high = _middle(mean(gap, weights * counted))
         swapped = (signs * counted) @ gap / max(counted.sum(), 1)
-        p = (1 + int((np.abs(swapped) >= abs(centre) - 1e-12).sum())) / (count + 1)
+        p = (1 + int((np.abs(swapped) >= abs(centre) - 1e-12).sum())) / (count + 1) if counted.any() else float("nan")
         found[name] = Difference(centre, low, high, p)
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from pneumo import command, config, dicom, files, postprocess, rle, runs, siim
+from pneumo import command, config, dicom, evaluate, files, postprocess, rle, runs, siim
 from pneumo.config import OnError, Postprocess
 from pneumo.errors import PneumoError
 from pneumo.predictions import Predictions
@@ -23,7 +23,7 @@ def task(raw: DictConfig) -> None:
 
     wanted = siim.read_ids(Path(settings.sample)) if settings.sample else None
     parts = predict.gather(settings)
-    rule = settings.postprocess.over(config.recorded(runs.read_record(runs.find(settings.run)[0])["config"]).postprocess)
+    rule = evaluate.declared_rule(settings, [runs.read_record(folder) for folder in runs.find(settings.run)])
     out = Path(settings.out)
     positive, absent = write(out, parts, rule, settings.tta, wanted, settings.on_error)
     total = len(wanted) if wanted is not None else sum(map(len, parts))
@@ -38,7 +38,7 @@ def write(
     rule: Postprocess,
     tta: bool,
     wanted: list[str] | None = None,
-    on_error: OnError = OnError.stop,
+    on_error: OnError | None = None,
 ) -> tuple[int, list[str]]:
     """Write one row an image, ``-1`` for an empty mask, masks at 1024² as the files store them (not turned upright).
 
@@ -56,7 +56,7 @@ def write(
     place = {image: (part, row) for part in parts for row, image in enumerate(part.ids)}
     ids = list(place) if wanted is None else wanted
     absent = [image for image in ids if image not in place]
-    if absent and (on_error is OnError.stop or len(absent) == len(ids)):
+    if absent and (on_error is not OnError.skip or len(absent) == len(ids)):
         raise PneumoError(
             f"{len(absent):,} of the {len(ids):,} ids of the sample submission have no film here, e.g. {absent[0]}; "
             "give the folder that holds them (on=…), or write empty masks for them with on_error=skip"
@@ -85,4 +85,4 @@ def stored_mask(part: Predictions, row: int, rule: Postprocess, tta: bool) -> np
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.submission"
-    command.run(task, "submission")
+    command.run(task, "submission", "judging")

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from pneumo.evaluate import SHOWN
+from pneumo.evaluate import warnings_of
+from pneumo.judge import SHOWN
 
 # the paper's Tables III (validation IoU without and with TTA) and IV (round-1 test Dice)
 PUBLISHED_IOU = {
@@ -36,7 +37,8 @@ class Run:
     folder: Path
     record: dict[str, Any]
     chain: list[tuple[Path, dict[str, Any]]]
-    found: dict[tuple[str, bool], dict[str, Any]]
+    found: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)
+    joined: dict[str, Any] | None = None  # of the first of several folds: all of them judged as one set
 
     @property
     def name(self) -> str:
@@ -116,36 +118,32 @@ def _table_2(same: dict[str, list[Run]]) -> Table:
 def _table_3(same: dict[str, list[Run]], note: str) -> Table:
     rows = []
     for name, members in same.items():
-        published = PUBLISHED_IOU.get(name.split()[0])
-        cells = [_over(members, "val", tta, "iou") for tta in (False, True)]
+        published = PUBLISHED_IOU.get(name)
+        cells = [_over(members, "val", tta, "iou") for tta in (False, True)] + [_over(members, "val", True, "iou_stepped")]
         rows.append([name, *cells, *(f"{value:.4f}" if published else "–" for value in published or (0, 0))])
-    head = ["experiment", "IoU, no TTA", "IoU, TTA", "published, no TTA", "published, TTA"]
-    note = f"Plain IoU per film at 1024², both empty = 1; which IoU was published is not said. {note}"
+    head = ["experiment", "IoU, no TTA", "IoU, TTA", "stepped IoU, TTA", "published, no TTA", "published, TTA"]
+    note = f"IoU per film at 1024² after both thresholds, both empty = 1; whether the published one is plain or stepped is not said. {note}"
     return Table("table_3", "Table III: validation IoU", head, rows, note)
 
 
 def _table_4(same: dict[str, list[Run]], note: str) -> Table:
-    rows, seen = [], []
+    rows, told = [], []
     for name, members in same.items():
         judged = [run for run in members if ("test", True) in run.found]
-        published = f"{PUBLISHED_DICE[name.split()[0]]:.4f}" if name.split()[0] in PUBLISHED_DICE else "–"
+        published = f"{PUBLISHED_DICE[name]:.4f}" if name in PUBLISHED_DICE else "–"
         if not judged:
             rows.append([name, *["not available"] * 5, published])
             continue
         columns = [_over(judged, "test", tta, "dice") for tta in (False, True)]
         columns += [_over(judged, "test", True, key) for key in ("dice_positive", "sensitivity", "specificity")]
         rows.append([name, *columns, published])
-        first = judged[0].found["test", True]
-        if first["seen_in_training"]:
-            seen.append(
-                f"{name} was trained on {first['seen_in_training']:,} of these {first['films']:,} films (data.round=1 leaves them out)."
-            )
+        told += [f"{name}: {line.removeprefix('WARNING: ')}." for line in warnings_of(judged[0].found["test", True])]
     tested = [run.found["test", True] for members in same.values() for run in members if ("test", True) in run.found]
     if tested:
         empty = tested[0]["results"][0]["scores"]["all_empty_dice"]
         what = "New phantoms that no run has seen" if tested[0]["data"] == "phantom" else "The round-1 test set"
         counts = f"{tested[0]['films']:,} films, {tested[0]['positives']:,} positive; empty masks alone: Dice {empty:.4f}."
-        note = " ".join([f"{what}: {counts}", *seen, note])
+        note = " ".join([f"{what}: {counts}", *told, note])
     else:
         note = "The round-1 test set is not here: name its ids with ids=<stage_1_sample_submission.csv>. " + note
     head = ["experiment", "Dice, no TTA", "Dice, TTA", "on positives", "sensitivity", "specificity", "published Dice"]
@@ -170,18 +168,32 @@ def _table_6() -> Table:
 
 
 def _scores(same: dict[str, list[Run]]) -> Table:
-    rows = []
+    rows, ways = [], []
     for name, members in same.items():
+        joined = next((run.joined for run in members if run.joined), None)
+        results = joined["results"] if joined else []
         for which in ("declared", "tuned"):
-            cells = [_over(members, "val", True, key, which) for key in SHOWN]
+            one = next((result for result in results if result["name"] == which), None)
+            cells = [_cell(one, key) if one else _over(members, "val", True, key, which) for key in SHOWN]
             if cells[0] != "–":
-                rows.append([name, which, *cells])
+                rows.append([f"{name}, {len(members)} folds as one" if joined else name, which, *cells])
+        found = joined or members[0].found["val", True]
+        ways += [f"{result['how']}" for result in found["results"] if result["name"] == "tuned"]
     head = ["experiment", "thresholds", "Dice", "on positives", "IoU", "sensitivity", "specificity", "ROC AUC", "PR AUC", "empty masks"]
+    tuned = f" Tuned: {'; '.join(dict.fromkeys(ways))}." if ways else ""
     note = (
-        "Validation films, flip TTA; brackets are 95 % intervals, a bootstrap by patient where patients are known. "
-        "Declared: as the experiment says; tuned: chosen on one half of the films by patient, scored on the other."
+        "Validation films, flip TTA. Brackets: 95 % intervals by a bootstrap of patients (of films where patients are unknown); "
+        f"±: standard deviation over runs. Declared: thresholds as the experiment says.{tuned}"
     )
     return Table("scores", "All scores on validation", head, rows, note)
+
+
+def _cell(result: dict[str, Any], key: str) -> str:
+    """A score and its interval."""
+    value, bounds = result["scores"][key], result["intervals"].get(key)
+    if value is None:
+        return "–"
+    return f"{value:.4f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds and key != "all_empty_dice" else "")
 
 
 def _over(members: list[Run], part: str, tta: bool, key: str, which: str = "declared") -> str:
@@ -192,5 +204,4 @@ def _over(members: list[Run], part: str, tta: bool, key: str, which: str = "decl
         return "–"
     if len(values) > 1:
         return f"{mean(values):.4f} ± {stdev(values):.4f}"
-    bounds = picked[0]["intervals"].get(key)
-    return f"{values[0]:.4f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds and key != "all_empty_dice" else "")
+    return _cell(picked[0], key)

@@ -1,13 +1,14 @@
-"""Weights & Biases: one run opened the same way by training and judging; it never stops either. No torch."""
+"""Weights & Biases: opened the same way by training and judging; it never stops either. No torch."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pneumo.config import Log, Wandb
 
 
-def start(log: Log, folder: Path, quiet: bool = False, **about: Any) -> Any | None:
+def start(log: Log, folder: Path, **about: Any) -> Any | None:
     """A run of Weights & Biases, online when logged in, else offline with one line; None if disabled or not to be had.
 
     ``about`` is what ``wandb.init`` takes: ``group``, ``name``, ``job_type``, ``config``.
@@ -19,7 +20,7 @@ def start(log: Log, folder: Path, quiet: bool = False, **about: Any) -> Any | No
 
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True, init_timeout=30)
         mode = os.environ.get("WANDB_MODE") or ("online" if log.wandb is Wandb.auto and _logged_in() else "offline")
-        if mode == "offline" and log.wandb is Wandb.auto and not quiet:
+        if mode == "offline" and log.wandb is Wandb.auto:
             print(
                 f"Weights & Biases: not logged in, so recorded offline; `wandb login`, then `wandb sync {folder}/wandb/offline-run-*`",
                 flush=True,
@@ -28,11 +29,38 @@ def start(log: Log, folder: Path, quiet: bool = False, **about: Any) -> Any | No
         # two fits in one process are two runs
         return wandb.init(project=log.project, dir=folder, settings=settings, mode=cast(Any, mode), reinit="create_new", **about)
     except Exception as error:  # whatever its client may raise
-        print(f"Weights & Biases is not available and is left out ({' '.join(str(error).split())[:120]})", flush=True)
+        print(f"Weights & Biases is not available and is left out ({_brief(error)})", flush=True)
         return None
+
+
+def record(
+    log: Log,
+    folder: Path,
+    summary: Mapping[str, Any] | None = None,
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] | None = None,
+    figures: Mapping[str, Any] | None = None,
+    **about: Any,
+) -> None:
+    """One whole run of Weights & Biases: final numbers, tables (head, rows) and plotly figures. Never raises."""
+    run = start(log, folder, **about)
+    if run is None:
+        return
+    try:
+        import wandb
+
+        run.summary.update(dict(summary or {}))
+        shown = {name: wandb.Table(list(head), [list(row) for row in rows]) for name, (head, rows) in (tables or {}).items()}
+        run.log({**shown, **(figures or {})})
+        run.finish()
+    except Exception as error:  # whatever its client may raise
+        print(f"Weights & Biases failed and is left out ({_brief(error)})", flush=True)
 
 
 def _logged_in() -> bool:
     import wandb
 
     return bool(wandb.login(prompt=False, verify=False))
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120]

@@ -14,7 +14,9 @@ from pneumo.errors import PneumoError
 CONF = Path(config.CONF)
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 OPTIONS = [
-    (path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name not in ("experiment", "help", "sweep")
+    (path.parent.name, path.stem)
+    for path in sorted(CONF.glob("*/*.yaml"))
+    if path.parent.name not in ("experiment", "help", "sweep", "judging")
 ]
 
 
@@ -94,6 +96,13 @@ def test_an_experiment_is_named_as_its_file_and_is_a_small_delta(name):
 def test_every_option_composes_and_survives_being_recorded(group, option):
     one = loaded("+experiment=exp5", f"{group}={option}")
     assert config.recorded(one.to_dict()) == one
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "judging").glob("*.yaml")))
+def test_every_command_composes(name):
+    with initialize_config_dir(str(CONF / "judging"), version_base="1.3"):
+        settings = config.typed(compose(name, ["runs_dir=elsewhere"]))
+    assert settings.runs_dir == "elsewhere"
 
 
 def test_five_folds_sweep():

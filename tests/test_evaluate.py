@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import launch, one
 
-from pneumo import evaluate, postprocess, predictions, thresholds
+from pneumo import judge, postprocess, predictions, thresholds
 from pneumo.config import Postprocess, Removal, Tune
 from pneumo.errors import PneumoError
 from pneumo.predictions import Case
@@ -36,7 +36,7 @@ def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled
         plain[:], flip[:] = maps, maps
         yield films
 
-    facts = {"on": "val", "run": name, "weights": name, "seen_in_training": 0}
+    facts = {"run": name}
     return predictions.write(folder / name, name, cases, 32, fill, facts)
 
 
@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_masks(tmp_path):
         Postprocess(0.4, 0, contour_area=3000.0, fill_holes=True),
     ]
     for rule in rules:
-        found = evaluate.outcomes([part], rule, tta=True)
+        found = judge.outcomes([part], rule, tta=True)
         for row, case in enumerate(part.cases):
             mask, truth = postprocess.to_mask(part.map(row, True), rule), case.mask()
             assert (found.predicted[row], found.truth[row], found.overlap[row]) == (mask.sum(), truth.sum(), (mask & truth).sum())
@@ -59,7 +59,7 @@ def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
     """Damage to the films of one half must change the thresholds of the other half only."""
     part = synthetic(tmp_path, "a")
     rule = Postprocess(0.9, 2048)
-    declared, tuned, optimistic = evaluate.judge([part], rule, True, Tune.optimistic)
+    declared, tuned, optimistic = judge.judge([part], rule, True, Tune.optimistic)
     assert declared.outcomes.dice.mean() < tuned.outcomes.dice.mean() <= optimistic.outcomes.dice.mean() + 1e-9
     assert len(tuned.rules) == 2
     assert sorted(tuned.outcomes.ids) == sorted(part.ids)
@@ -70,7 +70,7 @@ def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
     halves = [{tuned.outcomes.patients[i] for i in part} for part in (range(first), range(first, len(tuned.outcomes)))]
     assert not halves[0] & halves[1]
     worse = synthetic(tmp_path, "b", dimmed=ids)
-    (_, again) = evaluate.judge([worse], rule, True, Tune.honest)
+    (_, again) = judge.judge([worse], rule, True, Tune.honest)
     assert again.rules[0] == tuned.rules[0]
     assert again.rules[1] != tuned.rules[1]
     assert "OPTIMISTIC" in optimistic.how
@@ -80,18 +80,18 @@ def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
 def test_folds_are_scored_with_thresholds_of_the_other_folds(tmp_path):
     parts = [synthetic(tmp_path, name, first=first) for name, first in (("a", 0), ("b", 100), ("c", 200))]
     rule = Postprocess(0.9, 0)
-    _, tuned = evaluate.judge(parts, rule, True, Tune.honest)
+    _, tuned = judge.judge(parts, rule, True, Tune.honest)
     assert len(tuned.rules) == 3
     assert "other folds" in tuned.how
     rows = np.arange(40, 120)
-    assert tuned.rules[0] == evaluate.search(parts, rows, rule, True)
+    assert tuned.rules[0] == judge.search(parts, rows, rule, True)
     assert tuned.outcomes.ids == [image for part in parts for image in part.ids]
 
 
 @pytest.mark.parametrize("rule", [Postprocess(0.9, 0, top_threshold=0.95), Postprocess(0.9, 0, removal=Removal.component)], ids=str)
 def test_triplets_and_components_are_tuned_too(tmp_path, rule):
     part = synthetic(tmp_path, "a", films=16)
-    declared, tuned = evaluate.judge([part], rule, True, Tune.honest)
+    declared, tuned = judge.judge([part], rule, True, Tune.honest)
     assert tuned.outcomes.dice.mean() > declared.outcomes.dice.mean()
     assert all(chosen.removal is rule.removal and (chosen.top_threshold is None) == (rule.top_threshold is None) for chosen in tuned.rules)
 
@@ -99,7 +99,7 @@ def test_triplets_and_components_are_tuned_too(tmp_path, rule):
 def test_films_without_truth_are_not_scored(tmp_path):
     part = synthetic(tmp_path, "a", films=4, unlabelled=("2",))
     with pytest.raises(PneumoError, match="annotations="):
-        evaluate.outcomes([part], Postprocess(), True)
+        judge.outcomes([part], Postprocess(), True)
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +154,12 @@ def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
     part = predictions.load(maps.parent)
     for row in rows:
         rule = Postprocess(float(row["postprocess.binarization_threshold"]), 2048)
-        assert float(row["dice"]) == pytest.approx(evaluate.outcomes([part], rule, True).dice.mean())
+        assert float(row["dice"]) == pytest.approx(judge.outcomes([part], rule, True).dice.mean())
     page = (table.parent / "sweep.html").read_text()
     assert "sensitivity" in page
     assert 'src="http' not in page
-    assert "To take the best line is to choose on the films that are scored" in done.stdout
+    for text in (done.stdout, page, table.read_text()):
+        assert "To take the best of a sweep is to choose on the films that are scored" in text
 
 
 def test_histograms_are_counted_once_and_damage_is_mended(evaluated):
@@ -173,5 +174,41 @@ def test_histograms_are_counted_once_and_damage_is_mended(evaluated):
 
 def test_films_of_one_patient_are_scored_but_choose_no_thresholds(tmp_path, capsys):
     part = synthetic(tmp_path, "a", films=2)
-    assert [result.name for result in evaluate.judge([part], Postprocess(), True, Tune.honest)] == ["declared"]
+    assert [result.name for result in judge.judge([part], Postprocess(), True, Tune.honest)] == ["declared"]
     assert "No thresholds were chosen" in capsys.readouterr().out
+
+
+def test_runs_judged_by_different_truths_are_not_compared(tmp_path):
+    part, other = synthetic(tmp_path, "a", films=8), synthetic(tmp_path, "b", films=8, first=0)
+    ours = judge.outcomes([part], Postprocess(), True)
+    theirs = judge.outcomes([other], Postprocess(), True)
+    assert judge.compare(ours, theirs, 10, 0)["dice"]["mean"] == 0
+    theirs.truth[3] += 1
+    with pytest.raises(PneumoError, match="different truths"):
+        judge.compare(ours, theirs, 10, 0)
+
+
+def test_films_without_pneumothorax_have_no_score_of_positives_and_no_p(tmp_path):
+    part = synthetic(tmp_path, "a", films=8)
+    ours = judge.outcomes([part], Postprocess(), True)
+    negatives = ours[np.flatnonzero(~ours.positive)]
+    gaps = judge.compare(negatives, negatives, 10, 0)
+    assert gaps["dice_positive"] == {"mean": None, "low": None, "high": None, "p": None}
+    found = judge.Result("declared", "", [Postprocess()], negatives).to_dict(10, 0)
+    json.dumps(found, allow_nan=False)
+    assert found["scores"]["dice_positive"] is None
+
+
+def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
+    folder, _ = evaluated
+    offline = {"WANDB_MODE": "offline"}
+    rule = "postprocess.binarization_threshold=0.2,0.4"
+    done = launch(folder, "-m", "run=runs/exp5/*/*", "on=test", rule, "log.wandb=offline", module="pneumo.evaluate", env=offline)
+    assert done.returncode == 0, done.stderr
+    (record,) = (folder / "runs" / "sweeps").glob("*/wandb/offline-run-*/*.wandb")
+    tables = [path.read_text() for path in record.parent.rglob("*.table.json")]
+    assert any("binarization_threshold" in table and '"0.4"' in table for table in tables)
+    broken = {"WANDB_MODE": "online", "WANDB_API_KEY": "x", "WANDB_BASE_URL": "nonsense"}
+    done = launch(folder, "run=runs/exp5/*/*", "on=test", "resamples=0", module="pneumo.evaluate", env=broken)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Weights & Biases") == 1

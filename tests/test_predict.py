@@ -12,6 +12,7 @@ from PIL import Image
 from pneumo import config, model, predict, predictions, runs, siim
 from pneumo.config import Predict
 from pneumo.data import FilmData
+from pneumo.errors import PneumoError
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +148,10 @@ def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_p
     assert done.returncode == 0, done.stderr
     found = predictions.load(one(tmp_path, "exp2") / "predictions" / "test")
     assert set(found.ids) <= set(siim.read_ids(siim_data / "stage_1_sample_submission.csv"))
-    assert 0 < found.contents["seen_in_training"] <= len(found)
-    assert f"WARNING: {found.contents['seen_in_training']} of these films were in the training data" in done.stdout
+    seen = found.contents["seen_in_training"]
+    assert 0 < seen <= len(found)
+    assert f"WARNING: {seen} of these films were in the training data" in done.stdout
+    assert f"WARNING: {1372 - len(found):,} films that belong to this set are not here" in done.stdout
 
 
 MISTAKES = {
@@ -168,12 +171,16 @@ def test_a_mistake_is_one_line(finished, tmp_path, mistake):
     assert MISTAKES[mistake] in line
 
 
-def test_damaged_predictions_are_one_line(predicted, tmp_path):
-    folder, _ = predicted
-    shutil.copytree(folder / "runs", tmp_path / "runs")
-    maps = one(tmp_path, "exp5") / "predictions" / "val" / "flip.npy"
-    maps.write_bytes(maps.read_bytes()[:1000])
-    assert "damaged predictions" in complaint(launch(tmp_path, "run=runs/exp5/*/*", module="pneumo.evaluate"))
+@pytest.mark.parametrize("name", ["flip.npy", "contents.json", "plain.npy"])
+def test_damaged_predictions_are_made_anew(predicted, tmp_path, monkeypatch, name):
+    folder, found = predicted
+    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("last.ckpt"))
+    monkeypatch.chdir(tmp_path)
+    run = one(tmp_path, "exp5")
+    broken = run / "predictions" / "val" / name
+    broken.write_bytes(broken.read_bytes()[:1000])
+    again = predict.predict(run, Predict(run=str(run)))
+    assert np.array_equal(again.flip, found.flip)
 
 
 def test_a_moved_runs_folder_keeps_its_cache_and_maps(predicted, tmp_path, monkeypatch):
@@ -185,3 +192,52 @@ def test_a_moved_runs_folder_keeps_its_cache_and_maps(predicted, tmp_path, monke
     run = moved.parents[1]
     again = predict.predict(run, Predict(run=str(run)))
     assert again.contents["key"] == contents["key"]
+
+
+def test_annotations_that_changed_since_training_are_refused(predicted, tmp_path, monkeypatch):
+    folder, _ = predicted
+    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("last.ckpt", "predictions"))
+    monkeypatch.chdir(tmp_path)
+    (table,) = (tmp_path / "runs" / "phantom").glob("24-*/train-rle.csv")
+    table.write_text(table.read_text().replace(" 1 ", " 2 ", 1))
+    run = one(tmp_path, "exp5")
+    with pytest.raises(PneumoError, match=r"annotations of .* are not those this run was trained on"):
+        predict.predict(run, Predict(run=str(run)))
+
+
+def test_runs_that_are_no_folds_of_one_cross_validation_are_not_joined(predicted, tmp_path, monkeypatch):
+    folder, _ = predicted
+    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("last.ckpt"))
+    monkeypatch.chdir(tmp_path)
+    run = one(tmp_path, "exp5")
+    other = run.with_name("other")
+    shutil.copytree(run, other)
+    contents = json.loads((other / "predictions" / "val" / "contents.json").read_text())
+    for film in contents["films"]:
+        film["id"] += "x"
+    (other / "predictions" / "val" / "contents.json").write_text(json.dumps(contents))
+    with pytest.raises(PneumoError, match="neither averaged nor joined"):
+        predict.gather(Predict(run=[str(run), str(other)]))
+
+
+def test_a_run_can_be_named_from_within_its_folder(predicted, monkeypatch):
+    folder, found = predicted
+    monkeypatch.chdir(one(folder, "exp5"))
+    assert predict.gather(Predict(run="."))[0].ids == found.ids
+
+
+def test_new_truth_for_a_folder_is_counted_anew(predicted, tmp_path, monkeypatch):
+    """In one process, too: nothing is kept of the truth before."""
+    folder, _ = predicted
+    monkeypatch.chdir(folder)
+    films = tmp_path / "films"
+    films.mkdir()
+    for name in "ab":
+        Image.fromarray(np.full((64, 64), 99, np.uint8)).save(films / f"{name}.png")
+    run, counted = str(one(folder, "exp5_stage1")), []
+    for text in ("-1", "0 65536"):
+        table = tmp_path / f"{len(text)}.csv"
+        table.write_text(f"ImageId,EncodedPixels\na,{text}\nb,-1\n")
+        (part,) = predict.gather(Predict(run=run, on=str(films), annotations=str(table)))
+        counted.append(part.histograms(True).truth.tolist())
+    assert counted == [[0, 0], [65536, 0]]

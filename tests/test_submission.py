@@ -27,7 +27,7 @@ def part(tmp_path):
         plain[:], flip[:] = maps, maps
         yield 4
 
-    return predictions.write(tmp_path / "maps", "key", cases, 64, fill, {"on": "x", "run": "r", "weights": "w", "seen_in_training": 0})
+    return predictions.write(tmp_path / "maps", "key", cases, 64, fill, {"run": "r"})
 
 
 def read(path):
