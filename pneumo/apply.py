@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 from pydicom.dataset import Dataset
 from tqdm import tqdm
 
@@ -93,7 +92,7 @@ def find(film: Film, model: Bundle, rule: Postprocess, tta: bool | None = None) 
     levels = enlarge(model.levels(film.pixels, tta), (rows, columns))
     mask = postprocess.to_mask(levels, rule)
     least = max(1, int(np.ceil(postprocess.removal_pixels(rule, (rows, columns)))))
-    counts = np.bincount(levels.ravel(), minlength=256)
+    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
     reached = np.flatnonzero(np.cumsum(counts[::-1])[::-1] >= least)
     return Finding(film, levels, mask, float(reached.max(initial=0)) / 255)
 
@@ -160,9 +159,9 @@ def describe(finding: Finding) -> dict[str, Any]:
 def save(out: Path, name: str, finding: Finding, which: Save, model: str) -> list[str]:
     """Write what is asked for of one film; returns notes on what could not be. Raises PneumoError."""
     if which.overlay:
-        _write_png(out / f"{name}-overlay.png", finding.overlay())
+        files.write_bytes(out / f"{name}-overlay.png", pictures.png(finding.overlay()))
     if which.mask:
-        _write_png(out / f"{name}-mask.png", finding.stored_mask * 255)
+        files.write_bytes(out / f"{name}-mask.png", pictures.png(finding.stored_mask * 255))
     if not (which.segmentation or which.capture or which.report):
         return []
     header = finding.film.header
@@ -184,11 +183,6 @@ def _save_dicom(out: Path, name: str, finding: Finding, which: Save, model: str,
     except dicom_out.HeaderError as error:
         return [f"no DICOM outputs: {error}"]
     return []
-
-
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    with files.replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, "PNG", compress_level=1)
 
 
 class _Names:

@@ -171,13 +171,13 @@ def _highdicom() -> Any:
 def _cleaned(header: Dataset) -> Dataset:
     """The tags that are copied, in a form that other systems accept, without pixels."""
     source = Dataset()
-    for key, needed in COPIED.items():
-        value = header.get(key)
-        if value is None or value == "":
-            if needed:
+    with _quiet():
+        for key, needed in COPIED.items():
+            value = header.get(key)
+            if value is not None and value != "":
+                setattr(source, key, value)
+            elif needed:
                 setattr(source, key, "")
-            continue
-        setattr(source, key, value)
     for key in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         if not UID(str(source.get(key, ""))).is_valid:
             raise HeaderError(f"its header has no valid {key}, so nothing can refer to it")
