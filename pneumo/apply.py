@@ -89,9 +89,13 @@ def read(name: str, content: bytes, polarity: Polarity, colour: bool, max_pixels
 def find(film: Film, model: Bundle, rule: Postprocess, tta: bool | None = None) -> Finding:
     """What a bundle finds on one film."""
     rows, columns = film.pixels.shape
-    levels = enlarge(model.levels(film.pixels, tta), (rows, columns))
+    return judged(film, enlarge(model.levels(film.pixels, tta), (rows, columns)), rule)
+
+
+def judged(film: Film, levels: np.ndarray, rule: Postprocess) -> Finding:
+    """What a rule makes of a film's map, levels uint8 of the film's shape."""
     mask = postprocess.to_mask(levels, rule)
-    least = max(1, int(np.ceil(postprocess.removal_pixels(rule, (rows, columns)))))
+    least = max(1, int(np.ceil(postprocess.removal_pixels(rule, film.pixels.shape))))
     counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
     reached = np.flatnonzero(np.cumsum(counts[::-1])[::-1] >= least)
     return Finding(film, levels, mask, float(reached.max(initial=0)) / 255)

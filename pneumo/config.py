@@ -590,6 +590,31 @@ class Submission(Films):
 
 
 @dataclass
+class View:
+    """What ``python -m pneumo.view`` takes."""
+
+    model: str | None = None
+    folder: str | None = None  # films to begin with
+    host: str = "127.0.0.1"
+    port: int = 8765
+    open: bool = True  # open a browser
+    engine: str = "auto"
+    polarity: Polarity = Polarity.auto
+    colour: bool = False
+    keep: int = 64  # films in memory
+    max_megapixels: int = 50
+    max_megabytes: int = 128
+    runs_dir: str = "runs"
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        _require(0 < self.port < 65536, "port", self.port, "1 to 65535")
+        _require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
+        for key in ("keep", "max_megapixels", "max_megabytes"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+
+
+@dataclass
 class Report:
     """What ``python -m pneumo.report`` takes."""
 
@@ -622,6 +647,7 @@ COMMANDS = {
     "submission": Submission,
     "report": Report,
     "export": Export,
+    "view": View,
 }
 DATA = {"siim": Data, "phantom": PhantomData}
 SCHEDULERS = {"constant": Scheduler, "cosine": Cosine, "plateau": Plateau}

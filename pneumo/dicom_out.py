@@ -8,6 +8,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +157,15 @@ def structured_report(header: Dataset, segmented: Dataset, probability: float, a
 
 def write(path: Path, made: Dataset) -> None:
     """Write an object, whole or not at all."""
-    with files.replacing(path) as temporary, _quiet():
-        made.save_as(temporary, enforce_file_format=True)
+    files.write_bytes(path, content(made))
+
+
+def content(made: Dataset) -> bytes:
+    """An object as the bytes of a file."""
+    out = BytesIO()
+    with _quiet():
+        made.save_as(out, enforce_file_format=True)
+    return out.getvalue()
 
 
 def _highdicom() -> Any:

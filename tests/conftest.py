@@ -1,6 +1,7 @@
 """Shared by all tests: the real data's place, a small phantom data set, and how to run a command as a user does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,35 @@ def finished(tmp_path_factory):
 def command(tmp_path):
     """Run ``python -m <module> <arguments>`` in an empty folder."""
     return lambda module, *arguments, **options: launch(tmp_path, *arguments, module=module, **options)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium or Chrome."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not found:
+        assert not os.environ.get("CI"), "CI must have a browser"
+        pytest.skip("no Chromium or Chrome on this machine")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=quiet)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def model(finished, tmp_path_factory) -> Path:
+    """A bundle of the finished exp5, with ONNX."""
+    place = tmp_path_factory.mktemp("bundle") / "model"
+    done = launch(finished[0], "run=runs/exp5/*/*", f"out={place}", "onnx=true", "resamples=20", "licence=CC0", module="pneumo.export")
+    assert done.returncode == 0, done.stderr
+    assert "Next: python -m pneumo.predict model=" in done.stdout
+    return place
+
+
+@pytest.fixture(scope="session")
+def film(finished) -> Path:
+    """One phantom DICOM file."""
+    return sorted((finished[0] / "runs" / "phantom").glob("24-*/**/*.dcm"))[0]

@@ -9,34 +9,17 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pydicom
 import pytest
-from conftest import complaint, launch, one
+from conftest import complaint, launch
 from PIL import Image
 
 from pneumo import apply, bundle, config, dicom, dicom_out, inputs, rle, siim
 from pneumo.config import Polarity, Postprocess, Predict, Save
 from pneumo.errors import PneumoError
-
-
-@pytest.fixture(scope="session")
-def model(finished, tmp_path_factory):
-    """A bundle of the finished exp5, with ONNX."""
-    place = tmp_path_factory.mktemp("bundle") / "model"
-    done = launch(finished[0], "run=runs/exp5/*/*", f"out={place}", "onnx=true", "resamples=20", "licence=CC0", module="pneumo.export")
-    assert done.returncode == 0, done.stderr
-    assert "Next: python -m pneumo.predict model=" in done.stdout
-    return place
-
-
-@pytest.fixture(scope="session")
-def film(finished):
-    """One phantom DICOM file."""
-    return sorted((finished[0] / "runs" / "phantom").glob("24-*/**/*.dcm"))[0]
 
 
 class Bright:
@@ -416,5 +399,3 @@ def test_an_ensemble_is_the_mean_of_its_members(finished, film, tmp_path):
     assert sizes == [(64, 64), (32, 32)]
     expected = (alone[0].astype(float) + bundle.enlarge(alone[1], (64, 64))) / 2
     assert np.abs(both.levels(pixels) - expected).max() <= 0.5
-    assert one(finished[0], "exp5").is_dir()
-    assert isinstance(Path(place), Path)

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import shutil
 
 import numpy as np
 import pytest
@@ -79,21 +77,6 @@ def test_published_figures_stand_beside_the_experiments_as_declared():
 
 def test_nothing_to_report_is_one_line(tmp_path):
     assert "no finished runs" in complaint(launch(tmp_path, module="pneumo.report"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not found:
-        assert not os.environ.get("CI"), "CI must have a browser"
-        pytest.skip("no Chromium or Chrome on this machine")
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=quiet)
-        yield running
-        running.close()
 
 
 @pytest.fixture(params=[1200, 390], ids=["desk", "phone"])
