@@ -94,6 +94,17 @@ def is_picture(path: Path, content: bytes | None = None) -> bool:
     return path.suffix.lower() in IMAGES
 
 
+def is_marked(path: Path) -> bool:
+    """Whether a file without a suffix bears DICOM's mark (archives export such files)."""
+    if path.suffix.strip(".0123456789"):  # 1.2.840.113 has no suffix either
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def looks_inverted(pixels: np.ndarray) -> bool:
     """Whether a chest film, uint8 (rows, columns), shows bright lungs although it should show dark ones.
 

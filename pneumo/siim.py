@@ -110,9 +110,10 @@ def read_folder(root: Path) -> list[Item]:
     """The films of a folder without a table, each under its file name. Raises PneumoError for none, or for a name met twice."""
     items: dict[str, Item] = {}
     for path in _films(root):
-        if path.stem in items:
-            raise PneumoError(f"{path}: has the same name as {items[path.stem].path}, so their masks could not be told apart")
-        items[path.stem] = Item(path.stem, path, [])
+        image = _name(path)
+        if image in items:
+            raise PneumoError(f"{path}: has the same name as {items[image].path}, so their masks could not be told apart")
+        items[image] = Item(image, path, [])
     return list(items.values())
 
 
@@ -215,12 +216,12 @@ def _match(root: Path, wanted: dict[str, list[Row]]) -> tuple[dict[str, Path], l
     files: dict[str, Path] = {}
     unannotated, twice = [], []
     for path in _films(root):
-        image = path.stem
+        image = _name(path)
         if image not in wanted and path.suffix.lower() not in dicom.IMAGES:
             try:
                 image = str(dicom.read_header(path).get("SOPInstanceUID", image))
             except dicom.FilmError:
-                image = path.stem  # reported as unannotated; if it were annotated, reading it would fail later
+                image = _name(path)  # reported as unannotated; if it were annotated, reading it would fail later
         if image not in wanted:
             unannotated.append(str(path))
         elif image in files:
@@ -230,11 +231,16 @@ def _match(root: Path, wanted: dict[str, list[Row]]) -> tuple[dict[str, Path], l
     return files, unannotated, twice
 
 
+def _name(path: Path) -> str:
+    """A film's file name without its suffix; the numbers of a bare UID are none."""
+    return path.stem if path.suffix.lower() in FILMS else path.name
+
+
 def _films(root: Path) -> list[Path]:
     """All films below a folder, sorted."""
     if not root.is_dir():
         raise PneumoError(f"{root}: no such folder (data.root)")
-    films = sorted(path for path in root.rglob("*") if path.suffix.lower() in FILMS and path.is_file())
+    films = sorted(path for path in root.rglob("*") if path.is_file() and (path.suffix.lower() in FILMS or dicom.is_marked(path)))
     if not films:
         raise PneumoError(f"{root}: no films in it (looked for {', '.join(FILMS)} in all folders below)")
     return films

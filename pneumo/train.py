@@ -97,6 +97,8 @@ def _make(one: Config) -> dict[str, Any]:
     with runs.lock(folder), contextlib.ExitStack() as out:
         trained = not _already(one, folder)
         if trained:
+            for left in folder.glob(".*.partial"):  # of a process that was killed while it wrote
+                left.unlink(missing_ok=True)
             out.enter_context(runs.logged(folder))
             swa = f", averaging the last {one.swa.epochs}" if hasattr(one.swa, "epochs") else ""
             start = f"from {one.init_from}" if one.init_from else f"encoder weights: {one.model.encoder_weights}"

@@ -115,6 +115,16 @@ def test_films_and_table_are_joined_and_the_rest_is_counted(phantoms, tmp_path):
     }
 
 
+def test_dicom_files_without_a_suffix_are_films_too(phantoms, tmp_path):
+    index = siim.read_index(Data("siim", str(phantoms), str(phantoms / "train-rle.csv")))
+    (tmp_path / "LICENSE").write_text("no film")
+    for item in index.items[:3]:
+        shutil.copy(item.path, tmp_path / item.id)
+    again = siim.read_index(Data("siim", str(tmp_path), str(phantoms / "train-rle.csv")))
+    assert [item.id for item in again.items] == [item.id for item in index.items[:3]]
+    assert {item.id for item in siim.read_folder(tmp_path)} == {item.id for item in index.items[:3]}
+
+
 def test_round_1_leaves_out_its_test_images(phantoms, tmp_path):
     ids = [path.stem for path in sorted(phantoms.rglob("*.dcm"))]
     sample = write(tmp_path / "sample.csv", "ImageId,EncodedPixels\n" + f"{ids[0]},-1\n" * 2 + f"{ids[1]},-1\n")
