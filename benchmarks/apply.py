@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 
-from pneumo import apply, bundle, cache, model, phantom
+from pneumo import apply, bundle, cache, model, phantom, rle
 from pneumo.config import Machine, Model, PhantomData, Polarity, Save
 from pneumo.judge import plain
 
@@ -48,6 +48,7 @@ def main(count: int) -> None:
             finding = apply.find(film, engines["onnx"], rule)
             apply.save(out, path.stem, finding, Save(), "benchmark")
             apply.describe(finding)
+            rle.encode(finding.stored_mask)
 
         ways: dict[str, Callable[[Path], object]] = {
             "bare PyTorch": lambda path: engines["torch"].members[0][1](small[path]),

@@ -1,9 +1,11 @@
 """A bundle on any films: a mask, a probability and an area for each, and files that other systems read."""
 
 import csv
-import functools
+import errno
+import hashlib
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from tqdm import tqdm
 
 from pneumo import bundle, dicom, dicom_out, files, inputs, pictures, postprocess, rle
 from pneumo.bundle import Bundle
-from pneumo.config import Polarity, Postprocess, Predict, Save
+from pneumo.config import Polarity, Postprocess, Predict, Removal, Save
 from pneumo.dicom import Film
 from pneumo.errors import PneumoError
 from pneumo.predictions import enlarge
@@ -33,7 +35,7 @@ class Finding:
     film: Film
     levels: np.ndarray  # probability in levels of 1/255
     mask: np.ndarray
-    probability: float  # the highest that at least R-TH pixels reach: above B-TH exactly if the mask is not empty
+    probability: float  # the highest threshold at which the rule would still find something
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -81,7 +83,10 @@ def read(name: str, content: bytes, polarity: Polarity, colour: bool, max_pixels
     if polarity is Polarity.auto and dicom.looks_inverted(film.pixels):
         film.pixels = 255 - film.pixels
         notes.append("inverted: its tags say otherwise, but the lungs were bright (polarity=tags keeps the tags' way)")
-    if film.header is not None and film.orientation is None:
+    frontal = dicom.is_frontal(film)
+    if frontal is False:
+        notes.append("NOT A FRONTAL FILM by its tags; models know frontal films only")
+    elif frontal is None and film.header is not None:
         notes.append("orientation unknown, taken as upright")
     return film, notes
 
@@ -95,10 +100,22 @@ def find(film: Film, model: Bundle, rule: Postprocess, tta: bool | None = None) 
 def judged(film: Film, levels: np.ndarray, rule: Postprocess) -> Finding:
     """What a rule makes of a film's map, levels uint8 of the film's shape."""
     mask = postprocess.to_mask(levels, rule)
-    least = max(1, int(np.ceil(postprocess.removal_pixels(rule, film.pixels.shape))))
-    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
-    reached = np.flatnonzero(np.cumsum(counts[::-1])[::-1] >= least)
-    return Finding(film, levels, mask, float(reached.max(initial=0)) / 255)
+    return Finding(film, levels, mask, _highest(levels, rule))
+
+
+def _highest(levels: np.ndarray, rule: Postprocess) -> float:
+    """The highest probability that enough pixels reach: R-TH of them in all, or in one component; at least one."""
+    least = max(1.0, postprocess.removal_pixels(rule, (levels.shape[0], levels.shape[1])))
+    if rule.removal is Removal.total:
+        counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
+        reached = np.flatnonzero(np.cumsum(counts[::-1])[::-1] >= least)
+        return float(reached.max(initial=0)) / 255
+    low, high = 0, 256  # the largest component shrinks as the level rises
+    while high - low > 1:
+        middle = (low + high) // 2
+        _, _, stats, _ = cv2.connectedComponentsWithStats((levels >= middle).astype(np.uint8), connectivity=8)
+        low, high = (middle, high) if stats[1:, cv2.CC_STAT_AREA].max(initial=0) >= least else (low, middle)
+    return low / 255
 
 
 def apply(settings: Predict) -> None:
@@ -112,37 +129,56 @@ def apply(settings: Predict) -> None:
     model = bundle.load(Path(str(settings.model)), settings.machine, settings.engine)
     rule = settings.postprocess.over(model.rule)
     out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PneumoError(f"out={out}: cannot be made ({error.strerror})") from None
+    if settings.save.segmentation or settings.save.capture or settings.save.report:
+        dicom_out.require()
     rows: list[dict[str, Any]] = []
     runs: list[tuple[str, str]] = []
     failed: list[tuple[str, str]] = []
     skipped = 0
     names = _Names()
-    found = inputs.sources(paths, settings.max_megabytes << 20)
-    for source in tqdm(found, desc="Films", unit="film", disable=not sys.stderr.isatty()):
-        if source.content is None:
-            failed.append((source.name, source.fault or ""))
-            continue
-        if not source.is_film and not source.asked:
-            skipped += 1
-            continue
-        try:
-            film, notes = read(source.name, source.content, settings.polarity, settings.colour, settings.max_megapixels * 1_000_000)
-            finding = find(film, model, rule, settings.tta)
-            finding.notes += notes
-            name = names.of(source.name, film)
-            finding.notes += save(out, name, finding, settings.save, model.name)
-        except PneumoError as error:
-            failed.append((source.name, str(error).removeprefix(f"{source.name}: ")))
-            continue
-        rows.append({"film": name, **describe(finding)})
-        runs.append((name, rle.encode(finding.stored_mask)))
-    _write_tables(out, rows, runs if settings.save.rle else None, failed, model, rule)
+    found = inputs.sources(paths, settings.max_megabytes << 20, leave_out=out)
+    try:
+        for source in tqdm(found, desc="Films", unit="film", disable=not sys.stderr.isatty()):
+            shown = _printable(source.name)
+            if source.content is None:
+                failed.append((shown, source.fault or ""))
+                continue
+            if not source.is_film and not source.asked:
+                skipped += 1
+                continue
+            try:
+                film, notes = read(shown, source.content, settings.polarity, settings.colour, settings.max_megapixels * 1_000_000)
+                finding = find(film, model, rule, settings.tta)
+                finding.notes += notes
+                name = names.of(shown, film)
+                finding.notes += save(out, name, finding, settings.save, model.name)
+            except PneumoError as error:
+                failed.append((shown, str(error).removeprefix(f"{shown}: ")))
+                continue
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                failed.append((shown, f"its results cannot be written ({error.strerror})"))
+                continue
+            told = {"source": "" if _tells(shown, film.header) else shown, "sha256": hashlib.sha256(source.content).hexdigest()}
+            rows.append({"film": name, **describe(finding), "uid": film.uid or "", **told})
+            runs.append((name, rle.encode(finding.stored_mask)))
+    finally:  # a stop keeps what was found until then
+        _write_tables(out, rows, runs if settings.save.rle else None, failed, model, rule)
     print(_summary(rows, failed, skipped, out), flush=True)
     if failed:
         raise PneumoError(f"{len(failed)} of {len(failed) + len(rows)} films could not be used (listed above)")
     if not rows:
         raise PneumoError(f"no films in {', '.join(paths)} (looked for DICOM files and PNG or JPEG pictures)")
+
+
+def _printable(name: str) -> str:
+    """A file's name with bytes that are no text shown as such."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def describe(finding: Finding) -> dict[str, Any]:
@@ -186,6 +222,8 @@ def _save_dicom(out: Path, name: str, finding: Finding, which: Save, model: str,
             dicom_out.write(out / f"{name}-report.dcm", made)
     except dicom_out.HeaderError as error:
         return [f"no DICOM outputs: {error}"]
+    except (ValueError, TypeError, AttributeError) as error:  # highdicom's of a header that it does not accept
+        return [f"no DICOM outputs: its header is not accepted ({' '.join(str(error).split())[:100]})"]
     return []
 
 
@@ -198,24 +236,43 @@ class _Names:
     def of(self, source: str, film: Film) -> str:
         stem = Path(source).name
         stem = stem[: -len(Path(stem).suffix)] if Path(stem).suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES) else stem
-        name = re.sub(r"[^\w.+-]+", "_", stem).strip("._")[:150] or "film"
+        name = re.sub(r"[^\w.+-]+", "_", stem).strip("._").encode()[:150].decode(errors="ignore") or "film"
         if _tells(stem, film.header):
             name = "film"
         number, distinct = 1, name
-        while distinct in self.used:
+        while distinct.casefold() in self.used:
             number += 1
             distinct = f"{name}-{number}"
-        self.used.add(distinct)
+        self.used.add(distinct.casefold())
         return distinct
 
 
 def _tells(name: str, header: Dataset | None) -> bool:
-    """Whether a file's name holds the patient's name or id."""
+    """Whether a file's name holds what its header says of the patient: name, id, birth date or accession number.
+
+    A part of a name counts as held if it stands in the file's name, or, of at most two Latin letters, as a word of its own.
+    """
     if header is None:
         return False
-    words = [*re.split(r"[\^=\s,]+", str(header.get("PatientName", "") or "")), str(header.get("PatientID", "") or "")]
-    plain = functools.partial(re.sub, r"[\W_]+", "")
-    return any(len(plain(word)) >= 3 and plain(word).lower() in plain(name).lower() for word in words)
+    told = [
+        str(header.get(key, "") or "") for key in ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "OtherPatientIDs")
+    ]
+    parts = {part for text in told for part in re.split(r"[\^=\s,\\]+", text)} | set(told[1:])
+    variants = {_plain(spelled) for part in parts for spelled in (part, _german(part))} - {""}
+    whole = {_plain(name), _plain(_german(name))}
+    words = {_plain(word) for word in re.split(r"[\W_]+", name)}
+    return any(part in words if len(part) < 3 and part.isascii() else any(part in one for one in whole) for part in variants)
+
+
+def _plain(text: str) -> str:
+    """Letters and digits alone, in lower case, without accents."""
+    return "".join(one for one in unicodedata.normalize("NFKD", text).casefold() if one.isalnum())
+
+
+def _german(text: str) -> str:
+    """Umlauts as they are written where there are none."""
+    composed = unicodedata.normalize("NFC", text).casefold()
+    return composed.replace("ä", "ae").replace("ö", "oe").replace("ü", "ue")
 
 
 def _write_tables(
@@ -226,7 +283,20 @@ def _write_tables(
     model: Bundle,
     rule: Postprocess,
 ) -> None:
-    columns = ["film", "pneumothorax", "probability", "area_px", "area_mm2", "image_side", "rows", "columns", "notes"]
+    columns = [
+        "film",
+        "pneumothorax",
+        "probability",
+        "area_px",
+        "area_mm2",
+        "image_side",
+        "rows",
+        "columns",
+        "notes",
+        "uid",
+        "source",
+        "sha256",
+    ]
     with files.replacing(out / TABLE) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()

@@ -110,14 +110,12 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
         tta = bool(card["tta"])
     except (KeyError, TypeError, ValueError) as error:
         raise PneumoError(f"{folder / CARD}: damaged ({type(error).__name__}: {error})") from None
-    for member, values in zip(members, card["members"], strict=True):
-        if not member.weights.is_file() or files.sha256(member.weights) != values["sha256"]:
-            raise PneumoError(f"{member.weights}: missing, or not the file that the card describes; copy the bundle again")
     onnx = engine == "onnx" or (engine == "auto" and all(member.onnx for member in members) and _has_onnx(machine))
     built: list[tuple[int, Engine]] = []
-    for member in members:
+    for member, values in zip(members, card["members"], strict=True):
         if onnx and member.onnx is None:
             raise PneumoError(f"{folder}: holds no ONNX networks; export it with onnx=true, or use engine=torch")
+        _check(member.onnx, values.get("onnx_sha256")) if onnx and member.onnx else _check(member.weights, values["sha256"])
         built.append((member.size, _onnx(member.onnx, machine) if onnx and member.onnx else _torch(member, machine)))
     return Bundle(folder, card, built, rule, tta, "onnx" if onnx else "torch")
 
@@ -125,10 +123,15 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
 def _member(folder: Path, values: dict[str, Any]) -> Member:
     model = Model(**{**values["model"], "stem": Stem[values["model"]["stem"]]})
     onnx = folder / values["onnx"] if values.get("onnx") else None
-    for path in (values["weights"], values.get("onnx") or ""):
-        if Path(path).name != path:
-            raise ValueError(f"{path} lies outside the bundle")
+    for path, suffix in ((values["weights"], ".safetensors"), (values.get("onnx") or "", ".onnx")):
+        if path and (Path(path).name != path or Path(path).suffix != suffix):
+            raise ValueError(f"{path} lies outside the bundle, or is no {suffix} file")
     return Member(model, int(values["size"]), folder / values["weights"], onnx)
+
+
+def _check(path: Path, sha256: Any) -> None:
+    if not path.is_file() or files.sha256(path) != sha256:
+        raise PneumoError(f"{path}: missing, or not the file that the card describes; copy the bundle again")
 
 
 def _has_onnx(machine: Machine) -> bool:
@@ -192,8 +195,13 @@ def write(folder: Path, card: dict[str, Any], networks: Sequence[Any], cards: Se
 
     from pneumo import model
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
-        raise PneumoError(f"out={folder}: holds something that is not a bundle; choose another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not folder.is_dir() or folder.is_symlink():
+            raise PneumoError(f"out={folder}: not a folder of its own; choose another")
+        read_card(folder)  # raises if it is not a bundle
+        foreign = [path.name for path in folder.iterdir() if path.name != CARD and not path.match("weights-*.*")]
+        if foreign:
+            raise PneumoError(f"out={folder}: holds {foreign[0]} beside a bundle; choose another folder")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -206,10 +214,15 @@ def write(folder: Path, card: dict[str, Any], networks: Sequence[Any], cards: Se
             if onnx:
                 path = partial / f"weights-{number}.onnx"
                 entry |= {"onnx": path.name, "onnx_difference": export_onnx(network, entry["size"], path)}
+                entry["onnx_sha256"] = files.sha256(path)
             members.append({**entry, "run": about})
         files.write_json(partial / CARD, {"format": FORMAT, **card, "members": members})
-        shutil.rmtree(folder, ignore_errors=True)
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
         partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

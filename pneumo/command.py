@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -27,6 +28,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") 
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda one: one not in ("-m", "--multirun"))  # argparse refuses -m between settings
+    sys.argv[1:] = [_quoted(one) for one in sys.argv[1:]]
     started = failed = False
 
     def job(raw: DictConfig) -> None:
@@ -59,6 +61,37 @@ def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") 
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(1 if failed else 0)
+
+
+PLACES = (
+    *(
+        "run",
+        "input",
+        "out",
+        "model",
+        "folder",
+        "on",
+        "ids",
+        "root",
+        "annotations",
+        "patients",
+        "sample",
+        "against",
+        "runs_dir",
+        "init_from",
+    ),
+    *(f"data.{key}" for key in ("root", "annotations", "patients", "round1_test", "cache")),
+)
+
+
+def _quoted(one: str) -> str:
+    """An override that names a place, quoted for Hydra's grammar where a file's name needs it (blanks, brackets, other alphabets)."""
+    key, equals, value = one.partition("=")
+    plain = re.fullmatch(r"[\w./:+%@?|*~,-]*", value, re.ASCII) is not None
+    if not equals or key.lstrip("+") not in PLACES or plain or value[0] in "[{'\"" or "${" in value:
+        return one
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def explain(error: BaseException) -> str:

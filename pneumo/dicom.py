@@ -4,6 +4,7 @@ DICOM PS3.3 C.7.6.3 (image pixel), C.11.1 (modality LUT), C.11.2 (VOI LUT): http
 """
 
 import warnings
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pydicom
-from PIL import Image
+from PIL import Image, ImageOps
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_array
@@ -21,6 +22,7 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 from pneumo.errors import PneumoError
 
 MAX_PIXELS = 100_000_000
+MAX_UNPACKED = 512 << 20  # bytes of a deflated file
 IMAGES = (".png", ".jpg", ".jpeg")
 PACKAGES = {  # what decodes a transfer syntax that pydicom, numpy and Pillow do not
     "1.2.840.10008.1.2.4.51": "pylibjpeg pylibjpeg-libjpeg",
@@ -156,6 +158,7 @@ def read_header(path: Path, pixels: bool = False, content: bytes | None = None) 
     def source() -> Path | BytesIO:
         return path if content is None else BytesIO(content)
 
+    _check_deflated(path, content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # odd values in tags we do not use
@@ -176,6 +179,25 @@ def read_header(path: Path, pixels: bool = False, content: bytes | None = None) 
     return dataset
 
 
+def _check_deflated(path: Path, content: bytes | None) -> None:
+    """Refuse a deflated DICOM file that would unpack to more than any film holds: pydicom unpacks it whole."""
+    try:
+        with open(path, "rb") if content is None else BytesIO(content) as file:
+            head = file.read(1024)
+            if b"1.2.840.10008.1.2.1.99" not in head[132:]:
+                return
+            file.seek(144 + int.from_bytes(head[140:144], "little"))  # behind the file meta group, PS3.10 section 7.1
+            unpack, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+            while size <= MAX_UNPACKED and not unpack.eof and (packed := file.read(1 << 16)):
+                while packed and not unpack.eof and size <= MAX_UNPACKED:
+                    size += len(unpack.decompress(packed, 1 << 20))
+                    packed = unpack.unconsumed_tail
+    except (OSError, zlib.error):
+        return  # reading it will say so
+    if size > MAX_UNPACKED:
+        raise FilmError(f"{path}: a deflated file that unpacks to more than {MAX_UNPACKED >> 20} MiB")
+
+
 def upright(image: np.ndarray, orientation: tuple[str, str] | None) -> np.ndarray:
     """Turn or mirror a stored array so that the patient's head is up and the patient's left is on the right.
 
@@ -191,6 +213,15 @@ def stored(image: np.ndarray, orientation: tuple[str, str] | None) -> np.ndarray
     turned, mirrored, upside_down = _turns(orientation)
     image = image[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
     return np.ascontiguousarray(image.T if turned else image)
+
+
+def is_frontal(tags: Tags) -> bool | None:
+    """Whether the tags say that a film is frontal; None if they do not say."""
+    if (tags.view or "").upper() in ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD"):
+        return False
+    if tags.orientation and {one[:1] for one in tags.orientation} & {"A", "P"}:
+        return False
+    return True if any(_turns(tags.orientation)) or tags.orientation in (("L", "F"),) else None
 
 
 def _turns(orientation: tuple[str, str] | None) -> tuple[bool, bool, bool]:
@@ -281,13 +312,15 @@ def _read_picture(path: Path, max_pixels: int, content: bytes | None, colour: bo
             with Image.open(path if content is None else BytesIO(content)) as picture:
                 if picture.width * picture.height > max_pixels:
                     raise FilmError(f"{path}: {picture.height} x {picture.width} pixels, more than data.max_megapixels allows")
+                upright_picture = ImageOps.exif_transpose(picture)  # as every viewer shows it
                 if picture.mode.startswith("I") or picture.mode == "F":
-                    deep = np.asarray(picture, np.float64)
-                    top = 65535.0 if deep.max() > 255 else 255.0
-                    return (deep / top * 255).round().astype(np.uint8)
+                    deep = np.asarray(upright_picture, np.float64)
+                    # 10, 12 or 16 bits: the file does not say, so the range that is used
+                    low, high = np.percentile(deep, (0.1, 99.9)) if deep.max() > 255 else (0.0, 255.0)
+                    return (np.clip((deep - low) / max(high - low, 1e-9), 0, 1) * 255).round().astype(np.uint8)
                 if picture.mode in ("L", "1"):
-                    return np.asarray(picture.convert("L"))
-                colours = np.asarray(picture.convert("RGB"))
+                    return np.asarray(upright_picture.convert("L"))
+                colours = np.asarray(upright_picture.convert("RGB"))
     except FilmError:
         raise
     except MemoryError:

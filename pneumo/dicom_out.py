@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from pneumo import __version__, dicom, files
@@ -25,6 +26,7 @@ class HeaderError(PneumoError):
     """A film whose header lacks what an object that refers to it needs."""
 
 
+ENUMERATED = {"PatientSex": ("M", "F", "O"), "Laterality": ("L", "R")}
 LABEL = "Pneumothorax"
 NOTICE = "Research software, not for diagnosis"
 # what the three objects copy of a film's patient and study: keyword → whether it must at least stand there empty
@@ -108,6 +110,8 @@ def secondary_capture(header: Dataset, picture: np.ndarray) -> Dataset:
             patient_orientation=("L", "F"),
             series_description="Pneumothorax overlay",
         )
+    if dicom.is_frontal(dicom.Tags((0, 0), orientation=_orientation(header))) is None:
+        made.PatientOrientation = ""  # the film does not say
     made.Laterality = source.get("Laterality", "")
     made.BurnedInAnnotation = "YES"
     made.DerivationDescription = NOTICE
@@ -128,15 +132,24 @@ def structured_report(header: Dataset, segmented: Dataset, probability: float, a
     measured = [hd.sr.Measurement(codes.DCM.Probability, round(100 * probability, 1), codes.UCUM.Percent, algorithm_id=algorithm)]
     if area_mm2 is not None:
         measured.append(hd.sr.Measurement(codes.SCT.Area, round(area_mm2, 1), codes.UCUM.SquareMillimeter, algorithm_id=algorithm))
-    film = hd.sr.SourceImageForSegmentation(source.SOPClassUID, source.SOPInstanceUID)
-    region = hd.sr.ReferencedSegmentationFrame(segmented.SOPClassUID, segmented.SOPInstanceUID, 1, 1, film)
-    del region[0].ReferencedSOPSequence[0].ReferencedSegmentNumber  # not beside a frame number (PS3.3 table C.17.3-1)
-    group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(hd.UID(), LABEL),
-        referenced_segment=region,
-        finding_type=codes.SCT.Pneumothorax,
-        measurements=measured,
-    )
+    tracking = hd.sr.TrackingIdentifier(hd.UID(), LABEL)
+    present = bool(np.any(segmented.pixel_array))
+    state = hd.sr.QualitativeEvaluation(codes.SCT.Pneumothorax, codes.SCT.Present if present else codes.SCT.Absent)
+    if present:
+        film = hd.sr.SourceImageForSegmentation(source.SOPClassUID, source.SOPInstanceUID)
+        region = hd.sr.ReferencedSegmentationFrame(segmented.SOPClassUID, segmented.SOPInstanceUID, 1, 1, film)
+        del region[0].ReferencedSOPSequence[0].ReferencedSegmentNumber  # not beside a frame number (PS3.3 table C.17.3-1)
+        group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracking,
+            referenced_segment=region,
+            finding_type=codes.SCT.Pneumothorax,
+            measurements=measured,
+            qualitative_evaluations=[state],
+        )
+    else:  # nothing to outline: the finding is stated to be absent
+        group = hd.sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracking, measurements=measured[:1], qualitative_evaluations=[state]
+        )
     content = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=device),
         procedure_reported=hd.sr.CodedConcept("399208008", "SCT", "Plain X-ray of chest"),
@@ -144,7 +157,7 @@ def structured_report(header: Dataset, segmented: Dataset, probability: float, a
     )
     with _quiet():
         return hd.sr.ComprehensiveSR(
-            [source, segmented],
+            [source, segmented] if present else [source],
             content[0],
             hd.UID(),
             _series_number(source, 3),
@@ -168,6 +181,11 @@ def content(made: Dataset) -> bytes:
     return out.getvalue()
 
 
+def require() -> None:
+    """Raise PneumoError if highdicom is not installed."""
+    _highdicom()
+
+
 def _highdicom() -> Any:
     try:
         import highdicom
@@ -181,37 +199,62 @@ def _cleaned(header: Dataset) -> Dataset:
     source = Dataset()
     with _quiet():
         for key, needed in COPIED.items():
-            value = header.get(key)
-            if value is not None and value != "":
+            try:
+                value = header.get(key)
+                value = None if value is None or value == "" else _right(key, value)
+            except Exception:  # a value that cannot even be read
+                value = None
+            if value is not None:
                 setattr(source, key, value)
             elif needed:
                 setattr(source, key, "")
     for key in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         if not UID(str(source.get(key, ""))).is_valid:
             raise HeaderError(f"its header has no valid {key}, so nothing can refer to it")
-    age = str(source.get("PatientAge", ""))
-    if age and not re.fullmatch(r"\d{3}[DWMY]", age):
-        years = re.fullmatch(r"0*(\d{1,3})[Yy]?", age)  # the challenge's files say 38 where DICOM wants 038Y
-        if years:
-            source.PatientAge = f"{int(years[1]):03d}Y"
-        else:
-            del source.PatientAge
-    for key in ("PixelSpacing", "ImagerPixelSpacing"):
-        if key in source and dicom.usable_spacing(source.get(key)) is None:
-            del source[key]
-    for element in source:
-        if element.VR in ("PN", "LO", "SH") and not _is_encodable(str(element.value)):
-            element.value = ""
     source.SpecificCharacterSet = "ISO_IR 192"
     source.file_meta = pydicom.dataset.FileMetaDataset()
     return source
 
 
-def _is_encodable(text: str) -> bool:
+def _right(key: str, value: Any) -> Any | None:
+    """A tag's value in the form DICOM asks for (PS3.5 section 6.2); None if it has another."""
+    if key == "PatientAge":  # the challenge's files say 38 where DICOM wants 038Y
+        years = re.fullmatch(r"0*(\d{1,3})[Yy]?", str(value))
+        return f"{int(years[1]):03d}Y" if years else str(value) if re.fullmatch(r"\d{3}[DWMY]", str(value)) else None
+    if key in ("PixelSpacing", "ImagerPixelSpacing"):
+        return value if dicom.usable_spacing(value) else None
+    if key == "PatientOrientation":
+        return value if len(value) == 2 and all(re.fullmatch("[LRAPHF]{1,3}", str(one)) for one in value) else None
+    if isinstance(value, MultiValue):
+        return None
+    text = str(value)
+    if key in ENUMERATED:
+        return text if text in ENUMERATED[key] else None
+    if key.endswith("Date"):
+        return text if re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", text) else None
+    if key.endswith("Time"):
+        return text if re.fullmatch(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", text) else None
+    if key.endswith("UID"):
+        return value if UID(text).is_valid else None
+    if key in ("SeriesNumber", "InstanceNumber"):
+        return value if re.fullmatch(r"[+-]?\d{1,9}", text.strip()) else None
+    if key in ("PatientSize", "PatientWeight"):
+        return value if re.fullmatch(r"\d{1,3}(\.\d{1,8})?", text.strip()) else None
+    if key in ("Rows", "Columns"):
+        return value
+    longest = 16 if key in ("AccessionNumber", "StudyID", "Modality", "BodyPartExamined") else 64
+    if len(text) > longest or any(ord(one) < 32 or one in "\\\ufffd" for one in text):
+        return None
     try:
-        return ("\ufffd" not in text and bool(text.encode("utf-8"))) or not text
+        text.encode("utf-8")
     except UnicodeEncodeError:
-        return False
+        return None
+    return value
+
+
+def _orientation(header: Dataset) -> tuple[str, str] | None:
+    value = header.get("PatientOrientation")
+    return (str(value[0]), str(value[1])) if isinstance(value, MultiValue) and len(value) == 2 else None
 
 
 def _series_number(source: Dataset, kind: int) -> int:

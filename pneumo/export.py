@@ -52,7 +52,8 @@ def export(settings: Export) -> dict[str, Any]:
     card = {
         "name": "+".join(names),
         "pneumo": __version__,
-        "commit": runs.commit(),
+        "exported_by_commit": runs.commit(),
+        "commit": records[0]["origin"]["commit"],
         "made": time.strftime("%Y-%m-%d"),
         "input": {
             "film": "upright, dark lungs (MONOCHROME2), one channel, uint8, resized to a square of each member's size (area mean)",
@@ -62,6 +63,11 @@ def export(settings: Export) -> dict[str, Any]:
         "tta": settings.tta,
         "postprocess": judge.plain(rule),
         "thresholds": how,
+        "scores_of": "this network"
+        if len(folders) == 1
+        else "the mean"
+        if len(parts) == 1
+        else "each network on its own fold, not of the mean",
         "scores": stated.to_dict(settings.resamples, settings.seed),
         "data": [_data(record) for record in records],
         "licence": settings.licence,

@@ -1,5 +1,6 @@
 """What a user points at (files, folders, zip archives) → the bytes of one film after another, never more than is safe."""
 
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,13 @@ class Source:
         return known or content[128:132] == b"DICM" or dicom.is_picture(Path(self.name), content)
 
 
-def sources(paths: Sequence[str], max_bytes: int) -> Iterator[Source]:
+def sources(paths: Sequence[str], max_bytes: int, leave_out: Path | None = None) -> Iterator[Source]:
     """Every file that the paths name or hold, folders and archives searched through. One film is in memory at a time.
 
     Args:
         paths: files, folders (with all folders below) and zip archives.
         max_bytes: a larger file, or archive member when unpacked, is not read.
+        leave_out: a folder that is not searched (where results are written).
 
     Raises:
         PneumoError: a path that does not exist, before anything is read.
@@ -42,13 +44,32 @@ def sources(paths: Sequence[str], max_bytes: int) -> Iterator[Source]:
     for path in map(Path, paths):
         if not path.exists():
             raise PneumoError(f"input={path}: no such file or folder")
+        if leave_out is not None and path.resolve() == leave_out.resolve():
+            raise PneumoError(f"input={path}: the folder that results are written to; choose another with out=")
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
-            for one in found:
-                yield from _file(one, max_bytes, asked=False)
+            yield from _folder(path, max_bytes, leave_out)
         else:
             yield from _file(path, max_bytes, asked=True)
+
+
+def _folder(root: Path, max_bytes: int, leave_out: Path | None) -> Iterator[Source]:
+    """All files below a folder, links followed, each folder once; one that cannot be searched is a fault."""
+    faults: list[OSError] = []
+    seen: set[tuple[int, int]] = set()
+    for name, folders, found in os.walk(root, onerror=faults.append, followlinks=True):
+        here = Path(name)
+        stat = here.stat()
+        if (stat.st_dev, stat.st_ino) in seen or (leave_out is not None and here.resolve() == leave_out.resolve()):
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        for one in sorted(found):
+            if not one.startswith(".") and (here / one).is_file():
+                yield from _file(here / one, max_bytes, asked=False)
+    for fault in faults:
+        yield Source(str(fault.filename), None, f"cannot be searched ({fault.strerror})")
 
 
 def _file(path: Path, max_bytes: int, asked: bool) -> Iterator[Source]:

@@ -21,13 +21,15 @@ import cv2
 import numpy as np
 from omegaconf import DictConfig
 
-from pneumo import apply, bundle, command, config, dicom_out, inputs, pictures, postprocess, rle
+from pneumo import apply, bundle, command, config, dicom_out, inputs, pictures, rle
 from pneumo.apply import Finding
 from pneumo.bundle import Bundle
-from pneumo.config import Postprocess, View
+from pneumo.config import Rule, View
 from pneumo.errors import PneumoError
+from pneumo.judge import plain, rule_text
 
 SHOWN = 1024  # longest side of what the page draws, pixels
+MEMORY = 2 << 30  # bytes of films in memory; the oldest go
 
 
 @dataclass
@@ -44,45 +46,47 @@ class Films:
     def __init__(self, model: Bundle, settings: View):
         self.model, self.settings = model, settings
         self.kept: OrderedDict[str, Shown] = OrderedDict()
-        self._busy = threading.Lock()
+        self._busy, self._changing = threading.Lock(), threading.Lock()
 
     def add(self, name: str, content: bytes) -> str:
         """Read and judge a film's bytes; returns its id. Raises PneumoError."""
         settings = self.settings
-        source = inputs.Source(name, content)
         if content[:4] == b"PK\x03\x04":
             raise PneumoError(f"{name}: a zip archive; drop the films themselves, or use python -m pneumo.predict")
-        film, notes = apply.read(source.name, content, settings.polarity, settings.colour, settings.max_megapixels * 1_000_000)
         with self._busy:
+            film, notes = apply.read(name, content, settings.polarity, settings.colour, settings.max_megapixels * 1_000_000)
             finding = apply.find(film, self.model, self.model.rule)
+        if film.header is not None:
+            film.header.buffer = None  # the file's bytes
         finding.notes += notes
         key = secrets.token_urlsafe(9)
-        self.kept[key] = Shown(name, finding)
-        while len(self.kept) > settings.keep:
-            self.kept.popitem(last=False)
+        with self._changing:
+            self.kept[key] = Shown(name, finding)
+            while len(self.kept) > 1 and (len(self.kept) > settings.keep or self._size() > MEMORY):
+                self.kept.popitem(last=False)
         return key
 
-    def describe(self, key: str) -> dict[str, Any]:
+    def _size(self) -> int:
+        return sum(3 * one.finding.film.pixels.nbytes for one in self.kept.values())
+
+    def newest_last(self) -> list[str]:
+        """Ids of the films in memory."""
+        with self._changing:
+            return list(self.kept)
+
+    def describe(self, key: str, found: Finding | None = None) -> dict[str, Any]:
         """What the page needs of a film besides its pictures."""
         one = self.kept[key]
-        rows, columns = one.finding.film.pixels.shape
-        return {
-            "id": key,
-            "name": one.name,
-            **apply.describe(one.finding),
-            "height": rows,
-            "width": columns,
-            "dicom": one.finding.film.header is not None,
-        }
+        described = apply.describe(found or one.finding)
+        return {"id": key, "name": one.name, **described, "dicom": one.finding.film.header is not None}
 
     def at(self, key: str, threshold: float | None, area: int | None) -> Finding:
-        """What was found on a film at other thresholds."""
+        """What the bundle's rule finds on a film, with other thresholds if they are given. Raises PneumoError."""
         found, rule = self.kept[key].finding, self.model.rule
         if threshold is None and area is None:
             return found
-        new = Postprocess(
-            threshold or rule.binarization_threshold, rule.removal_threshold if area is None else area, rule.removal_size, rule.removal
-        )
+        top = rule.top_threshold if threshold is None or rule.top_threshold is None else max(rule.top_threshold, threshold)
+        new = Rule(binarization_threshold=threshold, removal_threshold=area, top_threshold=top).over(rule)
         return apply.judged(found.film, found.levels, new)
 
 
@@ -119,23 +123,13 @@ def application(model: Bundle, settings: View) -> Any:
         return HTMLResponse(page.replace("@@NONCE@@", nonce), headers=headers)
 
     async def about(request: Request) -> Response:
-        rule = model.rule
         known = {key: model.card.get(key) for key in ("name", "commit", "thresholds", "licence", "intended_use", "limits")}
+        rule = {"threshold": model.rule.binarization_threshold, "area": model.rule.removal_threshold, "size": model.rule.removal_size}
         scores = (model.card.get("scores") or {}).get("scores")
-        share = postprocess.removal_pixels(Postprocess(0.5, 1_000_000, rule.removal_size), (1, 1)) / 1e6
-        return JSONResponse(
-            {
-                **known,
-                "scores": scores,
-                "threshold": rule.binarization_threshold,
-                "area": rule.removal_threshold,
-                "share": share,
-                "size": rule.removal_size,
-            }
-        )
+        return JSONResponse({**known, **rule, "rule": rule_text(plain(model.rule)), "scores": scores, "max_bytes": limit})
 
     async def listed(request: Request) -> Response:
-        return JSONResponse([films.describe(key) for key in films.kept])
+        return JSONResponse([films.describe(key) for key in films.newest_last()])
 
     async def upload(request: Request) -> Response:
         origin = request.headers.get("origin")
@@ -162,16 +156,18 @@ def application(model: Bundle, settings: View) -> Any:
 
     async def picture(request: Request) -> Response:
         key, kind = request.path_params["key"], request.path_params["kind"]
-        if key not in films.kept:
-            return refused(404, "this film is not in memory any more; drop it again")
         try:
             threshold, area = (request.query_params.get(name) for name in ("threshold", "area"))
-            found = films.at(key, float(threshold) if threshold else None, int(area) if area else None)
+            asked = (float(threshold) if threshold else None, int(area) if area else None)
+            found = await run_in_threadpool(films.at, key, *asked)
+            if kind == "facts.json":
+                return JSONResponse(films.describe(key, found))
             media, content = await run_in_threadpool(rendered, found, kind, model.name)
+        except KeyError:
+            return refused(404, "this film is not in memory any more; drop it again")
         except (PneumoError, ValueError) as error:
             return refused(422, str(error))
-        headers = {"Cache-Control": "no-store"}
-        return Response(content, media_type=media, headers=headers)
+        return Response(content, media_type=media, headers={"Cache-Control": "no-store"})
 
     async def headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)
@@ -182,6 +178,8 @@ def application(model: Bundle, settings: View) -> Any:
 
     from starlette.middleware.base import BaseHTTPMiddleware
 
+    everywhere = settings.host in ("0.0.0.0", "::")
+    allowed = ["*"] if everywhere else ["127.0.0.1", "localhost", "[::1]", settings.host]
     application = Starlette(
         routes=[
             Route("/", index),
@@ -192,7 +190,7 @@ def application(model: Bundle, settings: View) -> Any:
         ],
         # a name that some other site points here is not ours
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", settings.host]),
+            Middleware(TrustedHostMiddleware, allowed_hosts=allowed),
             Middleware(BaseHTTPMiddleware, dispatch=headers),
         ],
     )
@@ -207,6 +205,8 @@ def rendered(found: Finding, kind: str, model: str) -> tuple[str, bytes]:
             return "image/png", small(found.film.pixels)
         case "probability.png":
             return "image/png", small(found.levels)
+        case "shown.png":
+            return "image/png", small(found.mask * 255)
         case "overlay.png":
             return "image/png", pictures.png(found.overlay())
         case "mask.png":
@@ -242,7 +242,8 @@ def task(raw: DictConfig) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise PneumoError(f"host={settings.host} port={settings.port}: cannot be opened ({reason}); choose another with port=") from None
-    address = f"http://{settings.host}:{settings.port}/"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{settings.port}/"
     print(f"{address} (stop with Ctrl-C)", flush=True)
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
         print("Others can reach this page, and films dropped on it, without a password.", flush=True)

@@ -81,27 +81,30 @@ def painted(page):
     )
 
 
-def move(page, slider, value):
-    page.locator(slider).evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", str(value))
+def move(page, threshold, area):
+    """Move both sliders, and wait until the first film is drawn at them."""
+    for slider, value in (("#threshold", threshold), ("#area", area)):
+        page.locator(slider).evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", str(value))
+    page.wait_for_selector(f'.film >> nth=0 >> xpath=self::*[@data-drawn="?threshold={threshold / 100:g}&area={area}"]')
 
 
 def test_a_film_is_dropped_seen_and_judged_as_the_command_judges_it(page, model, real_data):
     path = sorted(real_data.glob("siim/dicom-images-train/**/*.dcm"))[0]
     page.set_input_files("#file", str(path))
     page.wait_for_selector(f".film:has-text('{path.name}')")
-    move(page, "#area", 0)
     used = bundle.load(model)
     film, _ = apply.read(path.name, path.read_bytes(), Polarity.auto, False, 10**8)
+    page.wait_for_selector('.film[data-drawn="declared"]')
+    assert ("none found" in page.inner_text(".film")) == (apply.find(film, used, used.rule).area == 0)
     for percent in (5, 40, 75):
-        move(page, "#threshold", percent)
+        move(page, percent, 0)
         expected = apply.find(film, used, bundle.Postprocess(percent / 100, 0))
         shown = page.inner_text(".film")
         assert ("pneumothorax" in shown) == (expected.area > 0)
         if expected.area:
             assert f"{expected.area:,} px" in shown
             assert painted(page) > 0
-    move(page, "#threshold", 99)
-    move(page, "#area", 12544)
+    move(page, 99, 12544)
     assert "none found" in page.inner_text(".film")
     assert painted(page) == 0
 
@@ -111,10 +114,9 @@ def test_two_films_side_by_side_and_downloads(page, address, film, tmp_path):
     shutil.copy(film, copy)
     page.set_input_files("#file", str(copy))
     page.wait_for_selector(".film:has-text('second.dcm')")
-    page.locator("#list button", has_text="first.dcm").click()
+    page.locator("#list button", has_text="first.dcm").first.click()
     assert page.locator(".film canvas").count() == 2
-    move(page, "#threshold", 10)
-    move(page, "#area", 0)
+    move(page, 10, 0)
     links = {a.get_attribute("data-kind"): address + a.get_attribute("href") for a in page.locator(".film >> nth=0 >> a").all()}
     assert set(links) == {"overlay.png", "mask.png", "rle.txt", "seg.dcm"}
     _, mask = ask(links["mask.png"])
