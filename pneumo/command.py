@@ -52,7 +52,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") 
     try:
         hydra.main(version_base="1.3", config_path=os.path.join(config.CONF, folder).rstrip(os.sep), config_name=config_name)(job)()
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
+        print("\nstopped; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         # Hydra refuses what was typed with exceptions of many kinds; once a job has begun, others are our own mistakes
