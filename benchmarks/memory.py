@@ -42,8 +42,6 @@ def fill(plain, flip, begin):
             plain[start:stop], flip[start:stop] = predict.maps(network, made.images[start:stop], torch.device("cpu"))
             yield stop
 found = predictions.write(place / "maps", "key", part.cases, 64, fill, {"on": "folder", "run": "", "weights": "", "seen_in_training": 0})
-for one in found.cases:
-    one.annotations = []
 print(len(found), peak // 1024)
 """
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import launch, one
+from conftest import TINY, launch, one
 
 from pneumo import judge, postprocess, predictions, thresholds
 from pneumo.config import Postprocess, Removal, Tune
@@ -160,6 +160,29 @@ def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
     assert 'src="http' not in page
     for text in (done.stdout, page, table.read_text()):
         assert "To take the best of a sweep is to choose on the films that are scored" in text
+
+
+@pytest.mark.slow
+def test_folds_of_a_cross_validation_are_judged_as_one(tmp_path):
+    """Two folds trained, joined by evaluate and by the report: every film once, thresholds of the other fold."""
+    small = [one for one in TINY if not one.startswith(("split", "epochs", "swa", "data.images"))]
+    done = launch(tmp_path, "-m", "+experiment=exp2", "split=kfold5", "fold=0,1", *small, "epochs=2", "swa=none", "data.images=40")
+    assert done.returncode == 0, done.stderr
+    done = launch(tmp_path, "run=runs/exp2/*/*", "resamples=20", module="pneumo.evaluate")
+    assert done.returncode == 0, done.stderr
+    assert "out of fold, 2 folds" in done.stdout
+    (path,) = (tmp_path / "runs" / "joined").rglob("*.json")
+    found = json.loads(path.read_text())
+    folders = sorted((tmp_path / "runs" / "exp2").glob("*/*"))
+    ids = [set(json.loads((folder / "parts.json").read_text())["validation"]) for folder in folders]
+    assert len(ids) == 2
+    assert not ids[0] & ids[1]
+    assert found["films"] == len(ids[0] | ids[1])
+    assert found["seen_in_training"] == 0
+    done = launch(tmp_path, "resamples=20", module="pneumo.report")
+    assert done.returncode == 0, done.stderr
+    assert "2 folds as one" in done.stdout
+    assert " ± " in done.stdout
 
 
 def test_histograms_are_counted_once_and_damage_is_mended(evaluated):
