@@ -83,6 +83,8 @@ def read(name: str, content: bytes, polarity: Polarity, colour: bool, max_pixels
     if polarity is Polarity.auto and dicom.looks_inverted(film.pixels):
         film.pixels = 255 - film.pixels
         notes.append("inverted: its tags say otherwise, but the lungs were bright (polarity=tags keeps the tags' way)")
+    if dicom.is_turned(film.orientation):
+        notes.append(f"turned upright by its tags (PatientOrientation {chr(92).join(film.orientation or ())})")
     frontal = dicom.is_frontal(film)
     if frontal is False:
         notes.append("NOT A FRONTAL FILM by its tags; models know frontal films only")

@@ -215,6 +215,11 @@ def stored(image: np.ndarray, orientation: tuple[str, str] | None) -> np.ndarray
     return np.ascontiguousarray(image.T if turned else image)
 
 
+def is_turned(orientation: tuple[str, str] | None) -> bool:
+    """Whether ``upright`` changes films of this PatientOrientation."""
+    return any(_turns(orientation))
+
+
 def is_frontal(tags: Tags) -> bool | None:
     """Whether the tags say that a film is frontal; None if they do not say."""
     if (tags.view or "").upper() in ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD"):

@@ -115,6 +115,7 @@ def test_mask_area_and_side_in_the_films_own_geometry(film):
     assert upright.side == "left"
     lying = finding(edited(film, PatientOrientation=["F", "L"]))
     assert lying.side == "left"
+    assert finding(edited(film, PatientOrientation=["F", "L"])).notes == ["turned upright by its tags (PatientOrientation F\\L)"]
     assert lying.stored_mask[:500, :500].all()
     mirrored = finding(edited(film, PatientOrientation=["R", "F"]))
     assert mirrored.side == "left"
