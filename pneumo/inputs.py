@@ -90,33 +90,40 @@ def _file(path: Path, max_bytes: int, asked: bool) -> Iterator[Source]:
 
 def _members(path: Path, max_bytes: int) -> Iterator[Source]:
     """The files of an archive, unpacked in memory one by one; what a member claims of its size is not believed."""
-    left = MAX_UNPACKED
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir()]
-            if len(members) > MAX_MEMBERS:
-                yield Source(str(path), None, f"an archive of {len(members):,} files, more than {MAX_MEMBERS:,}")
-                return
-            for info in members:
-                name = f"{path}/{info.filename}"
-                if PurePosixPath(info.filename).name.startswith("."):
-                    continue
-                if info.filename.lower().endswith(".zip"):
-                    yield Source(name, None, "an archive within an archive; unpack it first")
-                    continue
-                try:
-                    with archive.open(info) as file:
-                        content = file.read(max_bytes + 1)
-                except Exception as error:  # damaged archives meet zipfile and its decoders with many kinds of exception
-                    yield Source(name, None, f"cannot be unpacked ({' '.join(str(error).split())[:100] or type(error).__name__})")
-                    continue
-                left -= len(content)
-                if left < 0:
-                    yield Source(str(path), None, f"unpacks to more than {MAX_UNPACKED >> 30} GiB; the rest was not read")
-                    return
-                if len(content) > max_bytes:
-                    yield Source(name, None, f"unpacks to more than max_megabytes={max_bytes >> 20} allows")
-                else:
-                    yield Source(name, content, None, asked=False)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+        archive = zipfile.ZipFile(path)
+    except OSError:
+        raise
+    except NotImplementedError as error:  # zipfile's word for an archive of a later version of the format than it knows
+        yield Source(str(path), None, f"an archive that cannot be unpacked here ({error}); unpack it first")
+        return
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
         yield Source(str(path), None, f"a damaged archive ({error})")
+        return
+    left = MAX_UNPACKED
+    with archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        if len(members) > MAX_MEMBERS:
+            yield Source(str(path), None, f"an archive of {len(members):,} files, more than {MAX_MEMBERS:,}")
+            return
+        for info in members:
+            name = f"{path}/{info.filename}"
+            if PurePosixPath(info.filename).name.startswith("."):
+                continue
+            if info.filename.lower().endswith(".zip"):
+                yield Source(name, None, "an archive within an archive; unpack it first")
+                continue
+            try:
+                with archive.open(info) as file:
+                    content = file.read(max_bytes + 1)
+            except Exception as error:  # damaged archives meet zipfile and its decoders with many kinds of exception
+                yield Source(name, None, f"cannot be unpacked ({' '.join(str(error).split())[:100] or type(error).__name__})")
+                continue
+            left -= len(content)
+            if left < 0:
+                yield Source(str(path), None, f"unpacks to more than {MAX_UNPACKED >> 30} GiB; the rest was not read")
+                return
+            if len(content) > max_bytes:
+                yield Source(name, None, f"unpacks to more than max_megabytes={max_bytes >> 20} allows")
+            else:
+                yield Source(name, content, None, asked=False)

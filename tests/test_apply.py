@@ -428,6 +428,12 @@ def test_archives_that_mean_harm_are_refused_or_stopped(tmp_path, monkeypatch):
     damaged.write_bytes(bomb.read_bytes()[:200])
     (only,) = inputs.sources([str(damaged)], 1 << 20)
     assert "damaged archive" in only.fault
+    later = bytearray(bomb.read_bytes())
+    directory = later.index(b"PK\x01\x02")
+    later[directory + 6] = 99  # made for version 9.9 of the format
+    (tmp_path / "later.zip").write_bytes(later)
+    (only,) = inputs.sources([str(tmp_path / "later.zip")], 1 << 20)
+    assert "zip file version 9.9" in only.fault
     big = tmp_path / "big.dcm"
     big.write_bytes(b"0" * 2_000_000)
     (only,) = inputs.sources([str(big)], 1 << 20)
