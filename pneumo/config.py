@@ -455,7 +455,7 @@ class Config:
 class Films:
     """Whose probability maps are asked for: of which runs, on which films."""
 
-    run: Any = MISSING  # a run's folder, a pattern of such folders, or a list: [runs/…/fold0-seed0,runs/…/fold1-seed0]
+    run: Any = None  # a run's folder, a pattern of such folders, or a list: [runs/…/fold0-seed0,runs/…/fold1-seed0]
     on: str = "val"  # val (the run's own validation part), test (the round-1 test set; new phantoms), or a folder of films
     ids: str | None = None  # on=test: the challenge's stage_1_sample_submission.csv; by default the run's data.round1_test
     root: str | None = None  # on=val, test: where the run's films lie now, if not where they lay
@@ -506,7 +506,6 @@ class Save:
 class Predict(Films):
     """What ``python -m pneumo.predict`` takes: a run, to judge it (``run``, ``on``), or a bundle, to use it (``model``, ``input``)."""
 
-    run: Any = None
     batch_size: int = 16
     model: str | None = None  # a folder made by python -m pneumo.export
     input: Any = None  # DICOM files, PNG or JPEG pictures, folders, zip archives; one or a list

@@ -72,14 +72,14 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
     Raises:
         PneumoError: runs that are not finished, films that cannot be had, or runs that can be neither averaged nor joined.
     """
+    folders = runs.find(settings.run)
     key = files.digest([asked_for(settings), settings.runs_dir, os.getcwd()])
     if key not in _gathered:
-        _gathered[key] = _gather(settings, batch_size)
+        _gathered[key] = _gather(folders, settings, batch_size)
     return _gathered[key]
 
 
-def _gather(settings: Films, batch_size: int) -> list[Predictions]:
-    folders = runs.find(settings.run)
+def _gather(folders: list[Path], settings: Films, batch_size: int) -> list[Predictions]:
     each = [predict(folder, settings, batch_size) for folder in folders]
     if len(each) == 1:
         return each

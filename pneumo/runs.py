@@ -119,9 +119,10 @@ def find(wanted: Any) -> list[Path]:
     Raises:
         PneumoError: nothing named, no such folder, or a run that is not finished.
     """
-    names = [wanted] if isinstance(wanted, str) else list(wanted or [])
+    names = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list) else []
     if not names or not all(isinstance(name, str) for name in names):
-        raise PneumoError(f"run={wanted}: must be a run's folder, a pattern of such folders, or a list of them")
+        what = "run is not set: give" if wanted is None else f"run={wanted}: must be"
+        raise PneumoError(f"{what} a run's folder (runs/<experiment>/<data>-<scale>/fold<k>-seed<s>), a pattern of such, or a list")
     found = []
     for name in names:
         folders = sorted(Path(hit) for hit in glob.glob(glob.escape(name) if Path(name).is_dir() else name) if Path(hit, RECORD).is_file())

@@ -155,6 +155,8 @@ def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_p
 
 
 MISTAKES = {
+    "run=5": "run=5: must be a run's folder",
+    "run=null": "run is not set",
     "run=runs/absent": "runs/absent: no finished run here",
     "on=/absent": "on=/absent: must be val, test, or a folder",
     "machine.accelerator=cuda": "cuda",
