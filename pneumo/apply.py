@@ -22,9 +22,14 @@ from pneumo.config import Polarity, Postprocess, Predict, Removal, Save
 from pneumo.dicom import Film
 from pneumo.errors import PneumoError
 from pneumo.predictions import enlarge
+from pneumo.thresholds import Histograms, histogram
 
 TABLE, LINES, RLE = "films.csv", "films.json", "rle.csv"
 RADIOGRAPHS = ("", "CR", "DX", "RG", "OT", "SC", "XC")  # modalities that may hold a film
+COLUMNS = (
+    *("film", "pneumothorax", "probability", "area_px", "area_mm2", "image_side", "rows", "columns"),
+    *("notes", "uid", "source", "sha256"),
+)
 WIDEST = 1024  # pixels of an overlay
 
 
@@ -109,9 +114,8 @@ def _highest(levels: np.ndarray, rule: Postprocess) -> float:
     """The highest probability that enough pixels reach: R-TH of them in all, or in one component; at least one."""
     least = max(1.0, postprocess.removal_pixels(rule, (levels.shape[0], levels.shape[1])))
     if rule.removal is Removal.total:
-        counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
-        reached = np.flatnonzero(np.cumsum(counts[::-1])[::-1] >= least)
-        return float(reached.max(initial=0)) / 255
+        total, inside = histogram(levels, np.zeros_like(levels))
+        return float(Histograms(total[None], inside[None]).score(least)[0])
     low, high = 0, 256  # the largest component shrinks as the level rises
     while high - low > 1:
         middle = (low + high) // 2
@@ -285,22 +289,8 @@ def _write_tables(
     model: Bundle,
     rule: Postprocess,
 ) -> None:
-    columns = [
-        "film",
-        "pneumothorax",
-        "probability",
-        "area_px",
-        "area_mm2",
-        "image_side",
-        "rows",
-        "columns",
-        "notes",
-        "uid",
-        "source",
-        "sha256",
-    ]
     with files.replacing(out / TABLE) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     how = {

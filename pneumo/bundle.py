@@ -6,6 +6,9 @@ model/weights-0.onnx         optional, the same networks for ONNX Runtime
 """
 
 import json
+import logging
+import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +118,12 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
     for member, values in zip(members, card["members"], strict=True):
         if onnx and member.onnx is None:
             raise PneumoError(f"{folder}: holds no ONNX networks; export it with onnx=true, or use engine=torch")
-        _check(member.onnx, values.get("onnx_sha256")) if onnx and member.onnx else _check(member.weights, values["sha256"])
-        built.append((member.size, _onnx(member.onnx, machine) if onnx and member.onnx else _torch(member, machine)))
+        if onnx and member.onnx is not None:
+            _check(member.onnx, values.get("onnx_sha256"))
+            built.append((member.size, _onnx(member.onnx, machine)))
+        else:
+            _check(member.weights, values["sha256"])
+            built.append((member.size, _torch(member, machine)))
     return Bundle(folder, card, built, rule, tta, "onnx" if onnx else "torch")
 
 
@@ -191,8 +198,6 @@ def write(folder: Path, card: dict[str, Any], networks: Sequence[Any], cards: Se
     Raises:
         PneumoError: the folder holds something else; an ONNX network that does not give the same output.
     """
-    import shutil
-
     from pneumo import model
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -232,9 +237,6 @@ def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) ->
 
     Returns the largest difference of a probability on films of noise and of gradients. Raises PneumoError beyond ``tolerance``.
     """
-    import logging
-    import warnings
-
     import torch
 
     class Probabilities(torch.nn.Module):

@@ -157,10 +157,15 @@ def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarr
 
 def resamples(patients: Sequence[str | None], count: int, seed: int = 0) -> np.ndarray:
     """Bootstrap weights (count, n): patients drawn with replacement, with all their films; a film of unknown patient is its own."""
-    names = [name or f"#{i}" for i, name in enumerate(patients)]
-    distinct, place = np.unique(names, return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(distinct), np.full(len(distinct), 1 / len(distinct)), size=count)
+    number, place = _by_patient(patients)
+    draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=count)
     return draws[:, place].astype(np.float64)
+
+
+def _by_patient(patients: Sequence[str | None]) -> tuple[int, np.ndarray]:
+    """How many patients there are, and the number of each film's, (n,)."""
+    distinct, place = np.unique([name or f"#{i}" for i, name in enumerate(patients)], return_inverse=True)
+    return len(distinct), place
 
 
 def intervals(outcomes: Outcomes, count: int, seed: int = 0) -> dict[str, tuple[float, float]]:
@@ -195,9 +200,8 @@ def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[st
     """
     assert one.ids == other.ids
     weights = resamples(one.patients, count, seed)
-    names = [name or f"#{i}" for i, name in enumerate(one.patients)]
-    distinct, place = np.unique(names, return_inverse=True)
-    signs = np.random.default_rng([seed, 1]).choice((-1.0, 1.0), size=(count, len(distinct)))[:, place]
+    number, place = _by_patient(one.patients)
+    signs = np.random.default_rng([seed, 1]).choice((-1.0, 1.0), size=(count, number))[:, place]
     found = {}
     chosen: dict[str, tuple[Callable[[Outcomes], np.ndarray], np.ndarray]] = {
         "dice": (lambda o: o.dice, np.ones(len(one))),

@@ -103,6 +103,7 @@ def application(model: Bundle, settings: View) -> Any:
         from starlette.applications import Starlette
         from starlette.concurrency import run_in_threadpool
         from starlette.middleware import Middleware
+        from starlette.middleware.base import BaseHTTPMiddleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
         from starlette.requests import ClientDisconnect, Request
         from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -175,8 +176,6 @@ def application(model: Bundle, settings: View) -> Any:
             {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}
         )
         return response
-
-    from starlette.middleware.base import BaseHTTPMiddleware
 
     everywhere = settings.host in ("0.0.0.0", "::")
     allowed = ["*"] if everywhere else ["127.0.0.1", "localhost", "[::1]", settings.host]

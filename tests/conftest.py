@@ -1,5 +1,6 @@
 """Shared by all tests: the real data's place, a small phantom data set, and how to run a command as a user does."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -97,6 +98,22 @@ def browser():
         running = playwright.chromium.launch(executable_path=found, args=quiet)
         yield running
         running.close()
+
+
+@contextlib.contextmanager
+def visited(browser, url, width, ready):
+    """A page once something on it is there; afterwards, it must neither have failed nor asked anybody but its own server."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    faults, outside = [], []
+    own = ("data:", "blob:", "file:" if url.startswith("file:") else url)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda one: outside.append(one.url) if not one.url.startswith(own) else None)
+    page.goto(url)
+    page.wait_for_selector(ready)
+    yield page
+    page.close()
+    assert faults == []
+    assert outside == []
 
 
 @pytest.fixture(scope="session")

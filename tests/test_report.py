@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import complaint, launch, one
+from conftest import complaint, launch, one, visited
 
 from pneumo import predictions, tables, thresholds
 
@@ -81,18 +81,9 @@ def test_nothing_to_report_is_one_line(tmp_path):
 
 @pytest.fixture(params=[1200, 390], ids=["desk", "phone"])
 def opened(browser, reported, request):
-    """The page, its complaints, and what it asked the network for."""
-    page = browser.new_page(viewport={"width": request.param, "height": 800})
-    complaints, asked = [], []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("request", lambda one: asked.append(one.url) if not one.url.startswith(("file:", "data:", "blob:")) else None)
-    page.goto((reported[0] / "index.html").as_uri())
-    page.wait_for_selector("#surface .main-svg")
-    yield page
-    page.close()
-    assert complaints == []
-    assert asked == []
+    """The page, at two widths."""
+    with visited(browser, (reported[0] / "index.html").as_uri(), request.param, "#surface .main-svg") as page:
+        yield page
 
 
 def cards(page):

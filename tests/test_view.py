@@ -16,7 +16,7 @@ import urllib.request
 import numpy as np
 import pydicom
 import pytest
-from conftest import complaint, launch
+from conftest import complaint, launch, visited
 from PIL import Image
 
 from pneumo import apply, bundle
@@ -61,16 +61,8 @@ def ask(url, content=None, **headers):
 
 @pytest.fixture
 def page(browser, address):
-    opened = browser.new_page(viewport={"width": 1200, "height": 900})
-    faults, outside = [], []
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("request", lambda one: outside.append(one.url) if not one.url.startswith((address, "blob:", "data:")) else None)
-    opened.goto(address)
-    opened.wait_for_selector(".film canvas")
-    yield opened
-    opened.close()
-    assert faults == []
-    assert outside == []
+    with visited(browser, address, 1200, ".film canvas") as opened:
+        yield opened
 
 
 def painted(page):
@@ -130,12 +122,8 @@ def test_two_films_side_by_side_and_downloads(page, address, film, tmp_path):
 
 
 def test_it_fits_a_phone(browser, address):
-    phone = browser.new_page(viewport={"width": 390, "height": 800})
-    phone.goto(address)
-    phone.wait_for_selector(".film canvas")
-    width = phone.evaluate("document.documentElement.scrollWidth")
-    phone.close()
-    assert width <= 390
+    with visited(browser, address, 390, ".film canvas") as phone:
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_what_is_no_film_is_refused_in_words(page, tmp_path):
