@@ -16,9 +16,16 @@ from statistics import median
 
 import torch
 
-from pneumo import apply, bundle, cache, model, phantom, rle
-from pneumo.config import Machine, Model, PhantomData, Polarity, Save
-from pneumo.judge import plain
+from pneumo.data.settings import PhantomData
+from pneumo.data.sources import phantom
+from pneumo.inference import bundle, findings, outputs
+from pneumo.inference.settings import Polarity, Save
+from pneumo.masks import rle
+from pneumo.masks.resize import shrink
+from pneumo.masks.rule import plain
+from pneumo.settings import Machine
+from pneumo.training.network import build_network
+from pneumo.training.settings import Model
 
 THREADS = 2
 
@@ -31,23 +38,26 @@ def main(count: int) -> None:
         phantom.generate(PhantomData(name="phantom", images=count), folder / "films")
         films = sorted((folder / "films").rglob("*.dcm"))
         settings = Model(name="unet_resnet34", encoder="resnet34", encoder_weights="none")
-        network = model.build(settings).eval()
+        network = build_network(settings).eval()
         rule = bundle.Postprocess(0.5, 2048)
         about = {"model": {**vars(settings), "stem": settings.stem.name}, "input": {"size": 512}}
         card = {"name": "benchmark", "tta": False, "postprocess": plain(rule)}
         bundle.write(folder / "model", card, [network], [about], onnx=True)
         machine = Machine(accelerator="cpu", threads=THREADS)
         engines = {one: bundle.load(folder / "model", machine, one) for one in ("torch", "onnx")}
-        read = {path: apply.read(str(path), path.read_bytes(), Polarity.tags, False, 10**8)[0] for path in films}
-        small = {path: cache.shrink(film.pixels, 512)[None] for path, film in read.items()}
+        read = {
+            path: findings.read(str(path), path.read_bytes(), Polarity.tags, False, 10**8)[0]
+            for path in films
+        }
+        small = {path: shrink(film.pixels, 512)[None] for path, film in read.items()}
         out = folder / "out"
         out.mkdir()
 
         def whole(path: Path) -> None:
-            film, _ = apply.read(str(path), path.read_bytes(), Polarity.auto, False, 10**8)
-            finding = apply.find(film, engines["onnx"], rule)
-            apply.save(out, path.stem, finding, Save(), "benchmark")
-            apply.describe(finding)
+            film, _ = findings.read(str(path), path.read_bytes(), Polarity.auto, False, 10**8)
+            finding = findings.find(film, engines["onnx"], rule)
+            outputs.save(out, path.stem, finding, Save(), "benchmark")
+            outputs.describe(finding)
             rle.encode(finding.stored_mask)
 
         ways: dict[str, Callable[[Path], object]] = {
@@ -61,7 +71,10 @@ def main(count: int) -> None:
                 cpu, wall = time.process_time(), time.perf_counter()
                 work(path)
                 spent[way].append((time.process_time() - cpu, time.perf_counter() - wall))
-        times = {way: tuple(median(one[i] for one in pairs[1:]) for i in (0, 1)) for way, pairs in spent.items()}
+        times = {
+            way: tuple(median(one[i] for one in pairs[1:]) for i in (0, 1))
+            for way, pairs in spent.items()
+        }
         for way, (cpu, wall) in times.items():
             print(f"{way}: {1000 * cpu:.0f} ms of CPU, {1000 * wall:.0f} ms")
         bare = min(times["bare PyTorch"], times["bare ONNX Runtime"])

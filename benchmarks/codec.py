@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumo import rle, siim
+from pneumo.data.sources import siim
+from pneumo.masks import rle
 
 
 def slow_decode(text: str) -> np.ndarray:
@@ -65,9 +66,14 @@ def main(path: Path, count: int) -> None:
     print(f"{len(texts):,} rows decoded and encoded again: {changed} changed")
     some = texts[:: len(texts) // count][:count]
     masks = [rle.decode(text) for text in some]
-    assert all(np.array_equal(slow_decode(text), mask) for text, mask in zip(some, masks, strict=True))
+    assert all(
+        np.array_equal(slow_decode(text), mask) for text, mask in zip(some, masks, strict=True)
+    )
     assert all(slow_encode(mask) == text for text, mask in zip(some[:3], masks, strict=False))
-    for name, slow, fast, items in (("decode", slow_decode, rle.decode, some), ("encode", slow_encode, rle.encode, masks)):
+    for name, slow, fast, items in (
+        ("decode", slow_decode, rle.decode, some),
+        ("encode", slow_encode, rle.encode, masks),
+    ):
         a, b = seconds(slow, items[:10]), seconds(fast, items)
         print(f"{name}: {1000 * a:.2f} ms against {1000 * b:.3f} ms a mask, ratio {a / b:,.0f}")
 

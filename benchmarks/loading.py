@@ -13,8 +13,9 @@ from statistics import median
 
 import numpy as np
 
-from pneumo import cache, phantom, siim
-from pneumo.config import Data, OnError, PhantomData
+from pneumo.data import cache
+from pneumo.data.settings import Data, OnError, PhantomData
+from pneumo.data.sources import phantom, siim
 
 
 def main(count: int) -> None:
@@ -22,16 +23,24 @@ def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "films"
         phantom.generate(PhantomData(name="phantom", images=count), root)
-        index = siim.read_index(Data(name="siim", root=str(root), annotations=str(root / phantom.TABLE)))
+        index = siim.read_index(
+            Data(name="siim", root=str(root), annotations=str(root / phantom.TABLE))
+        )
         films = cache.build(index.items, 512, Path(folder) / "cache")
 
         def anew() -> list:
             return [cache.prepare(item, 512, 10**8, OnError.stop) for item in index.items]
 
         def cached() -> list:
-            return [(np.array(films.images[row]), np.array(films.masks[row])) for row in range(count)]
+            return [
+                (np.array(films.images[row]), np.array(films.masks[row])) for row in range(count)
+            ]
 
-        assert all(np.array_equal(a, b) for one, other in zip(anew(), cached(), strict=True) for a, b in zip(one, other, strict=True))
+        assert all(
+            np.array_equal(a, b)
+            for one, other in zip(anew(), cached(), strict=True)
+            for a, b in zip(one, other, strict=True)
+        )
         times: dict = {anew: [], cached: []}
         for _ in range(5):
             for way, spent in times.items():
@@ -39,7 +48,9 @@ def main(count: int) -> None:
                 way()
                 spent.append(time.perf_counter() - start)
         slow, fast = (count / median(times[way]) for way in (anew, cached))
-        print(f"decoding anew: {slow:,.0f} films/s; from the cache: {fast:,.0f} films/s; ratio {fast / slow:,.0f} (512², {count} films)")
+        print(
+            f"decoding anew: {slow:,.0f} films/s; from the cache: {fast:,.0f} films/s; ratio {fast / slow:,.0f} (512², {count} films)"
+        )
 
 
 if __name__ == "__main__":

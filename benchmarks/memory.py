@@ -19,8 +19,11 @@ CHILD = """
 import sys, threading, time, torch
 from pathlib import Path
 import numpy as np
-from pneumo import cache, config, model, predict, predictions, siim
-from pneumo.config import Machine, Model
+from pneumo.data import cache
+from pneumo.data.films import read_folder
+from pneumo.inference import mapping, maps
+from pneumo.training.network import build_network
+from pneumo.training.settings import Model
 torch.set_num_threads(2)
 films, place = Path(sys.argv[1]), Path(sys.argv[2])
 peak = 0
@@ -31,17 +34,18 @@ def watch():
         peak = max(peak, int(fields["RssAnon"].split()[0]))
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
-items = siim.read_folder(films)
+items = read_folder(films)
 made = cache.build(items, 64, place / "cache")
-part = predict.Part("folder", predictions.cases_of(items, False), made, np.arange(len(items)))
-network = model.build(Model(name="x", encoder="resnet34", encoder_weights="none")).eval()
+part = mapping.Part(maps.cases_of(items, False), made, np.arange(len(items)))
+network = build_network(Model(name="x", encoder="resnet34", encoder_weights="none")).eval()
 def fill(plain, flip, begin):
     with torch.inference_mode():
         for start in range(begin, len(items), 64):
             stop = min(start + 64, len(items))
-            plain[start:stop], flip[start:stop] = predict.maps(network, made.images[start:stop], torch.device("cpu"))
+            plain[start:stop], flip[start:stop] = mapping.predict_batch(network, made.images[start:stop], torch.device("cpu"))
             yield stop
-found = predictions.write(place / "maps", "key", part.cases, 64, fill, {"on": "folder", "run": "", "weights": "", "seen_in_training": 0})
+found = maps.write(place / "maps", "key", part.cases, 64, fill, {"on": "folder", "run": "", "weights": "", "left_out": [],
+                    "seen_in_training": 0})
 print(len(found), peak // 1024)
 """
 
@@ -54,9 +58,14 @@ def main(count: int) -> None:
             films = Path(folder) / name
             films.mkdir()
             for i in range(n):
-                Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(films / f"{i}.png", compress_level=1)
+                Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(
+                    films / f"{i}.png", compress_level=1
+                )
             done = subprocess.run(
-                [sys.executable, "-c", CHILD, str(films), str(Path(folder) / f"{name} out")], capture_output=True, text=True, check=True
+                [sys.executable, "-c", CHILD, str(films), str(Path(folder) / f"{name} out")],
+                capture_output=True,
+                text=True,
+                check=True,
             )
             found, peak = done.stdout.split()[-2:]
             print(f"{name}: {int(found):,} films, peak of {int(peak):,} MiB", flush=True)

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pneumo import thresholds
-from pneumo.thresholds import AREAS, THRESHOLDS, Histograms
+from pneumo.evaluation import surfaces
+from pneumo.evaluation.surfaces import AREAS, THRESHOLDS
+from pneumo.masks.histograms import Histograms, histogram
 
 
 def films(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +34,9 @@ def films(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     return maps, masks
 
 
-def nested_loop(maps: np.ndarray, masks: np.ndarray, ts: tuple[float, ...], areas: tuple[int, ...]) -> np.ndarray:
+def nested_loop(
+    maps: np.ndarray, masks: np.ndarray, ts: tuple[float, ...], areas: tuple[int, ...]
+) -> np.ndarray:
     """Mean Dice for each threshold and area, as the challenge's public kernels compute it."""
     scores = np.zeros((len(ts), len(areas)))
     for i, t in enumerate(ts):
@@ -49,10 +52,12 @@ def nested_loop(maps: np.ndarray, masks: np.ndarray, ts: tuple[float, ...], area
     return scores
 
 
-def one_pass(maps: np.ndarray, masks: np.ndarray, ts: tuple[float, ...], areas: tuple[int, ...]) -> np.ndarray:
+def one_pass(
+    maps: np.ndarray, masks: np.ndarray, ts: tuple[float, ...], areas: tuple[int, ...]
+) -> np.ndarray:
     """The same from histograms."""
-    total, inside = (np.array(part) for part in zip(*map(thresholds.histogram, maps, masks), strict=True))
-    return thresholds.surface(Histograms(total, inside), ts, areas)["dice"]
+    total, inside = (np.array(part) for part in zip(*map(histogram, maps, masks), strict=True))
+    return surfaces.surface(Histograms(total, inside), ts, areas)["dice"]
 
 
 def measured(work: Callable[..., np.ndarray], *arguments: Any) -> tuple[np.ndarray, float, float]:
@@ -71,15 +76,23 @@ def main(count: int, side: int) -> None:
     """Print both times, the ratio and the peak memory of both."""
     maps, masks = films(count, side)
     areas = tuple(area * side * side // 1024**2 for area in AREAS)
-    some_ts, some_areas, some = THRESHOLDS[4::10], areas[3::10], np.arange(0, count, max(1, count // 200))
+    some_ts, some_areas, some = (
+        THRESHOLDS[4::10],
+        areas[3::10],
+        np.arange(0, count, max(1, count // 200)),
+    )
     slow, seconds, slow_peak = measured(nested_loop, maps[some], masks[some], some_ts, some_areas)
     share = (len(some_ts) / len(THRESHOLDS)) * (len(some_areas) / len(areas)) * (len(some) / count)
     fast, quick, fast_peak = measured(one_pass, maps, masks, THRESHOLDS, areas)
     same = one_pass(maps[some], masks[some], some_ts, some_areas)
     assert np.allclose(slow, same, rtol=0, atol=1e-12), np.abs(slow - same).max()
     whole = seconds / share
-    print(f"{count:,} films at {side}², {len(THRESHOLDS)} thresholds × {len(areas)} areas; same mean Dice on the part both computed")
-    print(f"nested loop: {whole:,.0f} s (scaled from {seconds:.1f} s, {share:.2%} of the work), {slow_peak:.1f} MiB")
+    print(
+        f"{count:,} films at {side}², {len(THRESHOLDS)} thresholds × {len(areas)} areas; same mean Dice on the part both computed"
+    )
+    print(
+        f"nested loop: {whole:,.0f} s (scaled from {seconds:.1f} s, {share:.2%} of the work), {slow_peak:.1f} MiB"
+    )
     print(f"one pass:    {quick:.2f} s, histograms included, {fast_peak:.1f} MiB")
     print(f"ratio:       {whole / quick:,.0f}")
     assert fast.shape == (len(THRESHOLDS), len(areas))

@@ -16,18 +16,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo import config
 from pneumo.errors import PneumoError
+from pneumo.settings import CONF, keys
 
 
-def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") -> NoReturn:
+def run(
+    task: Callable[[DictConfig], None], schema: type, config_name: str, folder: str = ""
+) -> NoReturn:
     """Compose ``conf/<folder>/<config_name>.yaml`` with the command line's overrides, do the task for each job, and exit.
 
     Exit status 0, 1 for a mistake of the user's or a failed job (one line on stderr), 130 for Ctrl-C. Programming errors
     keep their traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda one: one not in ("-m", "--multirun"))  # argparse refuses -m between settings
+    # argparse refuses -m between settings
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda one: one not in ("-m", "--multirun"))
     sys.argv[1:] = [_quoted(one) for one in sys.argv[1:]]
     started = failed = False
 
@@ -50,15 +53,21 @@ def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") 
                 )
 
     try:
-        hydra.main(version_base="1.3", config_path=os.path.join(config.CONF, folder).rstrip(os.sep), config_name=config_name)(job)()
+        hydra.main(
+            version_base="1.3",
+            config_path=os.path.join(CONF, folder).rstrip(os.sep),
+            config_name=config_name,
+        )(job)()
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         # Hydra refuses what was typed with exceptions of many kinds; once a job has begun, others are our own mistakes
-        if started and not isinstance(error, PneumoError | OSError | HydraException | OmegaConfBaseException):
+        if started and not isinstance(
+            error, PneumoError | OSError | HydraException | OmegaConfBaseException
+        ):
             raise
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {explain(error)}{_suggestion(error, schema)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(1 if failed else 0)
 
@@ -105,21 +114,23 @@ def explain(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None:
         text += f" ({' '.join(str(cause).split()[:40])})"
-    return text + _suggestion(error)
+    return text
 
 
 def _is_memory(error: BaseException) -> bool:
     """Whether torch ran out of memory; it says so with a RuntimeError."""
-    return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "DefaultCPUAllocator" in str(error))
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in str(error) or "DefaultCPUAllocator" in str(error)
+    )
 
 
-def _suggestion(error: BaseException) -> str:
+def _suggestion(error: BaseException, schema: type) -> str:
     """For a key that does not exist, the known key most like it."""
     text = str(error) + str(error.__cause__ or "")
     if "is not in struct" not in text and "not in" not in text:
         return ""
-    typed = next((word.strip("'\".,") for word in text.split("Could not override ")[1:] for word in [word.split()[0]]), "")
-    near = get_close_matches(typed, config.keys(), n=1)
+    unknown = re.search(r"Could not override '?([\w.@/]+)", text)
+    near = get_close_matches(unknown[1].rstrip("."), keys(schema), n=1) if unknown else []
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -21,13 +21,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(function: Callable[[Item], Result], items: Sequence[Item], title: str, workers: int = -1) -> Iterator[tuple[Item, Result]]:
+def each(
+    function: Callable[[Item], Result], items: Sequence[Item], title: str, workers: int = -1
+) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) as results come, in any order. ``function`` must be importable; its errors are raised here.
 
     ``workers`` below 0 takes one process a core; 0 works in this process.
     """
     workers = cores() if workers < 0 else workers
-    bar = tqdm(total=len(items), desc=title, unit="film", disable=not sys.stderr.isatty() or not items)
+    bar = tqdm(
+        total=len(items), desc=title, unit="film", disable=not sys.stderr.isatty() or not items
+    )
     if not sys.stderr.isatty() and len(items) > 100:
         print(f"{title}: {len(items):,} films", flush=True)
     with bar:
@@ -40,7 +44,10 @@ def each(function: Callable[[Item], Result], items: Sequence[Item], title: str, 
         # spawn: forking a process that already runs torch's threads may hang
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start) as executor:
             try:
-                pending = {executor.submit(function, item): item for item in itertools.islice(queue, 4 * workers)}
+                pending = {
+                    executor.submit(function, item): item
+                    for item in itertools.islice(queue, 4 * workers)
+                }
                 while pending:
                     done, _ = wait(pending, return_when=FIRST_COMPLETED)
                     for future in done:

@@ -30,18 +30,33 @@ CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
 PICTURES = "pictures"
 LOG = "train.log"
-
 # recorded settings that do not change what is computed: where files lie, how fast, what is shown
 INCIDENTAL = ("runs_dir", "machine", "log", "data.cache", "init_from", "hydra")
 
 
-def path(runs_dir: str, experiment: str, data: str, scale: str, tag: str, fold: int, seed: int, variant: str = "") -> Path:
+def path(
+    runs_dir: str,
+    experiment: str,
+    data: str,
+    scale: str,
+    tag: str,
+    fold: int,
+    seed: int,
+    variant: str = "",
+) -> Path:
     """``<runs_dir>/<experiment>/<data>-<scale>[-<tag>]/fold<k>-seed<s>[-<variant>]``, the same whoever asks."""
     setting = "-".join(filter(None, (data, scale, tag)))
-    return Path(runs_dir) / experiment / setting / "-".join(filter(None, (f"fold{fold}", f"seed{seed}", variant)))
+    return (
+        Path(runs_dir)
+        / experiment
+        / setting
+        / "-".join(filter(None, (f"fold{fold}", f"seed{seed}", variant)))
+    )
 
 
-def tags(overrides: Sequence[str], shared: Collection[str], named: Collection[str]) -> tuple[str, str]:
+def tags(
+    overrides: Sequence[str], shared: Collection[str], named: Collection[str]
+) -> tuple[str, str]:
     """What the user typed beyond the names in a run's path → (tag, variant), so that no two settings share a folder.
 
     Args:
@@ -74,7 +89,9 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PneumoError(f"{folder}: cannot be made ({error.strerror}); choose another place with runs_dir=") from None
+        raise PneumoError(
+            f"{folder}: cannot be made ({error.strerror}); choose another place with runs_dir="
+        ) from None
     held = filelock.FileLock(folder / ".lock")
     try:
         held.acquire(timeout=0)
@@ -108,7 +125,10 @@ class _Tee(io.TextIOBase):
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Keep what is printed meanwhile in ``train.log``, too."""
-    with open(folder / LOG, "a", encoding="utf-8") as file, redirect_stdout(cast(TextIO, _Tee(sys.stdout, file))):
+    with (
+        open(folder / LOG, "a", encoding="utf-8") as file,
+        redirect_stdout(cast(TextIO, _Tee(sys.stdout, file))),
+    ):
         print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}, commit {commit()}", file=file)
         yield
 
@@ -119,25 +139,41 @@ def find(wanted: Any) -> list[Path]:
     Raises:
         PneumoError: nothing named, no such folder, or a run that is not finished.
     """
-    names = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list) else []
+    names = (
+        [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list) else []
+    )
     if not names or not all(isinstance(name, str) for name in names):
         what = "run is not set: give" if wanted is None else f"run={wanted}: must be"
-        raise PneumoError(f"{what} a run's folder (runs/<experiment>/<data>-<scale>/fold<k>-seed<s>), a pattern of such, or a list")
+        raise PneumoError(
+            f"{what} a run's folder (runs/<experiment>/<data>-<scale>/fold<k>-seed<s>), a pattern of such, or a list"
+        )
     found = []
     for name in names:
-        folders = sorted(Path(hit) for hit in glob.glob(glob.escape(name) if Path(name).is_dir() else name) if Path(hit, RECORD).is_file())
+        folders = sorted(
+            Path(hit)
+            for hit in glob.glob(glob.escape(name) if Path(name).is_dir() else name)
+            if Path(hit, RECORD).is_file()
+        )
         folders = folders or [Path(name)]
         found += [folder for folder in folders if folder not in found]
     for folder in found:
         if not is_finished(folder):
-            begun = "not finished; run its python -m pneumo.train command again" if is_begun(folder) else "no finished run here"
-            raise PneumoError(f"run={folder}: {begun} (a run lies in runs/<experiment>/<data>-<scale>/fold<k>-seed<s>)")
+            begun = (
+                "not finished; run its python -m pneumo.train command again"
+                if is_begun(folder)
+                else "no finished run here"
+            )
+            raise PneumoError(
+                f"run={folder}: {begun} (a run lies in runs/<experiment>/<data>-<scale>/fold<k>-seed<s>)"
+            )
     return found
 
 
 def is_begun(folder: Path) -> bool:
     """True once something was trained there."""
-    return (folder / RECORD).is_file() and any((folder / name).is_file() for name in (CHECKPOINT, WEIGHTS))
+    return (folder / RECORD).is_file() and any(
+        (folder / name).is_file() for name in (CHECKPOINT, WEIGHTS)
+    )
 
 
 def is_finished(folder: Path) -> bool:
@@ -155,12 +191,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = yaml.safe_load((folder / RECORD).read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-            raise PneumoError(f"{folder / RECORD}: holds no recorded configuration; delete the folder to train it anew")
+            raise PneumoError(
+                f"{folder / RECORD}: holds no recorded configuration; delete the folder to train it anew"
+            )
         return record
     except FileNotFoundError:
         raise PneumoError(f"{folder}: no run here (no {RECORD}); train it first") from None
     except yaml.YAMLError:
-        raise PneumoError(f"{folder / RECORD}: damaged; delete the folder to train it anew") from None
+        raise PneumoError(
+            f"{folder / RECORD}: damaged; delete the folder to train it anew"
+        ) from None
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -168,7 +208,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        raise PneumoError(f"{folder / METRICS}: missing or damaged; delete the folder to train it anew") from None
+        raise PneumoError(
+            f"{folder / METRICS}: missing or damaged; delete the folder to train it anew"
+        ) from None
 
 
 def ancestors(folder: Path, record: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
@@ -198,14 +240,22 @@ def trained_on(folder: Path, record: dict[str, Any]) -> dict[str, str | None] | 
 def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Settings that differ, each as ``key: recorded → wanted``, leaving aside the incidental ones."""
     old, new = _leaves(recorded), _leaves(wanted)
-    keys = [key for key in {**old, **new} if not any(key == name or key.startswith(name + ".") for name in INCIDENTAL)]
-    return [f"{key}: {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+    keys = [
+        key
+        for key in {**old, **new}
+        if not any(key == name or key.startswith(name + ".") for name in INCIDENTAL)
+    ]
+    return [
+        f"{key}: {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)
+    ]
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        flat.update(
+            _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 
@@ -226,7 +276,11 @@ def origin() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {"commit": commit(), "command": shlex.join(["python", "-m", *sys.argv]), "versions": versions}
+    return {
+        "commit": commit(),
+        "command": shlex.join(["python", "-m", *sys.argv]),
+        "versions": versions,
+    }
 
 
 def commit() -> str | None:
@@ -235,8 +289,16 @@ def commit() -> str | None:
     try:
         if os.environ.get("GIT_DIR"):
             return None
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True).stdout
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if dirty.strip() else "")

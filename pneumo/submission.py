@@ -1,88 +1,40 @@
 """``python -m pneumo.submission run=… on=<folder> sample=<csv>``: the challenge's file, verified by decoding it again."""
 
-import csv
 import sys
-import zlib
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig
 
-from pneumo import command, config, dicom, evaluate, files, postprocess, rle, runs, siim
-from pneumo.config import OnError, Postprocess
-from pneumo.errors import PneumoError
-from pneumo.predictions import Predictions
-
-HEADER = ("ImageId", "EncodedPixels")
+from pneumo import command, runs
+from pneumo.evaluation.settings import Submission
+from pneumo.settings import checked
 
 
 def task(raw: DictConfig) -> None:
     """The command."""
-    settings = config.typed(raw)
-    from pneumo import predict  # torch takes seconds, and help needs none
+    from pneumo.data.sources import siim
+    from pneumo.evaluation import evaluation, submission
+    from pneumo.inference import mapping  # torch takes seconds, and help needs none
+
+    settings = checked(raw)
 
     wanted = siim.read_ids(Path(settings.sample)) if settings.sample else None
-    parts = predict.gather(settings)
-    rule = evaluate.declared_rule(settings, [runs.read_record(folder) for folder in runs.find(settings.run)])
+    parts = mapping.gather(settings)
+    rule = evaluation.declared_rule(
+        settings, [runs.read_record(folder) for folder in runs.find(settings.run)]
+    )
     out = Path(settings.out)
-    positive, absent = write(out, parts, rule, settings.tta, wanted, settings.on_error)
+    positive, absent = submission.write(out, parts, rule, settings.tta, wanted, settings.on_error)
     total = len(wanted) if wanted is not None else sum(map(len, parts))
     if absent:
-        print(f"{len(absent):,} ids of {settings.sample} have no film in {settings.on} and were given an empty mask, e.g. {absent[0]}")
-    print(f"{out}: {total:,} images, {positive:,} with a mask; decoded again, all masks as predicted")
-
-
-def write(
-    out: Path,
-    parts: list[Predictions],
-    rule: Postprocess,
-    tta: bool,
-    wanted: list[str] | None = None,
-    on_error: OnError | None = None,
-) -> tuple[int, list[str]]:
-    """Write one row an image, ``-1`` for an empty mask, masks at 1024² as the files store them (not turned upright).
-
-    Args:
-        out: the CSV file; written whole or not at all.
-        parts: probability maps.
-        rule: how a map becomes a mask.
-        tta: whether to use the mean with the mirror image.
-        wanted: ids to write, in this order; by default all films.
-        on_error: skip gives ids without a film an empty mask; else they are an error.
-
-    Returns:
-        How many images have a mask, and the ids without a film. Raises PneumoError.
-    """
-    place = {image: (part, row) for part in parts for row, image in enumerate(part.ids)}
-    ids = list(place) if wanted is None else wanted
-    absent = [image for image in ids if image not in place]
-    if absent and (on_error is not OnError.skip or len(absent) == len(ids)):
-        raise PneumoError(
-            f"{len(absent):,} of the {len(ids):,} ids of the sample submission have no film here, e.g. {absent[0]}; "
-            "give the folder that holds them (on=…), or write empty masks for them with on_error=skip"
+        print(
+            f"{len(absent):,} ids of {settings.sample} have no film in {settings.on} and were given an empty mask, e.g. {absent[0]}"
         )
-    checksums: dict[str, int] = {}
-    with files.replacing(out) as temporary:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HEADER)
-            for image in ids:
-                mask = stored_mask(*place[image], rule, tta) if image in place else np.zeros(rle.SHAPE, np.uint8)
-                checksums[image] = zlib.crc32(mask.tobytes())
-                writer.writerow((image, rle.encode(mask)))
-        table = siim.read_table(temporary)
-        for image, checksum in checksums.items():
-            rows = table.rows.get(image, [])
-            if len(rows) != 1 or zlib.crc32(rle.decode(rows[0].text).tobytes()) != checksum:
-                raise PneumoError(f"{out}: image {image} did not come back as it was written; nothing was kept")
-    return sum(bool(table.masks(image)) for image in ids), absent
-
-
-def stored_mask(part: Predictions, row: int, rule: Postprocess, tta: bool) -> np.ndarray:
-    """A film's mask at 1024², over the pixels as its file stores them, uint8 of 0 and 1."""
-    return dicom.stored(postprocess.to_mask(part.map(row, tta), rule), part.cases[row].orientation)
+    print(
+        f"{out}: {total:,} images, {positive:,} with a mask; decoded again, all masks as predicted"
+    )
 
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.submission"
-    command.run(task, "submission", "judging")
+    command.run(task, Submission, "submission", "judging")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pneumo.config import Log, Wandb
+from pneumo.settings import Log, Wandb
 
 
 def start(log: Log, folder: Path, **about: Any) -> Any | None:
@@ -18,8 +18,17 @@ def start(log: Log, folder: Path, **about: Any) -> Any | None:
     try:
         import wandb
 
-        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True, init_timeout=30)
-        mode = os.environ.get("WANDB_MODE") or ("online" if log.wandb is Wandb.auto and _logged_in() else "offline")
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            x_disable_stats=True,
+            disable_git=True,
+            disable_code=True,
+            init_timeout=30,
+        )
+        mode = os.environ.get("WANDB_MODE") or (
+            "online" if log.wandb is Wandb.auto and _logged_in() else "offline"
+        )
         if mode == "offline" and log.wandb is Wandb.auto:
             print(
                 f"Weights & Biases: not logged in, so recorded offline; `wandb login`, then `wandb sync {folder}/wandb/offline-run-*`",
@@ -27,7 +36,14 @@ def start(log: Log, folder: Path, **about: Any) -> Any | None:
             )
         folder.mkdir(parents=True, exist_ok=True)
         # two fits in one process are two runs
-        return wandb.init(project=log.project, dir=folder, settings=settings, mode=cast(Any, mode), reinit="create_new", **about)
+        return wandb.init(
+            project=log.project,
+            dir=folder,
+            settings=settings,
+            mode=cast(Any, mode),
+            reinit="create_new",
+            **about,
+        )
     except Exception as error:  # whatever its client may raise
         print(f"Weights & Biases is not available and is left out ({_brief(error)})", flush=True)
         return None
@@ -49,7 +65,10 @@ def record(
         import wandb
 
         run.summary.update(dict(summary or {}))
-        shown = {name: wandb.Table(list(head), [list(row) for row in rows]) for name, (head, rows) in (tables or {}).items()}
+        shown = {
+            name: wandb.Table(list(head), [list(row) for row in rows])
+            for name, (head, rows) in (tables or {}).items()
+        }
         run.log({**shown, **(figures or {})})
         run.finish()
     except Exception as error:  # whatever its client may raise

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumo import phantom
-from pneumo.config import PhantomData
+from pneumo.data.settings import PhantomData
+from pneumo.data.sources import phantom
 
 os.environ["WANDB_MODE"] = "disabled"  # tests that mean Weights & Biases set their own
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -39,7 +39,9 @@ TINY = (
 )  # fmt: skip
 
 
-def launch(folder, *arguments, module="pneumo.train", env=None, **options) -> subprocess.CompletedProcess:
+def launch(
+    folder, *arguments, module="pneumo.train", env=None, **options
+) -> subprocess.CompletedProcess:
     """Run ``python -m <module> <arguments>`` in a folder; returns the finished process with its text output."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
     return subprocess.run(
@@ -81,19 +83,29 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def command(tmp_path):
     """Run ``python -m <module> <arguments>`` in an empty folder."""
-    return lambda module, *arguments, **options: launch(tmp_path, *arguments, module=module, **options)
+    return lambda module, *arguments, **options: launch(
+        tmp_path, *arguments, module=module, **options
+    )
 
 
 @pytest.fixture(scope="session")
 def browser():
     """A headless Chromium or Chrome."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if not found:
         assert not os.environ.get("CI"), "CI must have a browser"
         pytest.skip("no Chromium or Chrome on this machine")
     from playwright.sync_api import sync_playwright
 
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    quiet = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=quiet)
         yield running
@@ -120,7 +132,15 @@ def visited(browser, url, width, ready):
 def model(finished, tmp_path_factory) -> Path:
     """A bundle of the finished exp5, with ONNX."""
     place = tmp_path_factory.mktemp("bundle") / "model"
-    done = launch(finished[0], "run=runs/exp5/*/*", f"out={place}", "onnx=true", "resamples=20", "licence=CC0", module="pneumo.export")
+    done = launch(
+        finished[0],
+        "run=runs/exp5/*/*",
+        f"out={place}",
+        "onnx=true",
+        "resamples=20",
+        "licence=CC0",
+        module="pneumo.export",
+    )
     assert done.returncode == 0, done.stderr
     assert "Next: python -m pneumo.predict model=" in done.stdout
     return place

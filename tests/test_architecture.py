@@ -1,30 +1,78 @@
-"""The map of the package in the README is true: a module imports only modules above it."""
+"""The map of the package in the README is true: every module is in it and imports only what stands above it."""
 
 import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-MAP = re.findall(r"^\| `(\w+)\.py`", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+PACKAGE = ROOT / "pneumo"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAP = re.findall(r"^\| `([\w/]+)\.py`", README, re.MULTILINE)
+COMMANDS = re.findall(r"^\| `(\w+)\.py`", README.partition("| **commands**")[2], re.MULTILINE)
+GROUND = [name for name in MAP if "/" not in name and name not in COMMANDS]
 
 
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "pneumo":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pneumo."):
-            yield node.module.split(".")[1]
+def module_of(dotted):
+    """``pneumo.masks.rle`` → ``masks/rle``, if that is a module."""
+    name = dotted.removeprefix("pneumo.").replace(".", "/")
+    return name if (PACKAGE / f"{name}.py").is_file() else None
 
 
-def test_the_map_names_every_module():
-    assert sorted(MAP) == sorted(path.stem for path in (ROOT / "pneumo").glob("*.py") if path.stem != "__init__")
+def imported(name):
+    """The project's modules that a module imports, anywhere in it, by their whole paths."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+    dotted = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            dotted |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            dotted |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {module_of(one) for one in dotted if one.startswith("pneumo.")} - {None}
+
+
+def room(name):
+    """Where a module lives: a stage, the ground, or a command's own."""
+    if "/" in name:
+        return name.partition("/")[0]
+    return "ground" if name in GROUND else name
+
+
+def test_the_map_names_every_module_once():
+    paths = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    assert sorted(MAP) == sorted(str(path) for path in paths if path.name != "__init__")
 
 
 def test_modules_import_only_what_stands_above_them():
     wrong = [
         f"{name} imports {other}"
         for place, name in enumerate(MAP)
-        for other in imported(ROOT / "pneumo" / f"{name}.py")
+        for other in imported(name)
         if other in MAP[place:]
     ]
     assert wrong == []
+
+
+def test_no_module_imports_a_command():
+    wrong = [f"{n} imports {o}" for n in MAP for o in imported(n) if o in COMMANDS]
+    assert wrong == []
+
+
+def test_the_house_has_at_most_eight_floors():
+    below = {room(name): set() for name in MAP}
+    for name in MAP:
+        below[room(name)] |= {room(other) for other in imported(name)} - {room(name)}
+
+    def floor(which):
+        return 1 + max((floor(other) for other in below[which]), default=0)
+
+    assert max(floor(which) for which in below) <= 8
+
+
+@pytest.mark.parametrize("name", [name for name in MAP if name.endswith("settings")])
+def test_settings_load_no_torch(name):
+    assert not any("training/network" in one or "training/module" in one for one in imported(name))
+    source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+    assert "import torch" not in source

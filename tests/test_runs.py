@@ -5,18 +5,25 @@ import time
 
 import pytest
 
-from pneumo import config, files, runs
+from pneumo import files, runs
 from pneumo.errors import PneumoError
-from pneumo.train import NAMED
+from pneumo.training.lineage import NAMED
+from pneumo.training.settings import SHARED
 
 
 def test_paths_are_pure_functions_of_names():
-    assert str(runs.path("runs", "exp5", "siim", "full", "", 0, 1)) == "runs/exp5/siim-full/fold0-seed1"
-    assert str(runs.path("runs", "exp5", "siim", "full", "t", 0, 1, "lr_1")) == "runs/exp5/siim-full-t/fold0-seed1-lr_1"
+    assert (
+        str(runs.path("runs", "exp5", "siim", "full", "", 0, 1))
+        == "runs/exp5/siim-full/fold0-seed1"
+    )
+    assert (
+        str(runs.path("runs", "exp5", "siim", "full", "t", 0, 1, "lr_1"))
+        == "runs/exp5/siim-full-t/fold0-seed1-lr_1"
+    )
 
 
 def tags(*overrides):
-    return runs.tags(overrides, config.SHARED, NAMED)
+    return runs.tags(overrides, SHARED, NAMED)
 
 
 def test_settings_apart_from_the_names_set_runs_apart():
@@ -36,7 +43,10 @@ def test_settings_apart_from_the_names_set_runs_apart():
     assert tags("lr=1e-4") == ("", "lr_1e-4")
     assert tags("data.images=300") == ("data.images_300", "")  # the parent has these films, too
     assert tags("model=unet_lite0", "swa=none") == ("model_unet_lite0", "swa_none")
-    long = [tags(f"model.encoder_weights=/a/very/long/path/to/some/{name}.safetensors")[0] for name in "ab"]
+    long = [
+        tags(f"model.encoder_weights=/a/very/long/path/to/some/{name}.safetensors")[0]
+        for name in "ab"
+    ]
     assert long[0] != long[1]
     assert all(len(tag) <= 40 for tag in long)
     assert tags("swa.epochs=4", "epochs=2") != tags("swa.epochs=2", "epochs=4")

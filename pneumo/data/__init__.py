@@ -1,0 +1,1 @@
+"""From files to cached films: sources, reading, caching, division into parts."""

@@ -1,0 +1,215 @@
+"""Decode and resize every film once → memory-mapped uint8 arrays, one folder per data set and resolution.
+
+A folder's name is the fingerprint of all that goes in: ids, files (size and time of change, not their place), run lengths,
+settings. Changed input therefore makes another folder. A folder is built under a temporary name, row by row, each row
+marked when it is done, so that interrupted work continues; it gets its name when it is whole.
+"""
+
+import functools
+import json
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pneumo import files, pool, runs
+from pneumo.data import dicom
+from pneumo.data.films import Item
+from pneumo.data.settings import OnError
+from pneumo.errors import PneumoError
+from pneumo.masks import rle
+from pneumo.masks.resize import shrink, shrink_mask
+
+VERSION = 1  # of the arrays' meaning; a new one makes new caches
+IMAGES, MASKS, DONE, CONTENTS = "images.npy", "masks.npy", "done.npy", "contents.json"
+
+
+@dataclass
+class Cache:
+    """Films ready for training. ``images`` and ``masks`` are memory-mapped uint8 (n, size, size), masks of 0 and 1."""
+
+    folder: Path
+    ids: list[str]
+    images: np.ndarray
+    masks: np.ndarray
+    checksums: list[int]
+    left_aside: list[str]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes open the files themselves instead of being sent their content."""
+        return _open, (self.folder,)
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the whole content."""
+        return self.folder.name
+
+    def verify(self, row: int) -> None:
+        """Raise PneumoError if a row is not what was written."""
+        if _checksum(self.images[row], self.masks[row]) != self.checksums[row]:
+            raise PneumoError(
+                f"{self.folder}: damaged at image {self.ids[row]}; delete the folder, it will be made anew"
+            )
+
+
+def build(
+    items: list[Item],
+    size: int,
+    folder: Path,
+    on_error: OnError = OnError.stop,
+    max_pixels: int = dicom.MAX_PIXELS,
+    workers: int = -1,
+) -> Cache:
+    """Open the cache of these films at size², building it first if need be.
+
+    Raises:
+        PneumoError: a film that cannot be read (unless ``on_error`` is skip), a damaged cache, a full disk.
+    """
+    contents = {
+        "version": VERSION,
+        "size": size,
+        "films": [
+            [item.id, item.path.suffix, *_state(item.path), files.digest(item.annotations)]
+            for item in items
+        ],
+    }
+    target = folder / f"{size}px-{files.digest(contents)[:16]}"
+    with runs.lock(folder):
+        if not target.is_dir():
+            _fill(items, size, target, on_error, max_pixels, workers)
+    cache = _open(target)
+    if cache.left_aside and on_error is OnError.stop:
+        raise PneumoError(f"{cache.left_aside[0]}; leave such films out with data.on_error=skip")
+    return cache
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise PneumoError(f"{path}: {error.strerror}") from None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _fill(
+    items: list[Item], size: int, target: Path, on_error: OnError, max_pixels: int, workers: int
+) -> None:
+    partial = target.with_name(target.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    shape = (len(items), size, size)
+    images, masks = (writable(partial / name, shape, np.uint8) for name in (IMAGES, MASKS))
+    done = writable(partial / DONE, (len(items),), np.uint8)  # 0 to do, 1 done
+    todo = [row for row in range(len(items)) if done[row] != 1]
+    work = functools.partial(prepare, size=size, max_pixels=max_pixels, on_error=on_error)
+    reasons: dict[int, str] = {}
+    numbers = {item.id: row for row, item in enumerate(items)}
+    for item, result in pool.each(
+        work, [items[row] for row in todo], f"Decoding films to {size}²", workers
+    ):
+        row = numbers[item.id]
+        if isinstance(result, str):
+            reasons[row] = result
+            continue
+        images[row], masks[row] = result
+        done[row] = 1
+    for array in (images, masks, done):
+        array.flush()
+    kept = [row for row in range(len(items)) if done[row] == 1]
+    if not kept:
+        raise PneumoError(f"none of the {len(items)} films could be read; the first: {reasons[0]}")
+    whole = partial
+    if reasons:  # without the gaps of films left out; a copy, so that a stop leaves rows and marks as they are
+        whole = target.with_name(target.name + ".copy.partial")
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir()
+        images, masks = (
+            _copy(array, kept, whole / name) for name, array in ((IMAGES, images), (MASKS, masks))
+        )
+    summary = {
+        "ids": [items[row].id for row in kept],
+        "size": size,
+        "checksums": [_checksum(images[new], masks[new]) for new in range(len(kept))],
+        "left_aside": [reasons[row] for row in sorted(reasons)],
+    }
+    del images, masks, done
+    files.write_json(whole / CONTENTS, summary)
+    (whole / DONE).unlink(missing_ok=True)
+    os.replace(whole, target)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _copy(array: np.ndarray, rows: list[int], path: Path) -> np.memmap:
+    copy = writable(path, (len(rows), *array.shape[1:]), np.uint8)
+    for new, old in enumerate(rows):
+        copy[new] = array[old]
+    copy.flush()
+    return copy
+
+
+def prepare(
+    item: Item, size: int, max_pixels: int, on_error: OnError
+) -> tuple[np.ndarray, np.ndarray] | str:
+    """One film → (image, mask), uint8 (size, size); or the reason why not, if films may be left out."""
+    try:
+        film = dicom.read(item.path, max_pixels)
+        # a PNG mirror may have any size, its run lengths are always those of the challenge's 1024² films
+        shape = rle.SHAPE if item.path.suffix.lower() in dicom.IMAGES else film.stored_shape
+        try:
+            mask = rle.union(item.annotations, shape)
+        except rle.RLEError as error:
+            raise PneumoError(f"{item.path}: its annotation does not fit: {error}") from None
+    except PneumoError as error:
+        if on_error is OnError.stop:
+            raise PneumoError(f"{error}; leave such films out with data.on_error=skip") from None
+        return str(error)
+    return shrink(film.pixels, size), shrink_mask(dicom.upright(mask, film.orientation), size)
+
+
+def writable(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+    """Open a .npy for writing; made whole first, with its space reserved, because a full disk under a memory map kills a process."""
+    if path.is_file():
+        array = np.lib.format.open_memmap(path, mode="r+")
+        if array.shape == shape and array.dtype == dtype:
+            return array
+        del array
+    with files.replacing(path) as temporary:
+        np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def _open(folder: Path) -> Cache:
+    try:
+        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        images, masks = (np.load(folder / name, mmap_mode="r") for name in (IMAGES, MASKS))
+        shape = (len(contents["ids"]), contents["size"], contents["size"])
+        if any(
+            a.dtype != np.uint8 or len(a) < shape[0] or a.shape[1:] != shape[1:]
+            for a in (images, masks)
+        ):
+            raise ValueError("unexpected arrays")
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise PneumoError(
+            f"{folder}: damaged cache ({error}); delete the folder, it will be made anew"
+        ) from None
+    cache = Cache(
+        folder,
+        contents["ids"],
+        images[: shape[0]],
+        masks[: shape[0]],
+        contents["checksums"],
+        contents["left_aside"],
+    )
+    cache.verify(0)
+    cache.verify(shape[0] - 1)
+    return cache
+
+
+def _checksum(image: np.ndarray, mask: np.ndarray) -> int:
+    return zlib.crc32(mask.tobytes(), zlib.crc32(image.tobytes()))

@@ -1,0 +1,1 @@
+"""One module a data format: settings → annotated films."""

@@ -1,0 +1,1 @@
+"""From probability maps and truth to scores, thresholds, tables and the page."""

@@ -1,0 +1,85 @@
+"""Finished runs → one bundle that describes itself."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pneumo import __version__, runs
+from pneumo.errors import PneumoError
+from pneumo.evaluation import choosing, evaluation
+from pneumo.evaluation.settings import Choose, Export, Tune
+from pneumo.inference import bundle, mapping
+from pneumo.masks.rule import plain
+from pneumo.training.network import build_network
+from pneumo.training.settings import recorded_config
+from pneumo.training.weights import load_weights, read_card
+
+
+def export(settings: Export) -> dict[str, Any]:
+    """Write the bundle of ``settings``; returns its card. Raises PneumoError."""
+    import numpy as np
+
+    folders = runs.find(settings.run)
+    records = [runs.read_record(folder) for folder in folders]
+    parts = mapping.gather(settings)
+    declared = evaluation.declared_rule(settings, records)
+    results = choosing.judge(parts, declared, settings.tta, Tune.honest, settings.seed)
+    rule, how, stated = declared, "declared by the experiment", results[0]
+    if settings.choose is Choose.tuned:
+        if len(results) < 2:
+            raise PneumoError(
+                "choose=tuned: thresholds cannot be chosen from these films; use choose=declared"
+            )
+        stated = results[1]
+        everything = np.arange(sum(map(len, parts)))
+        rule = choosing.search(parts, everything, declared, settings.tta)
+        how = f"chosen on all {len(everything):,} validation films; the scores are of choosing and scoring on different films ({stated.how})"
+    networks, cards = [], []
+    for folder, record in zip(folders, records, strict=True):
+        one = recorded_config(record["config"])
+        network = build_network(one.model, pretrained=False)
+        load_weights(network, folder / runs.WEIGHTS, "run")
+        networks.append(network.eval())
+        cards.append(read_card(folder / runs.WEIGHTS))
+    names = list(dict.fromkeys(record["config"]["experiment"] for record in records))
+    card = {
+        "name": "+".join(names),
+        "pneumo": __version__,
+        "exported_by_commit": runs.commit(),
+        "commit": records[0]["origin"]["commit"],
+        "made": time.strftime("%Y-%m-%d"),
+        "input": {
+            "film": "upright, dark lungs (MONOCHROME2), one channel, uint8, resized to a square of each member's size (area mean)",
+            "scaling": "x / 255, then (x - mean) / std of each member",
+        },
+        "output": "probability of pneumothorax, per pixel; the mean of the members",
+        "tta": settings.tta,
+        "postprocess": plain(rule),
+        "thresholds": how,
+        "scores_of": "this network"
+        if len(folders) == 1
+        else "the mean"
+        if len(parts) == 1
+        else "each network on its own fold, not of the mean",
+        "scores": stated.to_dict(settings.resamples, settings.seed),
+        "data": [_data(record) for record in records],
+        "licence": settings.licence,
+        "intended_use": bundle.INTENDED_USE,
+        "limits": bundle.LIMITS,
+    }
+    bundle.write(Path(settings.out), card, networks, cards, settings.onnx)
+    return bundle.read_card(Path(settings.out))
+
+
+def _data(record: dict[str, Any]) -> dict[str, Any]:
+    """What a member was trained and validated on; no paths."""
+    values = record["config"]
+    return {
+        "name": values["data"]["name"],
+        "round": values["data"]["round"],
+        "scale": values["scale"]["name"],
+        "split": values["split"],
+        "fold": values["fold"],
+        "seed": values["seed"],
+        **record["data"],
+    }

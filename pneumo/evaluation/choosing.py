@@ -1,0 +1,260 @@
+"""Probability maps and truth → results under a rule, with thresholds declared beforehand or chosen honestly. No network."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pneumo.data.parts import divide
+from pneumo.data.settings import Split, SplitKind
+from pneumo.errors import PneumoError
+from pneumo.evaluation import scores, surfaces
+from pneumo.evaluation.scores import Outcomes
+from pneumo.evaluation.settings import Tune
+from pneumo.inference.maps import JUDGED, Predictions
+from pneumo.masks.histograms import Histograms
+from pneumo.masks.rule import plain, removal_pixels, to_mask
+from pneumo.masks.settings import Postprocess, Removal
+
+COARSE = tuple(
+    round(0.05 * i, 2) for i in range(1, 20)
+)  # thresholds tried where each costs more than a table look-up
+SHOWN = (
+    "dice",
+    "dice_positive",
+    "iou",
+    "sensitivity",
+    "specificity",
+    "roc_auc",
+    "pr_auc",
+    "all_empty_dice",
+)
+OPTIMISTIC = "OPTIMISTIC: thresholds chosen on the films they are scored on"
+
+
+@dataclass
+class Result:
+    """Scores of one set of films under thresholds that were declared beforehand, or chosen in a way that ``how`` tells."""
+
+    name: str
+    how: str
+    rules: list[Postprocess]
+    outcomes: Outcomes
+
+    def to_dict(self, resamples: int, seed: int) -> dict[str, Any]:
+        """Plain values: rules, scores, 95 % intervals, the same by group. What cannot be known is None."""
+        return {
+            "name": self.name,
+            "how": self.how,
+            "rules": [plain(rule) for rule in self.rules],
+            **_scored(self.outcomes, resamples, seed),
+            "groups": {
+                name: {"films": len(rows), **_scored(self.outcomes[rows], resamples, seed)}
+                for name, rows in scores.groups(self.outcomes).items()
+            },
+        }
+
+
+def judge(
+    parts: Sequence[Predictions],
+    rule: Postprocess,
+    tta: bool,
+    tune: Tune = Tune.none,
+    seed: int = 0,
+) -> list[Result]:
+    """The result under the declared rule and, if asked for, under thresholds chosen on other films than they are scored on.
+
+    For the folds of a cross-validation each fold is scored with thresholds chosen on all others; a single part is halved by
+    patient, and each half scored with the other's. ``Tune.optimistic`` adds the choice on the very same films, marked. Where
+    thresholds cannot be chosen, that is said and left out. Raises PneumoError where the truth of a film is unknown.
+    """
+    everything = outcomes(parts, rule, tta)
+    results = [Result("declared", "thresholds declared beforehand", [rule], everything)]
+    if tune is Tune.none:
+        return results
+    if rule.contour_area or rule.fill_holes:
+        print(
+            "No thresholds were chosen from these films: they are not chosen together with contours and holes"
+        )
+        return results
+    try:
+        group, how = _groups(parts, everything, seed)
+    except PneumoError:
+        print(
+            f"No thresholds were chosen from these films: {len(everything)} cannot be halved by patient so that both halves have some"
+        )
+        return results
+    chosen, picked = [], []
+    for number in range(int(group.max()) + 1):
+        rows = np.flatnonzero(group == number)
+        chosen.append(search(parts, np.flatnonzero(group != number), rule, tta))
+        # the films' own scores stay those of the declared area: areas of different groups would mix scales
+        picked.append(
+            dataclasses.replace(
+                outcomes(parts, chosen[-1], tta, rows), score=everything.score[rows]
+            )
+        )
+    results.append(Result("tuned", how, chosen, Outcomes.join(picked)))
+    if tune is Tune.optimistic:
+        one = search(parts, np.arange(len(everything)), rule, tta)
+        results.append(
+            Result(
+                "optimistic",
+                OPTIMISTIC,
+                [one],
+                dataclasses.replace(outcomes(parts, one, tta), score=everything.score),
+            )
+        )
+    return results
+
+
+def _groups(
+    parts: Sequence[Predictions], everything: Outcomes, seed: int
+) -> tuple[np.ndarray, str]:
+    """Which films are scored together: the folds, or two halves by patient."""
+    known = any(everything.patients)
+    if len(parts) > 1:
+        group = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        where = {
+            (patient, int(number))
+            for patient, number in zip(everything.patients, group, strict=True)
+            if patient
+        }
+        crossing = len(where) > len({patient for patient, _ in where})
+        more = (
+            "; patients unknown"
+            if not known
+            else "; patients have films in several folds"
+            if crossing
+            else ""
+        )
+        return group, f"out of fold, {len(parts)} folds: chosen on the other folds{more}"
+    half = Split(kind=SplitKind.kfold, folds=2)
+    second = divide(everything.positive.tolist(), everything.patients, half, 0, seed).validation
+    by = "patient" if known else "film (patients unknown)"
+    return np.isin(np.arange(len(everything)), second).astype(
+        np.int64
+    ), f"nested halves by {by}: chosen on one half, scored on the other"
+
+
+def outcomes(
+    parts: Sequence[Predictions], rule: Postprocess, tta: bool, rows: np.ndarray | None = None
+) -> Outcomes:
+    """Results of the films of the parts (or of some rows of them) under a rule, at 1024². Raises PneumoError without truth."""
+    histograms = joined(parts, tta)
+    places = [(part, row) for part in parts for row in range(len(part))]
+    if rows is not None:
+        histograms, places = histograms[rows], [places[row] for row in rows]
+    area = removal_pixels(rule, (JUDGED, JUDGED))
+    if rule.removal is Removal.total and not rule.contour_area and not rule.fill_holes:
+        kept = (
+            histograms.predicted([rule.top_threshold or rule.binarization_threshold])[:, 0] >= area
+        )
+        predicted = np.where(kept, histograms.predicted([rule.binarization_threshold])[:, 0], 0)
+        overlap = np.where(kept, histograms.overlap([rule.binarization_threshold])[:, 0], 0)
+    else:
+        pairs = []
+        for part, row in places:
+            mask = to_mask(part.map(row, tta), rule)
+            pairs.append(
+                (
+                    int(mask.sum()),
+                    int((mask & part.cases[row].mask()).sum())
+                    if part.cases[row].annotations
+                    else 0,
+                )
+            )
+        predicted, overlap = np.array(pairs, np.int64).reshape(-1, 2).T
+    cases = [part.cases[row] for part, row in places]
+    return Outcomes(
+        [case.id for case in cases],
+        predicted.astype(np.int64),
+        histograms.truth.astype(np.int64),
+        overlap.astype(np.int64),
+        histograms.score(area),
+        [case.patient for case in cases],
+        [case.view for case in cases],
+    )
+
+
+def joined(parts: Sequence[Predictions], tta: bool) -> Histograms:
+    """The histograms of all parts, one after the other. Raises PneumoError where the truth is unknown."""
+    for part in parts:
+        if not part.labelled:
+            raise PneumoError(
+                f"{part.folder}: the truth of these films is not known; give their table with annotations=<file.csv>"
+            )
+    tables = [part.histograms(tta) for part in parts]
+    return Histograms(
+        np.concatenate([t.total for t in tables]), np.concatenate([t.inside for t in tables])
+    )
+
+
+def search(
+    parts: Sequence[Predictions], rows: np.ndarray, rule: Postprocess, tta: bool
+) -> Postprocess:
+    """The thresholds with the best mean Dice on these rows: B-TH and R-TH, or the triplet if ``rule`` has a top threshold."""
+    histograms = joined(parts, tta)[rows]
+    if rule.top_threshold is not None:
+        table = surfaces.triplets(histograms, COARSE, surfaces.AREAS, COARSE)["dice"]
+        table[np.array(COARSE)[:, None] < np.array(COARSE)] = np.nan  # a top below the bottom
+        top, bottom, area = surfaces.best(table)
+        return _at(rule, COARSE[bottom], surfaces.AREAS[area], COARSE[top])
+    if rule.removal is Removal.component:
+        found = [one for part in parts for one in part.components(tta, COARSE)]
+        some = [
+            dataclasses.replace(found[row], film=np.full_like(found[row].film, film))
+            for film, row in enumerate(rows)
+        ]
+        threshold, area = surfaces.best(
+            surfaces.component_surface(some, histograms.truth, COARSE, surfaces.AREAS)["dice"]
+        )
+        return _at(rule, COARSE[threshold], surfaces.AREAS[area])
+    threshold, area = surfaces.best(surfaces.surface(histograms)["dice"])
+    return _at(rule, surfaces.THRESHOLDS[threshold], surfaces.AREAS[area])
+
+
+def _at(rule: Postprocess, threshold: float, area: int, top: float | None = None) -> Postprocess:
+    return dataclasses.replace(
+        rule,
+        binarization_threshold=threshold,
+        removal_threshold=area,
+        removal_size=JUDGED,
+        top_threshold=top,
+    )
+
+
+def compare(ours: Outcomes, theirs: Outcomes, resamples: int, seed: int) -> dict[str, Any]:
+    """Differences film by film, ours minus theirs. Raises PneumoError if films or their truth differ."""
+    place = {image: row for row, image in enumerate(theirs.ids)}
+    if set(place) != set(ours.ids):
+        raise PneumoError(
+            "the two runs were not judged on the same films, so they cannot be compared film by film"
+        )
+    aligned = theirs[np.array([place[image] for image in ours.ids], np.int64)]
+    if not np.array_equal(aligned.truth, ours.truth):
+        raise PneumoError(
+            "the two runs were judged by different truths of the same films, so they cannot be compared"
+        )
+    gaps = scores.paired(ours, aligned, resamples, seed)
+    return {
+        name: {key: known(value) for key, value in dataclasses.asdict(gap).items()}
+        for name, gap in gaps.items()
+    }
+
+
+def _scored(some: Outcomes, resamples: int, seed: int) -> dict[str, Any]:
+    spread = scores.intervals(some, resamples, seed) if resamples else {}
+    return {
+        "scores": {name: known(value[0]) for name, value in scores.summary(some).items()},
+        "intervals": {
+            name: list(bounds) for name, bounds in spread.items() if np.isfinite(bounds).all()
+        },
+    }
+
+
+def known(value: float) -> float | None:
+    """NaN, of a score that does not exist, is no JSON."""
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,212 @@
+"""One self-contained HTML page for the runs of a setting: plotly inlined, figures and pictures as data, no network."""
+
+import base64
+import csv
+import html
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pneumo import files, runs
+from pneumo.data import dicom
+from pneumo.errors import PneumoError
+from pneumo.evaluation import choosing, scores, surfaces
+from pneumo.evaluation.published import Run
+from pneumo.inference import maps
+from pneumo.inference.maps import Predictions
+from pneumo.masks import pictures
+from pneumo.masks.rule import plain, removal_pixels, rule_text, to_mask
+from pneumo.masks.settings import Postprocess
+from pneumo.tables import Table
+from pneumo.training.settings import recorded_config
+
+SIDE = 384  # of a picture in the gallery
+KINDS = {
+    "best": "Best",
+    "median": "Median of those found",
+    "worst": "Worst of those found",
+    "false positive": "False positives",
+    "false negative": "False negatives",
+}
+
+
+def render(setting: str, how: str, found: list[Run], tables: list[Table], gallery: int) -> str:
+    """The page, made by the command ``how``. ``gallery`` films of each kind; of a film that is not there any more, only the facts."""
+    from plotly.offline import get_plotlyjs
+
+    names = [run.name for run in found]
+    shown = [_run(run, gallery, names.count(run.name) == 1) for run in found]
+    data = {"how": how, "runs": shown, "thresholds": surfaces.THRESHOLDS, "areas": surfaces.AREAS}
+    filled = {
+        "TITLE": html.escape(setting),
+        "COMMIT": html.escape(str(runs.commit())),
+        "TABLES": "\n".join(_table(table) for table in tables),
+        "PLOTLY": get_plotlyjs(),
+        # "<" could end the script, or begin a comment in it
+        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    text = resources.files("pneumo.evaluation").joinpath("page.html").read_text(encoding="utf-8")
+    for name, value in filled.items():
+        text = text.replace(f"@@{name}@@", value)
+    return text
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in table.rows
+    )
+    note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
+    return f"<h3>{html.escape(table.title)}</h3><div class=wide><table><tr>{head}</tr>{rows}</table></div>{note}"
+
+
+def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
+    """Everything the page shows of one run, as plain values; fold and seed in its name unless it is ``alone`` under it."""
+    values = run.record["config"]
+    part = maps.load(run.folder / maps.FOLDER / "val")
+    rule = recorded_config(run.record["config"]).postprocess
+    found = run.found["val", True]
+    outcomes = choosing.outcomes([part], rule, tta=True)
+    return {
+        "name": run.name + (f", fold {values['fold']}, seed {values['seed']}" if not alone else ""),
+        "films": found["films"],
+        "positives": found["positives"],
+        "empty": found["results"][0]["scores"]["all_empty_dice"],
+        "rule": {
+            "threshold": rule.binarization_threshold,
+            "area": round(removal_pixels(rule, (1024, 1024))),
+        },
+        "declared": {"rule": rule_text(plain(rule)), "scores": found["results"][0]["scores"]},
+        "tuned": next(
+            (result["scores"]["dice"] for result in found["results"] if result["name"] == "tuned"),
+            None,
+        ),
+        "surfaces": [_surface(part, tta) for tta in (False, True)],
+        "curves": _curves(run),
+        "roc": _points(*scores.roc_curve(outcomes.score, outcomes.positive)[1:]),
+        "pr": _points(*reversed(scores.pr_curve(outcomes.score, outcomes.positive)[1:])),
+        "auc": [found["results"][0]["scores"][key] for key in ("roc_auc", "pr_auc")],
+        "operating": [found["results"][0]["scores"][key] for key in ("sensitivity", "specificity")],
+        "calibration": found["calibration"],
+        "leak": run.record["data"]["validation_positives_sharing_a_patient"],
+        "by_patient": run.record["data"]["by_patient"],
+        "gallery": _gallery(part, outcomes, rule, gallery),
+        "made": [_made(folder, record) for folder, record in run.chain],
+        "evaluated": {"command": found["command"], "commit": found["commit"]},
+    }
+
+
+def _surface(part: Predictions, tta: bool) -> dict[str, list[list[int | None]]]:
+    """Scores in ten-thousandths, thresholds × areas."""
+    found = surfaces.surface(part.histograms(tta))
+    return {
+        name: [
+            [None if np.isnan(value) else round(float(value) * 10_000) for value in row]
+            for row in values
+        ]
+        for name, values in found.items()
+    }
+
+
+def _curves(run: Run) -> dict[str, Any]:
+    """The metrics of all stages on one axis of epochs, and where each stage begins."""
+    curves: dict[str, Any] = {"epoch": [], "stages": []}
+    for folder, record in run.chain:
+        try:
+            with open(folder / runs.HISTORY, newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except OSError:
+            continue
+        begin = len(curves["epoch"])
+        curves["stages"].append(
+            {
+                "begin": begin,
+                "name": f"{record['config']['experiment']}, {record['config']['resolution']['size']}²",
+            }
+        )
+        for row in rows:
+            curves["epoch"].append(begin + int(row["epoch"]) + 1)
+            for key in ("train/loss", "val/loss", "val/iou", "val/dice", "val/dice_positive", "lr"):
+                value = float(row[key] or "nan")
+                curves.setdefault(key, []).append(value if np.isfinite(value) else None)
+    return curves
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
+    return {"x": x.round(5).tolist(), "y": y.round(5).tolist()}
+
+
+def _gallery(
+    part: Predictions, outcomes: scores.Outcomes, rule: Postprocess, count: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Films of each kind: the picture with outlines, and what is known of it."""
+    found, marked, positive = outcomes.dice, outcomes.predicted > 0, outcomes.positive
+    hits = np.flatnonzero(positive & marked)
+    ranked = hits[np.argsort(-found[hits], kind="stable")]
+    middle = max(0, len(ranked) // 2 - count // 2)
+    wrong, missed = np.flatnonzero(~positive & marked), np.flatnonzero(positive & ~marked)
+    rows = {
+        "best": ranked[:count],
+        "median": ranked[middle : middle + count],
+        "worst": ranked[::-1][:count],
+        "false positive": wrong[np.argsort(-outcomes.predicted[wrong], kind="stable")][:count],
+        "false negative": missed[np.argsort(-outcomes.truth[missed], kind="stable")][:count],
+    }
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for kind, chosen in rows.items():
+        shown[KINDS[kind]] = []
+        for row in chosen.tolist():
+            facts = {
+                "dice": round(float(found[row]), 4),
+                "truth": int(outcomes.truth[row]),
+                "predicted": int(outcomes.predicted[row]),
+            }
+            film = {
+                "id": outcomes.ids[row],
+                "view": outcomes.views[row] or "",
+                "picture": _picture(part, row, rule),
+                **facts,
+            }
+            shown[KINDS[kind]].append(film)
+    return shown
+
+
+def _picture(part: Predictions, row: int, rule: Postprocess) -> str | None:
+    case = part.cases[row]
+    try:
+        film = dicom.read(Path(case.path)).pixels
+    except PneumoError:
+        return None
+    small, masks = (
+        cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA),
+        (case.mask(), to_mask(part.map(row, True), rule)),
+    )
+    truth, prediction = (
+        cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) for mask in masks
+    )
+    rgb = pictures.overlay(small, truth, prediction, width=2)
+    ok, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80]
+    )
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode() if ok else None
+
+
+def _made(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """How to make a run again: its settings and hashes; the place of its data is the reader's to fill in."""
+    values = record["config"]
+    return {
+        "run": "/".join(folder.parts[-3:]),
+        "command": record["origin"].get("command"),
+        "commit": record["origin"]["commit"],
+        "weights": files.sha256(folder / runs.WEIGHTS),
+        "parent": (record.get("parent") or {}).get("sha256"),
+        "data": record["data"]["films"],
+        "parts": record["data"]["parts"],
+        "seed": values["seed"],
+        "fold": values["fold"],
+    }

@@ -1,0 +1,138 @@
+"""The table and the plot that end a sweep of evaluations."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from pneumo import files, tracking
+from pneumo.evaluation.choosing import SHOWN
+from pneumo.settings import Log, checked
+
+JOBS = "jobs.jsonl"
+SWEPT = (
+    "To take the best of a sweep is to choose on the films that are scored; "
+    "a single evaluation (tune=honest) chooses on others."
+)
+
+
+class SweepTable(Callback):
+    """Hydra's callback that ends a sweep with a table and a plot of its jobs, also in Weights & Biases."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table, write ``sweep.csv`` and ``sweep.html``."""
+        folder = Path(config.hydra.sweep.dir)
+        if not (folder / JOBS).is_file():
+            return
+        rows = [
+            json.loads(line) for line in (folder / JOBS).read_text(encoding="utf-8").splitlines()
+        ]
+        swept = _swept([row["overrides"] for row in rows])
+        print("\n" + sweep_table(rows, swept))
+        table = [
+            [*(_value(row["overrides"], key) for key in swept), *(row[name] for name in SHOWN)]
+            for row in rows
+        ]
+        with (
+            files.replacing(folder / "sweep.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            csv.writer(file).writerows(
+                [[*swept, *SHOWN, "note"], *([*row, SWEPT] for row in table)]
+            )
+        figure = sweep_figure(rows, swept)
+        files.write_text(
+            folder / "sweep.html",
+            figure.to_html(include_plotlyjs=True, config={"responsive": True}),
+        )
+        print(f"\nTable: {folder / 'sweep.csv'}\nPlot:  {folder / 'sweep.html'}", flush=True)
+        tracking.record(
+            _log(config),
+            folder,
+            name=f"sweep of {', '.join(swept)}",
+            job_type="sweep",
+            group="evaluate",
+            config={
+                "weights": sorted({hash for row in rows for hash in row["weights"]}),
+                "films": rows[0]["films"],
+                "note": SWEPT,
+            },
+            tables={"sweep": ([*swept, *SHOWN], table)},
+            figures={"plot": figure},
+        )
+
+
+def _log(raw: DictConfig) -> Log:
+    typed = checked(raw.log)
+    assert isinstance(typed, Log)
+    return typed
+
+
+def _value(overrides: list[str], key: str) -> str:
+    return next(
+        (one.partition("=")[2] for one in overrides if one.partition("=")[0].lstrip("+") == key), ""
+    )
+
+
+def _swept(jobs: list[list[str]]) -> list[str]:
+    """The keys whose values differ between jobs; of a single job, all of them."""
+    keys = list(dict.fromkeys(one.partition("=")[0].lstrip("+") for job in jobs for one in job))
+    return [key for key in keys if len({_value(job, key) for job in jobs}) > 1] or keys
+
+
+def sweep_table(rows: list[dict[str, Any]], swept: list[str]) -> str:
+    """One line a job: what was swept, and the scores."""
+    heads = [key.rpartition(".")[2] for key in swept]
+    values = [[_value(row["overrides"], key) for key in swept] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *values, strict=True)]
+    names = ("Dice", "positives", "IoU", "sensit.", "specif.", "ROC AUC", "PR AUC", "all-empty")
+    lines = [
+        "  ".join(
+            [
+                *(f"{head:>{w}}" for head, w in zip(heads, widths, strict=True)),
+                *(f"{name:>9}" for name in names),
+            ]
+        )
+    ]
+    for row, cells in zip(rows, values, strict=True):
+        found = ("        –" if row[name] is None else f"{row[name]:>9.4f}" for name in SHOWN)
+        lines.append(
+            "  ".join([*(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True)), *found])
+        )
+    lines.append(SWEPT)
+    return "\n".join(lines)
+
+
+def sweep_figure(rows: list[dict[str, Any]], swept: list[str]) -> Any:
+    """The scores over what was swept."""
+    import plotly.graph_objects as go  # a second of import
+
+    names = {
+        "dice": "Dice",
+        "dice_positive": "Dice on positives",
+        "iou": "IoU",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
+    }
+    at = [", ".join(_value(row["overrides"], key) for key in swept) for row in rows]
+    figure = go.Figure(
+        [
+            go.Scatter(x=at, y=[row[key] for row in rows], name=name, mode="lines+markers")
+            for key, name in names.items()
+        ]
+    )
+    empty = rows[0]["all_empty_dice"]
+    figure.add_hline(
+        y=empty, line_dash="dot", annotation_text=f"empty masks alone: Dice {empty:.3f}"
+    )
+    return figure.update_layout(
+        title={"text": SWEPT, "font": {"size": 12}},
+        template="plotly_white",
+        xaxis_title=", ".join(swept),
+        xaxis_type="category",
+        yaxis_range=[0, 1],
+        yaxis_title="score",
+    )

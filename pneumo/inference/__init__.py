@@ -1,0 +1,1 @@
+"""From finished weights to probability maps, bundles and what is written for a film."""

@@ -1,0 +1,97 @@
+"""A bundle on any films: a mask, a probability and an area for each, and files that other systems read."""
+
+import errno
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pneumo.errors import PneumoError
+from pneumo.inference import bundle, dicom_objects, findings, inputs, outputs
+from pneumo.inference.privacy import OutputNames, identifies_patient
+from pneumo.inference.settings import Predict
+from pneumo.masks import rle
+
+
+def apply(settings: Predict) -> None:
+    """The command ``python -m pneumo.predict model=… input=… out=…``.
+
+    Raises PneumoError at the end if films failed (the others' results are kept), or at once if nothing can be done.
+    """
+    if not settings.input:
+        raise PneumoError(
+            "input is not set: give DICOM files, pictures, folders or zip archives, input=<path> or input=[<path>,<path>]"
+        )
+    paths = (
+        [settings.input]
+        if isinstance(settings.input, str)
+        else [str(one) for one in settings.input]
+    )
+    model = bundle.load(Path(str(settings.model)), settings.machine, settings.engine)
+    rule = settings.postprocess.over(model.rule)
+    out = Path(settings.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PneumoError(f"out={out}: cannot be made ({error.strerror})") from None
+    if settings.save.segmentation or settings.save.capture or settings.save.report:
+        dicom_objects.require()
+    rows: list[dict[str, Any]] = []
+    runs: list[tuple[str, str]] = []
+    failed: list[tuple[str, str]] = []
+    skipped = 0
+    names = OutputNames()
+    found = inputs.sources(paths, settings.max_megabytes << 20, leave_out=out)
+    try:
+        for source in tqdm(found, desc="Films", unit="film", disable=not sys.stderr.isatty()):
+            shown = _printable(source.name)
+            if source.content is None:
+                failed.append((shown, source.fault or ""))
+                continue
+            if not source.is_film and not source.asked:
+                skipped += 1
+                continue
+            try:
+                film, notes = findings.read(
+                    shown,
+                    source.content,
+                    settings.polarity,
+                    settings.colour,
+                    settings.max_megapixels * 1_000_000,
+                )
+                finding = findings.find(film, model, rule, settings.tta)
+                finding.notes += notes
+                name = names.of(shown, film)
+                finding.notes += outputs.save(out, name, finding, settings.save, model.name)
+            except PneumoError as error:
+                failed.append((shown, str(error).removeprefix(f"{shown}: ")))
+                continue
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                failed.append((shown, f"its results cannot be written ({error.strerror})"))
+                continue
+            told = {
+                "source": "" if identifies_patient(shown, film.header) else shown,
+                "sha256": hashlib.sha256(source.content).hexdigest(),
+            }
+            rows.append({"film": name, **outputs.describe(finding), "uid": film.uid or "", **told})
+            runs.append((name, rle.encode(finding.stored_mask)))
+    finally:  # a stop keeps what was found until then
+        outputs.write_tables(out, rows, runs if settings.save.rle else None, failed, model, rule)
+    print(outputs.summary(rows, failed, skipped, out), flush=True)
+    if failed:
+        raise PneumoError(
+            f"{len(failed)} of {len(failed) + len(rows)} films could not be used (listed above)"
+        )
+    if not rows:
+        raise PneumoError(
+            f"no films in {', '.join(paths)} (looked for DICOM files and PNG or JPEG pictures)"
+        )
+
+
+def _printable(name: str) -> str:
+    """A file's name with bytes that are no text shown as such."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

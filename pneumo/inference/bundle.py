@@ -1,0 +1,321 @@
+"""A model to hand on: one folder with weights, a card that says everything of them, and nothing that executes.
+
+model/card.json            architecture, input, thresholds and how they were chosen, scores, data, licence, limits
+model/weights-0.safetensors  one a member; several members (folds, runs) are averaged
+model/weights-0.onnx         optional, the same networks for ONNX Runtime
+"""
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pneumo import files
+from pneumo.errors import PneumoError
+from pneumo.masks.resize import enlarge, shrink
+from pneumo.masks.settings import Postprocess, Removal
+from pneumo.settings import Machine
+from pneumo.training.device import torch_device
+from pneumo.training.network import build_network
+from pneumo.training.settings import Model, Stem
+from pneumo.training.weights import load_weights, save_weights
+
+CARD = "card.json"
+FORMAT = "pneumo-bundle-1"
+INTENDED_USE = "Research on pneumothorax segmentation in frontal chest X-rays."
+LIMITS = (
+    "Not a medical device; not for diagnosis or triage. Trained on frontal films of adults from one source; untested on lateral films, "
+    "children, other body parts and other populations. Chest tubes are correlated with pneumothorax in such data. A probability is a score "
+    "of the network, not a calibrated risk."
+)
+Engine = Callable[
+    [np.ndarray], np.ndarray
+]  # films uint8 (n, size, size) → probabilities float32, same shape
+
+
+@dataclass
+class Member:
+    """One network of a bundle."""
+
+    model: Model
+    size: int
+    weights: Path
+    onnx: Path | None
+
+
+@dataclass
+class Bundle:
+    """A model ready for use on single films."""
+
+    folder: Path
+    card: dict[str, Any]
+    members: list[tuple[int, Engine]]
+    rule: Postprocess
+    tta: bool
+    engine: str
+
+    @property
+    def name(self) -> str:
+        """What made it, for records."""
+        return str(self.card["name"])
+
+    def levels(self, film: np.ndarray, tta: bool | None = None) -> np.ndarray:
+        """An upright film uint8 (rows, columns) of any size → probabilities at the network's size, uint8 levels of 1/255.
+
+        With ``tta`` (by default as the card says) the mean with the mirror image. Several members are averaged as
+        ``predictions.average`` does.
+        """
+        tta = self.tta if tta is None else tta
+        maps = []
+        for size, engine in self.members:
+            small = shrink(film, size)
+            if tta:
+                plain, mirrored = engine(np.stack([small, small[:, ::-1]]))
+                probability = (plain + mirrored[:, ::-1]) / 2
+            else:
+                (probability,) = engine(small[None])
+            maps.append((probability * 255).round().astype(np.uint8))
+        if len(maps) == 1:
+            return maps[0]
+        largest = max(size for size, _ in self.members)
+        return (
+            np.mean([enlarge(one, (largest, largest)) for one in maps], axis=0)
+            .round()
+            .astype(np.uint8)
+        )
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a bundle. Raises PneumoError."""
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if card.get("format") != FORMAT:
+            raise PneumoError(
+                f"{folder}: not a bundle that this version reads (format {card.get('format')!r}, wanted {FORMAT!r})"
+            )
+        return dict(card)
+    except FileNotFoundError:
+        raise PneumoError(
+            f"{folder}: not a bundle (no {CARD}); make one with python -m pneumo.export run=… out={folder}"
+        ) from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise PneumoError(f"{folder / CARD}: damaged ({error})") from None
+
+
+def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> Bundle:
+    """Open a bundle for use. Nothing in it is executed or unpickled; its weights must have the card's checksums.
+
+    Args:
+        folder: made by ``python -m pneumo.export``.
+        machine: accelerator and threads.
+        engine: torch, onnx (needs the extra ``onnx``, and a bundle made with onnx=true), or auto: onnx where it is there and
+            the work is done on a CPU, else torch.
+
+    Raises:
+        PneumoError: what is missing or damaged.
+    """
+    machine = machine or Machine()
+    card = read_card(folder)
+    try:
+        rule = Postprocess(
+            **{**card["postprocess"], "removal": Removal[card["postprocess"]["removal"]]}
+        )
+        members = [_member(folder, values) for values in card["members"]]
+        tta = bool(card["tta"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PneumoError(f"{folder / CARD}: damaged ({type(error).__name__}: {error})") from None
+    onnx = engine == "onnx" or (
+        engine == "auto" and all(member.onnx for member in members) and _has_onnx(machine)
+    )
+    built: list[tuple[int, Engine]] = []
+    for member, values in zip(members, card["members"], strict=True):
+        if onnx and member.onnx is None:
+            raise PneumoError(
+                f"{folder}: holds no ONNX networks; export it with onnx=true, or use engine=torch"
+            )
+        if onnx and member.onnx is not None:
+            _check(member.onnx, values.get("onnx_sha256"))
+            built.append((member.size, _onnx(member.onnx, machine)))
+        else:
+            _check(member.weights, values["sha256"])
+            built.append((member.size, _torch(member, machine)))
+    return Bundle(folder, card, built, rule, tta, "onnx" if onnx else "torch")
+
+
+def _member(folder: Path, values: dict[str, Any]) -> Member:
+    model = Model(**{**values["model"], "stem": Stem[values["model"]["stem"]]})
+    onnx = folder / values["onnx"] if values.get("onnx") else None
+    for path, suffix in ((values["weights"], ".safetensors"), (values.get("onnx") or "", ".onnx")):
+        if path and (Path(path).name != path or Path(path).suffix != suffix):
+            raise ValueError(f"{path} lies outside the bundle, or is no {suffix} file")
+    return Member(model, int(values["size"]), folder / values["weights"], onnx)
+
+
+def _check(path: Path, sha256: Any) -> None:
+    if not path.is_file() or files.sha256(path) != sha256:
+        raise PneumoError(
+            f"{path}: missing, or not the file that the card describes; copy the bundle again"
+        )
+
+
+def _has_onnx(machine: Machine) -> bool:
+    if machine.accelerator not in ("auto", "cpu"):
+        return False
+    try:
+        import onnxruntime  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    import torch
+
+    return machine.accelerator == "cpu" or not torch.cuda.is_available()
+
+
+def _torch(member: Member, machine: Machine) -> Engine:
+    import torch
+
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    device = torch_device(machine)
+    network = build_network(member.model, pretrained=False)
+    load_weights(network, member.weights, "model")
+    network.eval().to(device)
+
+    def run(films: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            x = torch.from_numpy(np.ascontiguousarray(films))[:, None].to(device)
+            return network(x).float().sigmoid()[:, 0].cpu().numpy()
+
+    return run
+
+
+def _onnx(path: Path, machine: Machine) -> Engine:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise PneumoError("engine=onnx needs ONNX Runtime: pip install -e '.[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = machine.threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions share no base
+        raise PneumoError(
+            f"{path}: not an ONNX network that can be run ({' '.join(str(error).split())[:160]})"
+        ) from None
+
+    def run(films: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(None, {"films": np.ascontiguousarray(films)[:, None]})[0])[
+            :, 0
+        ]
+
+    return run
+
+
+def write(
+    folder: Path,
+    card: dict[str, Any],
+    networks: Sequence[Any],
+    cards: Sequence[dict[str, Any]],
+    onnx: bool,
+) -> None:
+    """Write a bundle, whole or not at all: networks, then the card. An older bundle of that name is replaced.
+
+    Raises:
+        PneumoError: the folder holds something else; an ONNX network that does not give the same output.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not folder.is_dir() or folder.is_symlink():
+            raise PneumoError(f"out={folder}: not a folder of its own; choose another")
+        read_card(folder)  # raises if it is not a bundle
+        foreign = [
+            path.name
+            for path in folder.iterdir()
+            if path.name != CARD and not path.match("weights-*.*")
+        ]
+        if foreign:
+            raise PneumoError(
+                f"out={folder}: holds {foreign[0]} beside a bundle; choose another folder"
+            )
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        members = []
+        for number, (network, about) in enumerate(zip(networks, cards, strict=True)):
+            weights = partial / f"weights-{number}.safetensors"
+            save_weights(network, weights, about)
+            entry = {
+                "weights": weights.name,
+                "sha256": files.sha256(weights),
+                "model": about["model"],
+                "size": about["input"]["size"],
+            }
+            if onnx:
+                path = partial / f"weights-{number}.onnx"
+                entry |= {
+                    "onnx": path.name,
+                    "onnx_difference": export_onnx(network, entry["size"], path),
+                }
+                entry["onnx_sha256"] = files.sha256(path)
+            members.append({**entry, "run": about})
+        files.write_json(partial / CARD, {"format": FORMAT, **card, "members": members})
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) -> float:
+    """Write a network as ONNX (films uint8 (n, 1, size, size) → probabilities float32) and check it against torch.
+
+    Returns the largest difference of a probability on films of noise and of gradients. Raises PneumoError beyond ``tolerance``.
+    """
+    import torch
+
+    class Probabilities(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, films: torch.Tensor) -> torch.Tensor:
+            return self.network(films).sigmoid()
+
+    module = Probabilities().eval()
+    rng = np.random.default_rng(0)
+    films = np.stack(
+        [rng.integers(0, 256, (size, size)), np.linspace(0, 255, size * size).reshape(size, size)]
+    ).astype(np.uint8)
+    x = torch.from_numpy(films)[:, None]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            torch.onnx.export(
+                module, (x,), str(path), input_names=["films"], output_names=["probabilities"], dynamo=True, external_data=False,
+                dynamic_shapes={"films": {0: torch.export.Dim("n", min=1, max=4096)}}, verbose=False,
+            )  # fmt: skip
+        found = _onnx(path, Machine())(films)
+    except ModuleNotFoundError as error:
+        raise PneumoError(
+            f"onnx=true needs the package {error.name}: pip install -e '.[onnx]'"
+        ) from None
+    with torch.inference_mode():
+        expected = module(x)[:, 0].numpy()
+    difference = float(np.abs(found - expected).max())
+    if difference > tolerance:
+        raise PneumoError(
+            f"the ONNX network differs from torch's by up to {difference:.2g} in a probability; it was not written"
+        )
+    return difference

@@ -1,0 +1,318 @@
+"""Masks for other systems: DICOM Segmentation, Secondary Capture and Structured Report of one film. highdicom underneath.
+
+All three belong to the film's study and patient and refer to the film. What a film's header lacks or holds in a wrong form, and
+these objects must have in a right one (DICOM PS3.3 A.51, A.8, A.35.3), is left empty rather than made up.
+"""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+
+from pneumo import __version__, files
+from pneumo.data import dicom
+from pneumo.errors import PneumoError
+
+
+class HeaderError(PneumoError):
+    """A film whose header lacks what an object that refers to it needs."""
+
+
+ENUMERATED = {"PatientSex": ("M", "F", "O"), "Laterality": ("L", "R")}
+LABEL = "Pneumothorax"
+NOTICE = "Research software, not for diagnosis"
+# what the three objects copy of a film's patient and study: keyword → whether it must at least stand there empty
+COPIED = {
+    "PatientID": True, "PatientName": True, "PatientBirthDate": True, "PatientSex": True, "PatientAge": False, "PatientSize": False,
+    "PatientWeight": False, "StudyInstanceUID": False, "StudyID": True, "StudyDate": True, "StudyTime": True, "StudyDescription": False,
+    "AccessionNumber": True, "ReferringPhysicianName": True, "SOPClassUID": False, "SOPInstanceUID": False, "SeriesInstanceUID": False,
+    "SeriesNumber": False, "InstanceNumber": False, "Modality": False, "Rows": False, "Columns": False, "PatientOrientation": True,
+    "Laterality": False, "BodyPartExamined": False, "PixelSpacing": False, "ImagerPixelSpacing": False, "FrameOfReferenceUID": False,
+}  # fmt: skip
+
+
+def segmentation(header: Dataset, mask: np.ndarray, model: str) -> Dataset:
+    """A DICOM Segmentation of one segment, binary.
+
+    Args:
+        header: the film's tags, with or without pixels.
+        mask: (rows, columns) as the file stores the film, non-zero is pneumothorax; may be empty.
+        model: what made it, for the record.
+
+    Raises:
+        HeaderError: see there. PneumoError: highdicom is not installed.
+    """
+    hd = _highdicom()
+    from pydicom.sr.codedict import codes
+
+    source = _cleaned(header)
+    for key in (
+        "PixelSpacing",
+        "ImagerPixelSpacing",
+    ):  # would need a slice thickness beside it, which a film has not
+        if key in source:
+            del source[key]
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=f"pneumo {model}"[:64],
+        version=__version__,
+        family=codes.cid7162.ArtificialIntelligence,
+    )
+    segment = hd.seg.SegmentDescription(
+        1,
+        LABEL,
+        codes.SCT.MorphologicallyAbnormalStructure,
+        codes.SCT.Pneumothorax,
+        hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm,
+    )
+    with _quiet():
+        made = hd.seg.Segmentation(
+            [source],
+            (mask != 0).astype(np.uint8)[None],
+            hd.seg.SegmentationTypeValues.BINARY,
+            [segment],
+            hd.UID(),
+            _series_number(source, 1),
+            hd.UID(),
+            1,
+            "pneumo",
+            "U-Net",
+            __version__,
+            "0",
+            content_label="PNEUMOTHORAX",
+            content_description=NOTICE,
+            series_description="Pneumothorax segmentation",
+            omit_empty_frames=False,
+        )
+    made.PatientOrientation = source.get("PatientOrientation", "")
+    return made
+
+
+def secondary_capture(header: Dataset, picture: np.ndarray) -> Dataset:
+    """A Secondary Capture of a picture, RGB uint8 (rows, columns, 3): the film with what was found burnt in. Raises PneumoError."""
+    hd = _highdicom()
+    source = _cleaned(header)
+    with _quiet():
+        made = hd.sc.SCImage.from_ref_dataset(
+            source,
+            picture,
+            hd.PhotometricInterpretationValues.RGB,
+            8,
+            hd.CoordinateSystemNames.PATIENT,
+            hd.UID(),
+            _series_number(source, 2),
+            hd.UID(),
+            1,
+            "pneumo",
+            patient_orientation=("L", "F"),
+            series_description="Pneumothorax overlay",
+        )
+    if dicom.is_frontal(dicom.Tags((0, 0), orientation=_orientation(header))) is None:
+        made.PatientOrientation = ""  # the film does not say
+    made.Laterality = source.get("Laterality", "")
+    made.BurnedInAnnotation = "YES"
+    made.DerivationDescription = NOTICE
+    return made
+
+
+def structured_report(
+    header: Dataset, segmented: Dataset, probability: float, area_mm2: float | None, model: str
+) -> Dataset:
+    """A Structured Report (TID 1500) with the probability in percent and, where the spacing is known, the area in mm².
+
+    Raises PneumoError.
+    """
+    hd = _highdicom()
+    from pydicom.sr.codedict import codes
+
+    source = _cleaned(header)
+    device = hd.sr.ObserverContext(
+        codes.DCM.Device, hd.sr.DeviceObserverIdentifyingAttributes(hd.UID(), name="pneumo")
+    )
+    algorithm = hd.sr.AlgorithmIdentification(name=f"pneumo {model}"[:64], version=__version__)
+    measured = [
+        hd.sr.Measurement(
+            codes.DCM.Probability,
+            round(100 * probability, 1),
+            codes.UCUM.Percent,
+            algorithm_id=algorithm,
+        )
+    ]
+    if area_mm2 is not None:
+        measured.append(
+            hd.sr.Measurement(
+                codes.SCT.Area,
+                round(area_mm2, 1),
+                codes.UCUM.SquareMillimeter,
+                algorithm_id=algorithm,
+            )
+        )
+    tracking = hd.sr.TrackingIdentifier(hd.UID(), LABEL)
+    present = bool(np.any(segmented.pixel_array))
+    state = hd.sr.QualitativeEvaluation(
+        codes.SCT.Pneumothorax, codes.SCT.Present if present else codes.SCT.Absent
+    )
+    if present:
+        film = hd.sr.SourceImageForSegmentation(source.SOPClassUID, source.SOPInstanceUID)
+        region = hd.sr.ReferencedSegmentationFrame(
+            segmented.SOPClassUID, segmented.SOPInstanceUID, 1, 1, film
+        )
+        del (
+            region[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
+        )  # not beside a frame number (PS3.3 table C.17.3-1)
+        group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracking,
+            referenced_segment=region,
+            finding_type=codes.SCT.Pneumothorax,
+            measurements=measured,
+            qualitative_evaluations=[state],
+        )
+    else:  # nothing to outline: the finding is stated to be absent
+        group = hd.sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracking, measurements=measured[:1], qualitative_evaluations=[state]
+        )
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=device),
+        procedure_reported=hd.sr.CodedConcept("399208008", "SCT", "Plain X-ray of chest"),
+        imaging_measurements=[group],
+    )
+    with _quiet():
+        return hd.sr.ComprehensiveSR(
+            [source, segmented] if present else [source],
+            content[0],
+            hd.UID(),
+            _series_number(source, 3),
+            hd.UID(),
+            1,
+            "pneumo",
+            series_description="Pneumothorax measurement",
+        )
+
+
+def write(path: Path, made: Dataset) -> None:
+    """Write an object, whole or not at all."""
+    files.write_bytes(path, content(made))
+
+
+def content(made: Dataset) -> bytes:
+    """An object as the bytes of a file."""
+    out = BytesIO()
+    with _quiet():
+        made.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def require() -> None:
+    """Raise PneumoError if highdicom is not installed."""
+    _highdicom()
+
+
+def _highdicom() -> Any:
+    try:
+        import highdicom
+    except ModuleNotFoundError:
+        raise PneumoError("DICOM outputs need highdicom: pip install -e '.[dicom]'") from None
+    return highdicom
+
+
+def _cleaned(header: Dataset) -> Dataset:
+    """The tags that are copied, in a form that other systems accept, without pixels."""
+    source = Dataset()
+    with _quiet():
+        for key, needed in COPIED.items():
+            try:
+                value = header.get(key)
+                value = None if value is None or value == "" else _right(key, value)
+            except Exception:  # a value that cannot even be read
+                value = None
+            if value is not None:
+                setattr(source, key, value)
+            elif needed:
+                setattr(source, key, "")
+    for key in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if not UID(str(source.get(key, ""))).is_valid:
+            raise HeaderError(f"its header has no valid {key}, so nothing can refer to it")
+    source.SpecificCharacterSet = "ISO_IR 192"
+    source.file_meta = pydicom.dataset.FileMetaDataset()
+    return source
+
+
+def _right(key: str, value: Any) -> Any | None:
+    """A tag's value in the form DICOM asks for (PS3.5 section 6.2); None if it has another."""
+    if key == "PatientAge":  # the challenge's files say 38 where DICOM wants 038Y
+        years = re.fullmatch(r"0*(\d{1,3})[Yy]?", str(value))
+        return (
+            f"{int(years[1]):03d}Y"
+            if years
+            else str(value)
+            if re.fullmatch(r"\d{3}[DWMY]", str(value))
+            else None
+        )
+    if key in ("PixelSpacing", "ImagerPixelSpacing"):
+        return value if dicom.usable_spacing(value) else None
+    if key == "PatientOrientation":
+        return (
+            value
+            if len(value) == 2 and all(re.fullmatch("[LRAPHF]{1,3}", str(one)) for one in value)
+            else None
+        )
+    if isinstance(value, MultiValue):
+        return None
+    text = str(value)
+    if key in ENUMERATED:
+        return text if text in ENUMERATED[key] else None
+    if key.endswith("Date"):
+        return (
+            text if re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", text) else None
+        )
+    if key.endswith("Time"):
+        return (
+            text if re.fullmatch(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", text) else None
+        )
+    if key.endswith("UID"):
+        return value if UID(text).is_valid else None
+    if key in ("SeriesNumber", "InstanceNumber"):
+        return value if re.fullmatch(r"[+-]?\d{1,9}", text.strip()) else None
+    if key in ("PatientSize", "PatientWeight"):
+        return value if re.fullmatch(r"\d{1,3}(\.\d{1,8})?", text.strip()) else None
+    if key in ("Rows", "Columns"):
+        return value
+    longest = 16 if key in ("AccessionNumber", "StudyID", "Modality", "BodyPartExamined") else 64
+    if len(text) > longest or any(ord(one) < 32 or one in "\\\ufffd" for one in text):
+        return None
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+    return value
+
+
+def _orientation(header: Dataset) -> tuple[str, str] | None:
+    value = header.get("PatientOrientation")
+    return (
+        (str(value[0]), str(value[1]))
+        if isinstance(value, MultiValue) and len(value) == 2
+        else None
+    )
+
+
+def _series_number(source: Dataset, kind: int) -> int:
+    """A number of its own beside the film's series."""
+    number = source.get("SeriesNumber")
+    return 9000 + 10 * (int(number) % 90 if number is not None else 0) + kind
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # odd values in the film's header; empty masks
+        yield

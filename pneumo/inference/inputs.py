@@ -1,0 +1,156 @@
+"""What a user points at (files, folders, zip archives) → the bytes of one film after another, never more than is safe."""
+
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pneumo.data import dicom
+from pneumo.errors import PneumoError
+
+MAX_MEMBERS = 100_000  # of one zip archive
+MAX_UNPACKED = 64 * 2**30  # bytes of one zip archive, all members together
+
+
+@dataclass
+class Source:
+    """One file that may be a film: its name as shown to the user, and its bytes, or why it has none."""
+
+    name: str
+    content: bytes | None
+    fault: str | None = None
+    asked: bool = True  # named by the user, not merely found in a folder or an archive
+
+    @property
+    def is_film(self) -> bool:
+        """Whether it is worth trying: a picture, a DICOM file by its mark, or by its suffix."""
+        content = self.content or b""
+        known = PurePosixPath(self.name).suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES)
+        return known or content[128:132] == b"DICM" or dicom.is_picture(Path(self.name), content)
+
+
+def sources(
+    paths: Sequence[str], max_bytes: int, leave_out: Path | None = None
+) -> Iterator[Source]:
+    """Every file that the paths name or hold, folders and archives searched through. One film is in memory at a time.
+
+    Args:
+        paths: files, folders (with all folders below) and zip archives.
+        max_bytes: a larger file, or archive member when unpacked, is not read.
+        leave_out: a folder that is not searched (where results are written).
+
+    Raises:
+        PneumoError: a path that does not exist, before anything is read.
+    """
+    for path in map(Path, paths):
+        if not path.exists():
+            raise PneumoError(f"input={path}: no such file or folder")
+        if leave_out is not None and path.resolve() == leave_out.resolve():
+            raise PneumoError(
+                f"input={path}: the folder that results are written to; choose another with out="
+            )
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from _folder(path, max_bytes, leave_out)
+        else:
+            yield from _file(path, max_bytes, asked=True)
+
+
+def _folder(root: Path, max_bytes: int, leave_out: Path | None) -> Iterator[Source]:
+    """All files below a folder, links followed, each folder once; one that cannot be searched is a fault."""
+    faults: list[OSError] = []
+    seen: set[tuple[int, int]] = set()
+    for name, folders, found in os.walk(root, onerror=faults.append, followlinks=True):
+        here = Path(name)
+        stat = here.stat()
+        if (stat.st_dev, stat.st_ino) in seen or (
+            leave_out is not None and here.resolve() == leave_out.resolve()
+        ):
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        for one in sorted(found):
+            if not one.startswith(".") and (here / one).is_file():
+                yield from _file(here / one, max_bytes, asked=False)
+    for fault in faults:
+        yield Source(str(fault.filename), None, f"cannot be searched ({fault.strerror})")
+
+
+def _file(path: Path, max_bytes: int, asked: bool) -> Iterator[Source]:
+    try:
+        if path.suffix.lower() == ".zip" or (asked and zipfile.is_zipfile(path)):
+            yield from _members(path, max_bytes)
+            return
+        size = path.stat().st_size
+        if not path.is_file():
+            yield Source(str(path), None, "not a regular file", asked)
+        elif size > max_bytes:
+            yield Source(
+                str(path),
+                None,
+                f"{size / 2**20:,.0f} MiB, more than max_megabytes={max_bytes >> 20} allows",
+                asked,
+            )
+        else:
+            yield Source(str(path), path.read_bytes(), None, asked)
+    except OSError as error:
+        yield Source(str(path), None, error.strerror or "cannot be read", asked)
+
+
+def _members(path: Path, max_bytes: int) -> Iterator[Source]:
+    """The files of an archive, unpacked in memory one by one; what a member claims of its size is not believed."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except OSError:
+        raise
+    except (
+        NotImplementedError
+    ) as error:  # zipfile's word for an archive of a later version of the format than it knows
+        yield Source(
+            str(path), None, f"an archive that cannot be unpacked here ({error}); unpack it first"
+        )
+        return
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        yield Source(str(path), None, f"a damaged archive ({error})")
+        return
+    left = MAX_UNPACKED
+    with archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        if len(members) > MAX_MEMBERS:
+            yield Source(
+                str(path), None, f"an archive of {len(members):,} files, more than {MAX_MEMBERS:,}"
+            )
+            return
+        for info in members:
+            name = f"{path}/{info.filename}"
+            if PurePosixPath(info.filename).name.startswith("."):
+                continue
+            if info.filename.lower().endswith(".zip"):
+                yield Source(name, None, "an archive within an archive; unpack it first")
+                continue
+            try:
+                with archive.open(info) as file:
+                    content = file.read(max_bytes + 1)
+            except Exception as error:  # damaged archives meet zipfile and its decoders with many kinds of exception
+                yield Source(
+                    name,
+                    None,
+                    f"cannot be unpacked ({' '.join(str(error).split())[:100] or type(error).__name__})",
+                )
+                continue
+            left -= len(content)
+            if left < 0:
+                yield Source(
+                    str(path),
+                    None,
+                    f"unpacks to more than {MAX_UNPACKED >> 30} GiB; the rest was not read",
+                )
+                return
+            if len(content) > max_bytes:
+                yield Source(
+                    name, None, f"unpacks to more than max_megabytes={max_bytes >> 20} allows"
+                )
+            else:
+                yield Source(name, content, None, asked=False)

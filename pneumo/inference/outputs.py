@@ -1,0 +1,149 @@
+"""What is written for a film, and the tables of all films."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from pneumo import files
+from pneumo.inference import dicom_objects
+from pneumo.inference.bundle import Bundle
+from pneumo.inference.findings import Finding
+from pneumo.inference.settings import Save
+from pneumo.masks import pictures
+from pneumo.masks.settings import Postprocess
+
+TABLE, LINES, RLE = "films.csv", "films.json", "rle.csv"
+COLUMNS = (
+    *(
+        "film",
+        "pneumothorax",
+        "probability",
+        "area_px",
+        "area_mm2",
+        "image_side",
+        "rows",
+        "columns",
+    ),
+    *("notes", "uid", "source", "sha256"),
+)
+
+
+def describe(finding: Finding) -> dict[str, Any]:
+    """A film's line in the table."""
+    area = finding.area_mm2
+    return {
+        "pneumothorax": finding.area > 0,
+        "probability": round(finding.probability, 4),
+        "area_px": finding.area,
+        "area_mm2": None if area is None else round(area, 1),
+        "image_side": finding.side,
+        "rows": finding.film.stored_shape[0],
+        "columns": finding.film.stored_shape[1],
+        "notes": "; ".join(finding.notes),
+    }
+
+
+def save(out: Path, name: str, finding: Finding, which: Save, model: str) -> list[str]:
+    """Write what is asked for of one film; returns notes on what could not be. Raises PneumoError."""
+    if which.overlay:
+        files.write_bytes(out / f"{name}-overlay.png", pictures.png(finding.overlay()))
+    if which.mask:
+        files.write_bytes(out / f"{name}-mask.png", pictures.png(finding.stored_mask * 255))
+    if not (which.segmentation or which.capture or which.report):
+        return []
+    header = finding.film.header
+    if header is None:
+        return ["no DICOM outputs: the film is a picture, without the tags they refer to"]
+    return _save_dicom(out, name, finding, which, model, header)
+
+
+def _save_dicom(
+    out: Path, name: str, finding: Finding, which: Save, model: str, header: Dataset
+) -> list[str]:
+    try:
+        segmented = dicom_objects.segmentation(header, finding.stored_mask, model)
+        if which.segmentation:
+            dicom_objects.write(out / f"{name}-seg.dcm", segmented)
+        if which.capture:
+            dicom_objects.write(
+                out / f"{name}-overlay.dcm",
+                dicom_objects.secondary_capture(header, finding.overlay()),
+            )
+        if which.report:
+            made = dicom_objects.structured_report(
+                header, segmented, finding.probability, finding.area_mm2, model
+            )
+            dicom_objects.write(out / f"{name}-report.dcm", made)
+    except dicom_objects.HeaderError as error:
+        return [f"no DICOM outputs: {error}"]
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # highdicom's of a header that it does not accept
+        return [
+            f"no DICOM outputs: its header is not accepted ({' '.join(str(error).split())[:100]})"
+        ]
+    return []
+
+
+def write_tables(
+    out: Path,
+    rows: Sequence[dict[str, Any]],
+    runs: Sequence[tuple[str, str]] | None,
+    failed: Sequence[tuple[str, str]],
+    model: Bundle,
+    rule: Postprocess,
+) -> None:
+    """Write ``films.csv``, ``films.json`` and, if ``runs`` are given, ``rle.csv``, each whole or not at all."""
+    with (
+        files.replacing(out / TABLE) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    how = {
+        "model": model.name,
+        "commit": model.card.get("commit"),
+        "binarization_threshold": rule.binarization_threshold,
+        "removal_threshold": rule.removal_threshold,
+        "notice": dicom_objects.NOTICE,
+    }
+    faults = [{"film": name, "reason": reason} for name, reason in failed]
+    files.write_json(out / LINES, {"how": how, "films": list(rows), "failed": faults})
+    if runs is not None:
+        with (
+            files.replacing(out / RLE) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            csv.writer(file, lineterminator="\n").writerows([("ImageId", "EncodedPixels"), *runs])
+
+
+def summary(
+    rows: Sequence[dict[str, Any]], failed: Sequence[tuple[str, str]], skipped: int, out: Path
+) -> str:
+    """What is printed at the end: the films, how many, and those that failed with the reason."""
+    lines = []
+    for row in rows[:20]:
+        area = f"{row['area_px']:,} px" + (
+            f", {row['area_mm2']:,.0f} mm²" if row["area_mm2"] is not None else ""
+        )
+        found = f"{area}, image {row['image_side']}" if row["pneumothorax"] else "none"
+        lines.append(
+            f"{row['film']}: {found}; probability {row['probability']:.3f}"
+            + (f" ({row['notes']})" if row["notes"] else "")
+        )
+    if len(rows) > 20:
+        lines.append(f"… and {len(rows) - 20:,} more")
+    positive = sum(row["pneumothorax"] for row in rows)
+    lines.append(f"{len(rows):,} films, {positive:,} with pneumothorax → {out} ({TABLE}, {LINES})")
+    if skipped:
+        lines.append(
+            f"{skipped:,} other files were passed over (no DICOM file, no PNG or JPEG picture)"
+        )
+    lines += [f"failed: {name}: {reason}" for name, reason in failed]
+    return "\n".join(lines)

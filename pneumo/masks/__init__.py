@@ -1,0 +1,1 @@
+"""Masks and probability maps as arrays: run lengths, overlap, rules, components. Numpy and OpenCV alone."""

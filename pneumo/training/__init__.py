@@ -1,0 +1,1 @@
+"""From cached films to finished weights."""

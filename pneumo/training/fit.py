@@ -1,0 +1,307 @@
+"""One Lightning fit from configuration to weights, scores and record; resumes where it was stopped."""
+
+import io
+import logging
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from pneumo import files, runs
+from pneumo.errors import PneumoError
+from pneumo.training import averaging, logbook
+from pneumo.training.loader import FilmData
+from pneumo.training.module import SegmentationModule
+from pneumo.training.network import build_network
+from pneumo.training.settings import Config, LightningSWA, PaperSWA, Source
+from pneumo.training.weights import load_weights, read_weights, save_weights
+
+
+@dataclass
+class Parent:
+    """The weights a fit starts from, fixed by their content."""
+
+    path: Path
+    sha256: str
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Checkpoints are written under a temporary name and renamed: a process killed meanwhile leaves the one before."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        content = io.BytesIO()  # torch's own file writer makes a full disk a RuntimeError
+        torch.save(checkpoint, content)
+        with files.replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
+def fit(config: Config, folder: Path) -> dict[str, float]:
+    """Train ``config`` in ``folder`` (locked by the caller) and return its scores on the validation part.
+
+    Leaves ``config.yaml`` first, ``last.ckpt`` and ``metrics.csv`` each epoch, then ``weights.safetensors`` and, last of all,
+    ``metrics.json``. Validation, weights and hand-off hold the averaged model where weights were averaged.
+
+    Raises:
+        PneumoError: data, parent weights or an interrupted run's files that do not fit.
+    """
+    _quiet()
+    if config.machine.threads:
+        torch.set_num_threads(config.machine.threads)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    parent = _parent(config)
+    data = FilmData(config)
+    data.prepare()
+    record = {
+        "config": config.to_dict(),
+        "origin": runs.origin(),
+        "data": data.record(),
+        "parent": {"path": str(parent.path), "sha256": parent.sha256} if parent else None,
+    }
+    checkpoint = folder / runs.CHECKPOINT
+    resuming = checkpoint.is_file()
+    if resuming:
+        _check_unchanged(folder, record)
+    else:
+        runs.write_record(folder, record)
+        files.write_json(folder / runs.PARTS, data.parts_by_id())
+
+    pl.seed_everything(
+        config.seed, workers=True, verbose=False
+    )  # each fit anew: it must not depend on fits before it
+    network = build_network(config.model, pretrained=parent is None and not resuming)
+    if parent and not resuming:
+        load_weights(network, parent.path)
+    if config.machine.compile:
+        network.compile()
+    module = SegmentationModule(network, config)
+    chosen = logbook.loggers(config, folder, _shareable(record))
+    try:
+        trainer = _trainer(config, folder, data, chosen)
+        _run(
+            trainer,
+            lambda: trainer.fit(
+                module, datamodule=data, ckpt_path=str(checkpoint) if resuming else None
+            ),
+            checkpoint,
+        )
+        kept = _choose(module, config, folder)
+        _run(trainer, lambda: trainer.validate(module, datamodule=data, verbose=False), checkpoint)
+        scores = {
+            name.removeprefix("val/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        if trainer.is_global_zero:
+            save_weights(network, folder / runs.WEIGHTS, card(config, record, scores, kept))
+            known = {
+                name: None if math.isnan(value) else value for name, value in scores.items()
+            }  # NaN is no JSON
+            files.write_json(folder / runs.METRICS, {**known, "weights": kept})
+            for logger in chosen:
+                if isinstance(logger, logbook.GuardedWandbLogger):
+                    logger.summary({f"final/{name}": value for name, value in scores.items()})
+    finally:
+        logbook.close(chosen)
+    return scores
+
+
+def card(
+    config: Config, record: dict[str, Any], scores: dict[str, float], kept: str
+) -> dict[str, Any]:
+    """What the weights say of themselves: enough to rebuild the network and judge its output as it was judged here."""
+    values = config.to_dict()
+    return {
+        "architecture": "unet",
+        "model": values["model"],
+        "input": {
+            "channels": 1,
+            "dtype": "uint8",
+            "size": config.resolution.size,
+            "mean": config.model.mean,
+            "std": config.model.std,
+        },
+        "output": "logits of pneumothorax, (N, 1, H, W)",
+        "postprocess": values["postprocess"],
+        "experiment": config.experiment,
+        "scale": config.scale.name,
+        "data": config.data.name,
+        "fold": config.fold,
+        "seed": config.seed,
+        "weights": kept,
+        "commit": record["origin"]["commit"],
+        "parent": (record["parent"] or {}).get("sha256"),
+        "validation": scores,
+    }
+
+
+def _parent(config: Config) -> Parent | None:
+    """The weights to start from, checked before any work is done."""
+    if not config.init_from:
+        return None
+    path = Path(config.init_from)
+    if not path.is_file():
+        raise PneumoError(
+            f"init_from={path}: no such file; give weights that exist, or leave init_from out to train the parent first"
+        )
+    read_weights(path, "init_from")
+    return Parent(path, files.sha256(path))
+
+
+def _check_unchanged(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse to go on with other data or another parent than the interrupted run began with."""
+    before = runs.read_record(folder)
+    for name, now in (("data", record["data"]), ("parent", record["parent"])):
+        then = before.get(name)
+        keys = ("films", "parts") if name == "data" else ("sha256",)
+        changed = [key for key in keys if (then or {}).get(key) != (now or {}).get(key)]
+        if changed:
+            raise PneumoError(
+                f"{folder}: its {name} changed since this run was interrupted; delete the folder to train it anew"
+            )
+
+
+def _shareable(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without paths of this machine, for Weights & Biases."""
+    config = {
+        **record["config"],
+        "data": {k: v for k, v in record["config"]["data"].items() if k not in _PATHS},
+    }
+    origin = {key: value for key, value in record["origin"].items() if key != "command"}
+    return {
+        **record,
+        "origin": origin,
+        "config": {
+            key: value for key, value in config.items() if key not in ("runs_dir", "init_from")
+        },
+    }
+
+
+_PATHS = ("root", "annotations", "patients", "round1_test", "cache")
+
+
+def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) -> pl.Trainer:
+    interactive = os.isatty(2)
+    callbacks: list[pl.Callback] = [logbook.History(folder / runs.HISTORY, echo=not interactive)]
+    if config.log.pictures:
+        callbacks.append(
+            logbook.Pictures(data, folder / runs.PICTURES, config.log, config.postprocess)
+        )
+    if interactive:
+        callbacks.append(logbook.ProgressBar(refresh_rate=1))
+    average = averaging.build(config.swa, config.epochs)
+    if average is not None:
+        callbacks.append(average)
+    if config.handoff.source is Source.best:
+        callbacks.append(
+            _checkpoints(folder, runs.BEST, monitor="val/iou", mode="max", save_weights_only=True)
+        )
+    callbacks.append(
+        _checkpoints(folder, runs.CHECKPOINT)
+    )  # after the others, so that it holds their state of this epoch
+    machine = config.machine
+    accelerator = machine.accelerator
+    precision = machine.precision
+    if precision == "auto":
+        cuda = torch.cuda.is_available() and accelerator != "cpu"
+        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
+    if isinstance(config.swa, LightningSWA) and precision == "16-mixed":
+        raise PneumoError(
+            "swa=lightning cannot run in 16-mixed (its batch-norm epoch has no gradients to scale); use bf16-mixed or swa=paper"
+        )
+    try:
+        return pl.Trainer(
+            max_epochs=config.epochs,
+            accelerator=accelerator,
+            devices=machine.devices,
+            strategy="ddp_spawn"
+            if machine.devices > 1
+            else "auto",  # ddp would run the command, and with it the sweep, once more
+            precision=precision,  # type: ignore[arg-type]
+            deterministic="warn" if machine.deterministic else None,
+            benchmark=not machine.deterministic,
+            use_distributed_sampler=False,  # ours knows ranks
+            sync_batchnorm=machine.devices > 1
+            and torch.cuda.is_available()
+            and accelerator != "cpu",
+            callbacks=callbacks,
+            logger=chosen,
+            plugins=[WholeCheckpointIO()],
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            enable_progress_bar=interactive,
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as error:
+        raise PneumoError(
+            f"machine.accelerator={accelerator}, machine.devices={machine.devices}: not on this machine ({error})"
+        ) from None
+
+
+def _checkpoints(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        folder,
+        name.removesuffix(".ckpt"),
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+        **options,
+    )
+
+
+def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
+    """Run a part of the fit; turn what Lightning makes of Ctrl-C and of a damaged checkpoint back into what they are."""
+    try:
+        with warnings.catch_warnings():
+            # on a CPU the main process loads films: worker processes would compete with the network for its cores
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings(
+                "ignore", ".*isinstance.treespec, LeafSpec.*"
+            )  # Lightning 2.6 with torch 2.14
+            warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+            action()
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except (RuntimeError, EOFError) as error:
+        if checkpoint.is_file() and "PytorchStreamReader" in str(error):
+            raise PneumoError(
+                f"{checkpoint}: damaged; delete it to train this run from its beginning"
+            ) from None
+        raise
+
+
+def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
+    """Put the weights that are judged and handed on into the module; says which they are."""
+    source = config.handoff.source
+    if source is Source.best:
+        state = torch.load(folder / runs.BEST, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+        return "best epoch"
+    if source is Source.last:
+        state = torch.load(folder / runs.CHECKPOINT, map_location="cpu", weights_only=True)[
+            "state_dict"
+        ]
+        module.load_state_dict(state)
+        return "last epoch"
+    if isinstance(config.swa, PaperSWA | LightningSWA):
+        return f"average of {config.swa.epochs} epochs"  # the callback has loaded it
+    return "last epoch"
+
+
+def _quiet() -> None:
+    """Lightning's greetings are not news."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

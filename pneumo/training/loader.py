@@ -1,0 +1,196 @@
+"""Cached films → batches. The ``LightningDataModule`` reads, divides and serves a data set; batches travel as uint8."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pneumo import files, pool
+from pneumo.data import cache
+from pneumo.data.films import Item
+from pneumo.data.parts import divide
+from pneumo.data.settings import PhantomData
+from pneumo.data.sources import phantom, siim
+from pneumo.training import augmentation
+from pneumo.training.settings import Config
+
+
+class FilmDataset(Dataset[dict[str, torch.Tensor]]):
+    """Films of one part as dicts: ``image`` and ``mask`` uint8 (1, size, size), mask of 0 and 1; ``row`` int64, its place in the cache."""
+
+    def __init__(
+        self,
+        films: cache.Cache,
+        rows: np.ndarray,
+        transform: augmentation.Augment | None = None,
+        seed: int = 0,
+    ):
+        self.films, self.rows, self.transform, self.seed = films, rows, transform, seed
+        # persistent workers hold copies of all but this
+        self.epoch: torch.Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._verified: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = int(self.rows[index])
+        if row not in self._verified:
+            self.films.verify(row)
+            self._verified.add(row)
+        image, mask = np.array(self.films.images[row]), np.array(self.films.masks[row])
+        if self.transform is not None:
+            image, mask = self.transform(image, mask, [self.seed, int(self.epoch), row])
+        return {
+            "image": torch.from_numpy(image)[None],
+            "mask": torch.from_numpy(mask)[None],
+            "row": torch.tensor(row),
+        }
+
+
+class EpochSampler(Sampler[int]):
+    """Every film once an epoch, in an order that seed and epoch alone decide, so that a resumed fit sees the same one.
+
+    Lightning calls ``set_epoch``. With several processes each takes its share of the one order.
+    """
+
+    def __init__(
+        self, dataset: FilmDataset, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+    ):
+        self.dataset, self.seed, self.shuffle, self.rank, self.world_size = (
+            dataset,
+            seed,
+            shuffle,
+            rank,
+            world_size,
+        )
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order, and the augmentations of the data set, of an epoch (from 0)."""
+        self.epoch = epoch
+        self.dataset.epoch.fill_(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        n = len(self.dataset)
+        order = (
+            np.random.default_rng([self.seed, self.epoch]).permutation(n)
+            if self.shuffle
+            else np.arange(n)
+        )
+        if self.shuffle:  # equal shares, or processes would wait for each other for ever
+            order = order[: n - n % self.world_size] if n >= self.world_size else order
+        return iter(order[self.rank :: self.world_size].tolist())
+
+    def __len__(self) -> int:
+        n = len(self.dataset)
+        return n // self.world_size if self.shuffle else len(range(self.rank, n, self.world_size))
+
+
+class FilmData(pl.LightningDataModule):
+    """A data set made ready: indexed, cached at the resolution, divided. ``prepare`` does it; the loaders serve it."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+
+    def prepare(self) -> None:
+        """Draw phantoms if asked for, index, cache and divide. Prints what was left aside and why. Raises PneumoError."""
+        config, data = self.config, self.config.data
+        if isinstance(data, PhantomData):
+            data = phantom.in_place(config.scale.of(data), config.runs_dir)
+        self.index = siim.read_index(data)
+        items = self._fewer(self.index.items)
+        patients = {item.id: item.patient for item in items}
+        if not any(patients.values()):
+            patients.update(siim.patients_from_films(items))
+        folder = Path(data.cache)
+        limit = data.max_megapixels * 1_000_000
+        self.films = cache.build(items, config.resolution.size, folder, data.on_error, limit)
+        labels = {item.id: item.positive for item in items}
+        self.positive = [labels[image] for image in self.films.ids]
+        self.patients = [patients[image] for image in self.films.ids]
+        self.parts = divide(self.positive, self.patients, config.split, config.fold, config.seed)
+        if self.films.left_aside:
+            self.index.left_aside["films that could not be read"] = self.films.left_aside
+        for reason, cases in self.index.left_aside.items():
+            print(f"Left aside, {reason}: {len(cases):,}, e.g. {cases[0]}")
+        print(self.parts.describe(self.positive), flush=True)
+        transform = augmentation.build(config.augmentation, config.resolution)
+        self.training = FilmDataset(self.films, self.parts.training, transform, config.seed)
+        self.validation = FilmDataset(self.films, self.parts.validation)
+
+    def record(self) -> dict[str, Any]:
+        """What a run's record keeps of the data: fingerprints and counts, no paths."""
+        ids = [
+            [self.films.ids[i] for i in part]
+            for part in (self.parts.training, self.parts.validation)
+        ]
+        return {
+            "films": self.films.fingerprint,
+            "parts": files.digest(ids),
+            "annotations": files.digest(
+                sorted((item.id, item.annotations) for item in self.index.items)
+            ),
+            "training": len(ids[0]),
+            "validation": len(ids[1]),
+            "validation_positive": sum(self.positive[i] for i in self.parts.validation),
+            "by_patient": self.parts.grouped,
+            "validation_positives_sharing_a_patient": self.parts.shared,
+            "left_aside": {reason: len(cases) for reason, cases in self.index.left_aside.items()},
+        }
+
+    def parts_by_id(self) -> dict[str, dict[str, str | None]]:
+        """The films of each part, with their patients: what a run keeps to say later what it was trained on."""
+        return {
+            name: {self.films.ids[i]: self.patients[i] for i in part}
+            for name, part in (
+                ("training", self.parts.training),
+                ("validation", self.parts.validation),
+            )
+        }
+
+    def _fewer(self, items: list[Item]) -> list[Item]:
+        """At most ``scale.images`` films, chosen by the seed, with the data's share of positives or ``scale.positive_rate``."""
+        scale = self.config.scale
+        limit = scale.images
+        if limit is None or len(items) <= limit:
+            return items
+        order = np.random.default_rng([self.config.seed, len(items)]).permutation(len(items))
+        positive = [i for i in order if items[i].positive]
+        negative = [i for i in order if not items[i].positive]
+        share = min(
+            round(limit * (scale.positive_rate or len(positive) / len(items))), len(positive)
+        )
+        return [items[i] for i in sorted([*positive[:share], *negative[: limit - share]])]
+
+    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        return self._loader(self.training, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        return self._loader(self.validation, shuffle=False)
+
+    def _loader(self, dataset: FilmDataset, shuffle: bool) -> DataLoader[dict[str, torch.Tensor]]:
+        rank, world_size = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        sampler = EpochSampler(dataset, self.config.seed, shuffle, rank, world_size)
+        batch_size = self.config.batch_size // world_size
+        workers = self.config.machine.workers
+        cuda = torch.cuda.is_available() and self.config.machine.accelerator != "cpu"
+        if workers < 0:  # a GPU waits for films, so decode beside it; a CPU has nothing to spare
+            workers = min(pool.cores(), 8) if cuda else 0
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            drop_last=shuffle
+            and len(sampler) >= batch_size,  # a last batch of one would break batch norm
+            pin_memory=cuda,
+            persistent_workers=workers > 0,
+        )

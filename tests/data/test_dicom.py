@@ -1,0 +1,227 @@
+import warnings
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from pneumo.data import dicom
+
+
+def film(path, array, bits=None, **tags):
+    """Write an uncompressed DICOM film."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = (
+        SecondaryCaptureImageStorage,
+        ExplicitVRLittleEndian,
+    )
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = (
+        SecondaryCaptureImageStorage,
+        generate_uid(entropy_srcs=[str(path)]),
+    )
+    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.Rows, data.Columns = array.shape
+    data.BitsAllocated = array.dtype.itemsize * 8
+    data.BitsStored = bits or data.BitsAllocated
+    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, 0
+    data.PixelData = array.tobytes()
+    for key, value in tags.items():
+        setattr(data, key, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def test_eight_bits_stay_as_they_are(tmp_path):
+    assert np.array_equal(dicom.read(film(tmp_path / "a.dcm", RAMP)).pixels, RAMP)
+
+
+def test_monochrome1_is_inverted(tmp_path):
+    assert np.array_equal(
+        dicom.read(film(tmp_path / "a.dcm", RAMP, PhotometricInterpretation="MONOCHROME1")).pixels,
+        255 - RAMP,
+    )
+
+
+@pytest.mark.parametrize("bits", [10, 12, 15, 16])
+def test_deep_films_use_the_whole_range(tmp_path, bits):
+    deep = np.linspace(0.2 * 2**bits, 0.7 * 2**bits, 64 * 64).astype(np.uint16).reshape(64, 64)
+    grey = dicom.read(film(tmp_path / "a.dcm", deep, bits)).pixels
+    assert grey.dtype == np.uint8
+    assert (grey.min(), grey.max()) == (0, 255)
+    assert (np.diff(grey.ravel().astype(int)) >= 0).all()
+
+
+def test_window_is_applied_after_rescaling(tmp_path):
+    deep = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    path = film(
+        tmp_path / "a.dcm",
+        deep,
+        12,
+        RescaleSlope=2,
+        RescaleIntercept=-1000,
+        WindowCenter=3000,
+        WindowWidth=2000,
+    )
+    grey = dicom.read(path).pixels.ravel()
+    hounsfield = deep.ravel() * 2.0 - 1000
+    assert (grey[hounsfield < 1990] == 0).all()
+    assert (grey[hounsfield > 4010] == 255).all()
+    assert grey[np.searchsorted(hounsfield, 3000)] == pytest.approx(128, abs=1)
+
+
+def test_a_window_that_hides_the_film_is_not_used(tmp_path):
+    deep = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    grey = dicom.read(film(tmp_path / "a.dcm", deep, 12, WindowCenter=20, WindowWidth=10)).pixels
+    assert len(np.unique(grey)) > 200
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (["L", "F"], lambda a: a),
+        (["R", "F"], lambda a: a[:, ::-1]),
+        (["L", "H"], lambda a: a[::-1]),
+        (["R", "H"], lambda a: a[::-1, ::-1]),
+        (["F", "L"], lambda a: a.T),
+        (["H", "L"], lambda a: a.T[::-1]),
+        (["A", "F"], lambda a: a),
+    ],
+)
+def test_films_come_upright_where_the_tags_say_how_they_lie(tmp_path, orientation, turn):
+    array = np.arange(96, dtype=np.uint8).reshape(8, 12)
+    got = dicom.read(film(tmp_path / "a.dcm", array, PatientOrientation=orientation))
+    assert np.array_equal(got.pixels, turn(array))
+    assert got.stored_shape == (8, 12)
+    assert np.array_equal(dicom.upright(array, got.orientation), got.pixels)  # a mask follows
+
+
+def test_tags(tmp_path):
+    got = dicom.read(
+        film(tmp_path / "a.dcm", RAMP, PatientID="p", ViewPosition="PA", PixelSpacing=[0.1, 0.2])
+    )
+    assert (got.patient, got.view, got.spacing) == ("p", "PA", (0.1, 0.2))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "I;16"])
+def test_pictures_of_every_mode(tmp_path, mode):
+    path = tmp_path / "a.png"
+    if mode == "I;16":
+        Image.fromarray(RAMP.astype(np.uint16) * 257).save(path)
+    else:
+        Image.fromarray(RAMP).convert(mode).save(path)
+    assert np.array_equal(dicom.read(path).pixels, RAMP)
+
+
+def refuse(path, message, **options):
+    with pytest.raises(dicom.FilmError, match=message) as error:
+        dicom.read(path, **options)
+    assert path.name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_film_is_refused_in_one_line(tmp_path, phantoms):
+    (tmp_path / "text.dcm").write_text("hello\n" * 100)
+    refuse(tmp_path / "text.dcm", "not a DICOM file")
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    refuse(tmp_path / "empty.dcm", "not a DICOM file|truncated|damaged")
+    refuse(tmp_path / "absent.dcm", "No such file")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n12345")
+    refuse(tmp_path / "bad.png", "not a readable picture")
+    refuse(
+        film(tmp_path / "frames.dcm", np.zeros((16, 16), np.uint8), NumberOfFrames=3), "3 frames"
+    )
+    refuse(film(tmp_path / "colour.dcm", np.zeros((16, 16), np.uint8), SamplesPerPixel=3), "colour")
+    Image.fromarray(np.dstack([RAMP, RAMP.T, RAMP])).save(tmp_path / "colour.png")
+    refuse(tmp_path / "colour.png", "colour")
+    data = pydicom.dcmread(film(tmp_path / "void.dcm", RAMP))
+    del data.PixelData
+    data.save_as(tmp_path / "void.dcm")
+    refuse(tmp_path / "void.dcm", "without an image")
+
+
+def test_a_truncated_film_is_refused_wherever_it_ends(tmp_path, phantoms):
+    whole = next(iter(sorted(phantoms.rglob("*.dcm")))).read_bytes()
+    for tenth in range(10):
+        path = tmp_path / f"{tenth}.dcm"
+        path.write_bytes(whole[: len(whole) * tenth // 10])
+        refuse(path, ".")
+
+
+def test_size_is_checked_before_decoding(tmp_path, phantoms, monkeypatch):
+    data = pydicom.dcmread(next(iter(sorted(phantoms.rglob("*.dcm")))))
+    data.Rows = data.Columns = 60000
+    data.save_as(tmp_path / "huge.dcm")
+    monkeypatch.setattr(dicom, "pixel_array", lambda *_, **__: pytest.fail("decoded"))
+    refuse(tmp_path / "huge.dcm", r"60000 x 60000.*data\.max_megapixels=100")
+
+
+def test_a_film_that_cannot_be_decoded_names_syntax_and_package(real_data):
+    refuse(
+        real_data / "films" / "RG3_JPLY.dcm",
+        r"JPEG Extended.*1\.2\.840\.10008\.1\.2\.4\.51.*pip install pylibjpeg",
+    )
+
+
+@pytest.mark.parametrize("name", ["CR-MONO1-10-chest.dcm", "RG1_J2KI.dcm", "Fake_MONOHR1.dcm"])
+def test_real_monochrome1_films_come_with_dark_lungs(real_data, name):
+    pixels = dicom.read(real_data / "films" / name).pixels.astype(float)
+    h, w = pixels.shape
+    spine = pixels[int(0.25 * h) : int(0.5 * h), int(0.47 * w) : int(0.53 * w)].mean()
+    lungs = np.mean(
+        [
+            pixels[int(0.25 * h) : int(0.5 * h), int(a * w) : int((a + 0.1) * w)].mean()
+            for a in (0.2, 0.7)
+        ]
+    )
+    # Fake_MONOHR1 is a MONOCHROME2 film with the other tag: inverted, it has bright lungs
+    assert (lungs < spine) == (name != "Fake_MONOHR1.dcm")
+
+
+def test_retagged_challenge_film_is_the_inverse(real_data):
+    original = next(
+        (real_data / "siim" / "dicom-images-train").rglob("*.6904.1517875201.850819.dcm")
+    )
+    assert np.array_equal(
+        dicom.read(real_data / "films" / "Fake_MONOHR1.dcm").pixels,
+        255 - dicom.read(original).pixels,
+    )
+
+
+def attempt(path):
+    """The film's type, or the reason why not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return str(dicom.read(path).pixels.dtype)
+        except dicom.FilmError as error:
+            return str(error)
+
+
+def test_every_real_film_is_read_or_explained(real_data):
+    results = [attempt(path) for path in sorted((real_data / "films").glob("*.dcm"))]
+    assert all(result == "uint8" or "pip install" in result for result in results), results
+    assert results.count("uint8") >= 6
+
+
+def test_rgba_mirror_and_paper_figure(real_data):
+    for path in sorted((real_data / "siim" / "png").glob("*.png")):
+        with Image.open(path) as picture:
+            mode = picture.mode
+        if mode == "RGBA":
+            assert dicom.read(path).pixels.shape == (1024, 1024)
+            break
+    else:
+        pytest.fail("no RGBA picture among the real ones")
+    figure = next(
+        (real_data / "siim" / "dicom-images-train").rglob("*.10000.1517875220.938530.dcm")
+    )
+    got = dicom.read(figure)
+    assert (got.pixels.shape, got.view, got.spacing) == ((1024, 1024), "AP", (0.139, 0.139))

@@ -1,0 +1,223 @@
+import gzip
+import shutil
+
+import pytest
+
+from pneumo.data.films import read_folder
+from pneumo.data.settings import Data, OnError
+from pneumo.data.sources import siim
+from pneumo.errors import PneumoError
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+PLAIN = "ImageId,EncodedPixels\na,-1\nb,5 2\nb,9 1 4 2\nc,1 1\n"
+DIALECTS = {
+    "plain": PLAIN,
+    "blank in header": PLAIN.replace("ImageId,Enc", "ImageId, Enc"),
+    "other names": PLAIN.replace("ImageId,EncodedPixels", "fname,mask"),
+    "no header": PLAIN.split("\n", 1)[1],
+    "byte-order mark": "\ufeff" + PLAIN,
+    "mark, no header": "\ufeff" + PLAIN.split("\n", 1)[1],
+    "carriage returns": PLAIN.replace("\n", "\r\n"),
+    "leading blanks": PLAIN.replace(",-1", ", -1").replace(",5 2", ", 5 2"),
+    "empty cell": PLAIN.replace("a,-1", "a,"),
+    "suffixes": PLAIN.replace("a,", "a.dcm,").replace("c,", "c.png,"),
+    "blank lines": PLAIN.replace("\n", "\n\n"),
+}
+
+
+@pytest.mark.parametrize("text", DIALECTS.values(), ids=DIALECTS)
+def test_every_dialect_reads_alike(tmp_path, text):
+    table = siim.read_table(write(tmp_path / "t.csv", text))
+    assert list(table.rows) == ["a", "b", "c"]
+    assert [table.masks(image) for image in "abc"] == [[], ["5 2", "9 1 4 2"], ["1 1"]]
+
+
+def test_gzip(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(PLAIN.encode()))
+    assert list(siim.read_table(path).rows) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("d,1 2 3", "line 6.*pairs"),
+        ("d,1 x", "line 6.*whole"),
+        ("d,0 1048577", "line 6.*beyond"),
+        ("d,1,2", "line 6.*columns"),
+    ],
+)
+def test_malformed_row_is_named_and_can_be_skipped(tmp_path, row, message):
+    path = write(tmp_path / "t.csv", PLAIN + row + "\n")
+    with pytest.raises(PneumoError, match=message + r".*data\.on_error=skip"):
+        siim.read_table(path)
+    table = siim.read_table(path, OnError.skip)
+    assert list(table.rows) == ["a", "b", "c"]
+    assert len(table.left_aside) == 1
+
+
+@pytest.mark.parametrize("text", ["", "ImageId,EncodedPixels\n"])
+def test_empty_table(tmp_path, text):
+    with pytest.raises(PneumoError, match="no annotations"):
+        siim.read_table(write(tmp_path / "t.csv", text))
+
+
+def test_table_that_is_no_text(tmp_path):
+    (tmp_path / "t.csv").write_bytes(bytes(range(256)))
+    with pytest.raises(PneumoError, match=r"t\.csv: not a readable CSV"):
+        siim.read_table(tmp_path / "t.csv")
+
+
+def test_nih_names_stand_for_their_patient(tmp_path):
+    path = write(
+        tmp_path / "p.csv", "Kaggle_ID,NIH_ID\na,00028864_007.png\nb,00028864_008.png\nc,me\n"
+    )
+    assert siim.read_patients(path) == {"a": "00028864", "b": "00028864", "c": "me"}
+
+
+def test_ids_that_look_like_words_are_no_header(tmp_path):
+    assert siim.read_patients(write(tmp_path / "p.csv", "ID_001.dcm,me\nID_002,you\n")) == {
+        "ID_001": "me",
+        "ID_002": "you",
+    }
+
+
+def test_a_round_1_list_that_fits_nothing_is_an_error(phantoms, tmp_path):
+    sample = write(tmp_path / "sample.csv", "ImageId,EncodedPixels\nother,-1\n")
+    with pytest.raises(PneumoError, match="names none of the images"):
+        index(phantoms, phantoms / "train-rle.csv", round=1, round1_test=str(sample))
+
+
+def test_overlap_is_found():
+    assert siim.overlapping(["0 5", "4 2"])
+    assert not siim.overlapping(["0 5", "5 2"])
+
+
+def index(root, table, **options):
+    return siim.read_index(Data(name="siim", root=str(root), annotations=str(table), **options))
+
+
+def test_films_and_table_are_joined_and_the_rest_is_counted(phantoms, tmp_path):
+    films = sorted(phantoms.rglob("*.dcm"))
+    root = tmp_path / "films"
+    root.mkdir()
+    shutil.copy(films[0], root)  # flat, by file name
+    shutil.copy(films[1], root / "ID_0001.dcm")  # by SOPInstanceUID
+    shutil.copy(films[2], root / "extra.dcm")
+    shutil.copy(films[0], root / "sub.dcm")  # the same film again
+    table = write(
+        tmp_path / "t.csv",
+        f"ImageId,EncodedPixels\n{films[0].stem},-1\n{films[1].stem},3 4\nabsent,-1\n",
+    )
+    found = index(root, table)
+    assert [(item.id, item.positive) for item in found.items] == [
+        (films[0].stem, False),
+        (films[1].stem, True),
+    ]
+    counts = {reason.split(" (")[0]: len(cases) for reason, cases in found.left_aside.items()}
+    assert counts == {
+        "films without a row in the table": 1,
+        "films whose id stands on disk more than once": 1,
+        "images of the table that are not on disk": 1,
+    }
+
+
+def test_dicom_files_without_a_suffix_are_films_too(phantoms, tmp_path):
+    index = siim.read_index(Data("siim", str(phantoms), str(phantoms / "train-rle.csv")))
+    (tmp_path / "LICENSE").write_text("no film")
+    for item in index.items[:3]:
+        shutil.copy(item.path, tmp_path / item.id)
+    again = siim.read_index(Data("siim", str(tmp_path), str(phantoms / "train-rle.csv")))
+    assert [item.id for item in again.items] == [item.id for item in index.items[:3]]
+    assert {item.id for item in read_folder(tmp_path)} == {item.id for item in index.items[:3]}
+
+
+def test_round_1_leaves_out_its_test_images(phantoms, tmp_path):
+    ids = [path.stem for path in sorted(phantoms.rglob("*.dcm"))]
+    sample = write(
+        tmp_path / "sample.csv", "ImageId,EncodedPixels\n" + f"{ids[0]},-1\n" * 2 + f"{ids[1]},-1\n"
+    )
+    found = index(phantoms, phantoms / "train-rle.csv", round=1, round1_test=str(sample))
+    assert {item.id for item in found.items} == set(ids[2:])
+
+
+def test_nothing_to_join(phantoms, tmp_path):
+    table = write(tmp_path / "t.csv", PLAIN)
+    with pytest.raises(PneumoError, match="none of its 24 films is in"):
+        index(phantoms, table)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(PneumoError, match="no films in it"):
+        index(tmp_path / "void", table)
+    with pytest.raises(PneumoError, match="no such folder"):
+        index(tmp_path / "absent", table)
+
+
+def test_repeated_patient_ids_group_films(phantoms):
+    found = index(phantoms, phantoms / "train-rle.csv")
+    assert siim.patients_from_films(found.items) == siim.read_patients(phantoms / "patients.csv")
+    alone = list(
+        {siim.patients_from_films(found.items)[item.id]: item for item in found.items}.values()
+    )
+    assert (
+        siim.patients_from_films(alone) == {}
+    )  # one film a patient, as in the challenge's files: tells nothing
+
+
+def test_table_i(real_data, command):
+    folder = real_data / "siim"
+    done = command(
+        "pneumo.siim",
+        "data=siim",
+        f"data.root={folder}",
+        f"data.annotations={folder / 'stage_2_train.csv.gz'}",
+    )
+    assert done.returncode == 0, done.stderr
+    counts = {
+        name: int(number.replace(",", ""))
+        for number, name in (
+            line.split("  ", 1) for line in map(str.strip, done.stdout.splitlines()[:7])
+        )
+    }
+    assert counts == {
+        "images in the table": 12_047,
+        "rows": 12_954,
+        "positive images": 2_669,
+        "multi-row images": 624,
+        "of them overlapping": 183,
+        "images on disk": 71,
+        "of them positive": 14,
+    }
+    assert "round 2" in done.stdout
+
+
+def test_round_1_of_table_i(real_data):
+    folder = real_data / "siim"
+    sample = folder / "stage_1_sample_submission.csv"
+    data = Data(
+        name="siim",
+        root=str(folder),
+        annotations=str(folder / "stage_2_train.csv.gz"),
+        round=1,
+        round1_test=str(sample),
+    )
+    assert [number for _, number in siim.summary(siim.read_index(data))[:3]] == [
+        10_675,
+        11_582,
+        2_379,
+    ]
+
+
+def test_the_organisers_sample_reads_alike_in_both_dialects(real_data):
+    tables = [
+        siim.read_table(real_data / "siim" / name)
+        for name in ("train-rle-sample.csv", "train-rle-sample-variant.csv")
+    ]
+    assert [t.masks(i) for t in tables[:1] for i in t.rows] == [
+        t.masks(i) for t in tables[1:] for i in t.rows
+    ]
+    assert len(tables[0].rows) == 10

@@ -1,0 +1,153 @@
+"""Scores against independent libraries, and against what they are defined to be."""
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from sklearn import metrics as independent
+
+from pneumo.evaluation import scores
+from pneumo.evaluation.scores import Outcomes
+from pneumo.masks.histograms import Histograms
+
+
+def outcomes(seed=0, n=300, patients=60, sharpness=3.0):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(n) < 0.4
+    truth = np.where(positive, rng.integers(50, 30_000, n), 0)
+    score = np.clip(rng.normal(positive / sharpness + 0.3, 0.2), 0, 1).round(2)
+    predicted = np.where(score > 0.4, rng.integers(1, 30_000, n), 0)
+    overlap = np.minimum(truth, predicted) * rng.integers(0, 2, n)
+    names = [f"p{i}" for i in rng.integers(0, patients, n)]
+    return Outcomes(
+        [str(i) for i in range(n)],
+        predicted,
+        truth,
+        overlap,
+        score,
+        names,
+        [("PA", "AP", None)[i % 3] for i in range(n)],
+    )
+
+
+def test_dice_and_iou_equal_smp_image_by_image():
+    """smp counts 1 for an image where both are empty, as the challenge does."""
+    o = outcomes()
+    counts = [
+        torch.tensor(c)[:, None] for c in (o.overlap, o.predicted - o.overlap, o.truth - o.overlap)
+    ]
+    rest = 1024**2 - sum(counts)
+    assert o.dice.mean() == pytest.approx(
+        smp.metrics.f1_score(*counts, rest, reduction="micro-imagewise").item()
+    )
+    assert o.iou.mean() == pytest.approx(
+        smp.metrics.iou_score(*counts, rest, reduction="micro-imagewise").item()
+    )
+
+
+def test_areas_and_curves_equal_scikit_learn():
+    o = outcomes()
+    found = scores.summary(o)
+    assert found["roc_auc"][0] == pytest.approx(independent.roc_auc_score(o.positive, o.score))
+    assert found["pr_auc"][0] == pytest.approx(
+        independent.average_precision_score(o.positive, o.score)
+    )
+    weights = scores.resamples(o.patients, 5, 0)
+    for row, auc, ap in zip(
+        weights,
+        scores.summary(o, weights)["roc_auc"],
+        scores.summary(o, weights)["pr_auc"],
+        strict=True,
+    ):
+        assert auc == pytest.approx(
+            independent.roc_auc_score(o.positive, o.score, sample_weight=row)
+        )
+        assert ap == pytest.approx(
+            independent.average_precision_score(o.positive, o.score, sample_weight=row)
+        )
+    _, false, true = scores.roc_curve(o.score, o.positive)
+    theirs = independent.roc_curve(o.positive, o.score, drop_intermediate=False)
+    assert np.allclose(false, theirs[0])
+    assert np.allclose(true, theirs[1])
+    assert found["sensitivity"][0] == pytest.approx(
+        independent.recall_score(o.positive, o.predicted > 0)
+    )
+    assert found["specificity"][0] == pytest.approx(
+        independent.recall_score(~o.positive, o.predicted == 0)
+    )
+
+
+def test_the_two_variants_of_iou():
+    values = np.array([0.0, 0.44, 0.45, 0.5, 0.52, 0.55, 0.949, 0.95, 1.0])
+    assert scores.iou_stepped(values) == pytest.approx([0, 0, 0, 0.1, 0.1, 0.2, 0.9, 1.0, 1.0])
+    assert scores.iou_mean_precision(values) == pytest.approx([0, 0, 0, 0, 0.1, 0.1, 0.9, 0.9, 1.0])
+
+
+def test_a_weight_of_two_is_the_film_twice():
+    o = outcomes(n=40)
+    rows = np.array([0, 1, 1, 5, 7, 7, 7, *range(10, 40)])
+    weights = np.bincount(rows, minlength=40)[None].astype(float)
+    once = {name: value[0] for name, value in scores.summary(o, weights).items()}
+    assert once == pytest.approx(
+        {name: value[0] for name, value in scores.summary(o[rows]).items()}
+    )
+
+
+def test_a_resample_takes_whole_patients():
+    o = outcomes()
+    weights = scores.resamples(o.patients, 20, 1)
+    for name in set(o.patients):
+        films = [i for i, patient in enumerate(o.patients) if patient == name]
+        assert (weights[:, films] == weights[:, films[:1]]).all()
+    unknown = scores.resamples([None] * 50, 20, 1)
+    assert (unknown.sum(1) == 50).all()
+    assert len(np.unique(unknown[0])) > 1
+
+
+def test_intervals_by_patient_are_wider_than_by_film_when_patients_repeat():
+    o = outcomes(n=300, patients=300)
+    clones = Outcomes.join([o[np.arange(60)]] * 5)
+    by_patient = scores.intervals(
+        Outcomes(*{**vars(clones), "patients": [str(i % 60) for i in range(300)]}.values()), 400
+    )["dice"]
+    by_film = scores.intervals(Outcomes(*{**vars(clones), "patients": [None] * 300}.values()), 400)[
+        "dice"
+    ]
+    assert by_patient[1] - by_patient[0] > 1.7 * (by_film[1] - by_film[0])
+    assert by_patient[0] < o[np.arange(60)].dice.mean() < by_patient[1]
+
+
+def test_paired_comparison_finds_a_difference_and_no_difference():
+    better, same = outcomes(1), outcomes(1)
+    worse = Outcomes(*{**vars(better), "overlap": better.overlap // 2}.values())
+    gap = scores.paired(better, worse, 500)["dice"]
+    assert gap.mean == pytest.approx(better.dice.mean() - worse.dice.mean())
+    assert gap.low > 0
+    assert gap.p < 0.01
+    none = scores.paired(better, same, 500)["dice"]
+    assert (none.mean, none.low, none.high, none.p) == (0, 0, 0, 1)
+
+
+def test_groups_by_size_and_view():
+    o = outcomes()
+    found = scores.groups(o)
+    assert (
+        sum(len(rows) for name, rows in found.items() if name.startswith("size"))
+        == o.positive.sum()
+    )
+    assert set(o.truth[found["size to 4,059 px"]] <= 4059) == {True}
+    assert len(found["view AP"]) == 100
+
+
+def test_calibration_of_a_calibrated_map_and_of_one_that_is_sure_of_everything():
+    levels = np.repeat(np.arange(256), 255)[None]
+    inside = np.concatenate([np.arange(255) < k for k in range(256)])
+    total = np.bincount(levels[0], minlength=256)[None].astype(np.int32)
+    right = np.bincount(levels[0][inside], minlength=256)[None].astype(np.int32)
+    found = scores.calibration(Histograms(total, right))
+    assert found.ece == pytest.approx(0, abs=1e-9)
+    assert found.share == pytest.approx(found.probability)
+    sure = np.zeros((1, 256), np.int32)
+    sure[0, 255] = 100
+    half = sure // 2
+    assert scores.calibration(Histograms(sure, half)).ece == pytest.approx(0.5)

@@ -1,0 +1,53 @@
+import segmentation_models_pytorch as smp
+import torch
+
+from pneumo.training import metrics
+
+FIVE = [  # prediction, truth: both empty, false positive, false negative, perfect, half
+    ([0, 0, 0, 0], [0, 0, 0, 0], 1.0, 1.0),
+    ([1, 1, 0, 0], [0, 0, 0, 0], 0.0, 0.0),
+    ([0, 0, 0, 0], [1, 1, 0, 0], 0.0, 0.0),
+    ([1, 1, 0, 0], [1, 1, 0, 0], 1.0, 1.0),
+    ([1, 1, 0, 0], [1, 0, 1, 0], 0.5, 1 / 3),
+]
+PREDICTION, TARGET = (torch.tensor([case[i] for case in FIVE]).reshape(5, 1, 2, 2) for i in (0, 1))
+
+
+def test_dice_and_iou_in_all_five_cases():
+    assert torch.allclose(
+        metrics.dice(PREDICTION, TARGET), torch.tensor([case[2] for case in FIVE])
+    )
+    assert torch.allclose(metrics.iou(PREDICTION, TARGET), torch.tensor([case[3] for case in FIVE]))
+
+
+def test_scores_whatever_the_batches():
+    whole, parts = metrics.ImageScores(), metrics.ImageScores()
+    whole.update(PREDICTION, TARGET)
+    for i in range(0, 5, 2):
+        parts.update(PREDICTION[i : i + 2], TARGET[i : i + 2])
+    scores = {name: round(float(value), 4) for name, value in whole.compute().items()}
+    assert scores == {
+        "dice": 0.5,
+        "dice_positive": 0.5,
+        "iou": 0.4667,
+        "sensitivity": 0.6667,
+        "specificity": 0.5,
+        "all_empty_dice": 0.4,
+    }
+    assert {name: round(float(value), 4) for name, value in parts.compute().items()} == scores
+
+
+def test_challenge_dice_equals_an_independent_library():
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = (torch.rand(64, 1, 8, 8, generator=generator) > 0.97 for _ in range(2))
+    scores = metrics.ImageScores()
+    scores.update(prediction, target)
+    stats = smp.metrics.get_stats(prediction.long(), target.long(), mode="binary")
+    assert torch.isclose(
+        scores.compute()["dice"].float(),
+        smp.metrics.f1_score(*stats, reduction="micro-imagewise").float(),
+    )
+    assert torch.isclose(
+        scores.compute()["iou"].float(),
+        smp.metrics.iou_score(*stats, reduction="micro-imagewise").float(),
+    )

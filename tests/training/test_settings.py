@@ -1,0 +1,263 @@
+"""What conf/ offers composes, and Table II of the paper stands in it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+
+import pneumo.evaluation.settings  # noqa: F401 registers what the commands take
+from pneumo.errors import PneumoError
+from pneumo.settings import CONF, checked
+from pneumo.training import lineage
+from pneumo.training.settings import SHARED, load_config, recorded_config
+
+FOLDER = Path(CONF)
+EXPERIMENTS = sorted(path.stem for path in (FOLDER / "experiment").glob("*.yaml"))
+OPTIONS = [
+    (path.parent.name, path.stem)
+    for path in sorted(FOLDER.glob("*/*.yaml"))
+    if path.parent.name not in ("experiment", "help", "sweep", "judging")
+]
+
+
+def composed(*overrides):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def loaded(*overrides):
+    return load_config(composed(*overrides))
+
+
+# Table II and section "Training": (size, epochs, batch, swa epochs, threshold, validation share, stem, scheduler, from)
+TABLE_II = {
+    "exp1": [(256, 50, 40, None, 0.5, 0.2, "conv", "plateau")],
+    "exp2": [(256, 35, 40, 5, 0.55, 0.1, "repeat", "cosine")],
+    "exp3": [
+        (256, 35, 40, 5, 0.55, 0.1, "repeat", "cosine"),
+        (512, 10, 14, 3, 0.55, 0.1, "repeat", "cosine"),
+    ],
+    "exp4": [
+        (256, 60, 40, 5, 0.75, 0.1, "repeat", "cosine"),
+        (512, 29, 14, 3, 0.75, 0.1, "repeat", "cosine"),
+    ],
+    "exp5": [
+        (256, 100, 64, 5, 0.75, 0.1, "repeat", "cosine"),
+        (512, 70, 16, 3, 0.75, 0.1, "repeat", "cosine"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", TABLE_II)
+def test_table_ii(name):
+    stages = lineage.chain(loaded(f"+experiment={name}"), {"experiment"})
+    rows = [
+        (
+            one.resolution.size,
+            one.epochs,
+            one.batch_size,
+            getattr(one.swa, "epochs", None),
+            one.postprocess.binarization_threshold,
+            one.split.validation,
+            one.model.stem.value,
+            one.scheduler.name,
+        )
+        for one in stages
+    ]
+    assert rows == TABLE_II[name]
+    for one in stages:
+        assert (
+            one.lr,
+            one.model.encoder,
+            one.model.encoder_weights,
+            one.loss.bce,
+            one.loss.dice,
+        ) == (
+            1e-3,
+            "resnet34",
+            "imagenet",
+            1,
+            1,
+        )
+        assert (one.model.mean, one.model.std) == (0, 1)
+        assert (
+            one.postprocess.removal_threshold,
+            one.postprocess.removal_size,
+            one.postprocess.removal.value,
+        ) == (
+            2048,
+            1024,
+            "total",
+        )
+        assert (one.augmentation.flip, one.augmentation.crop) == (0.5, 0.25)
+        assert (
+            round(one.resolution.crop_min * one.resolution.size)
+            == {256: 156, 512: 412}[one.resolution.size]
+        )
+    plateau = loaded("+experiment=exp1").scheduler
+    assert (plateau.factor, plateau.patience) == (0.2, 5)
+
+
+def test_exp3_starts_from_exp2_itself():
+    stages = lineage.chain(loaded("+experiment=exp3"), set())
+    alone = loaded("+experiment=exp2")
+    assert stages[0].path == alone.path
+    assert stages[0].to_dict() == alone.to_dict()
+    assert stages[1].init_from == str(alone.path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_named_as_its_file_and_is_a_small_delta(name):
+    text = (FOLDER / "experiment" / f"{name}.yaml").read_text()
+    assert text.startswith("# @package _global_\n")
+    assert (
+        len([line for line in text.splitlines() if line.strip() and not line.startswith("#")]) <= 15
+    )
+    assert loaded(f"+experiment={name}").experiment == name
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_survives_being_recorded(group, option):
+    one = loaded("+experiment=exp5", f"{group}={option}")
+    assert recorded_config(one.to_dict()) == one
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "judging").glob("*.yaml")))
+def test_every_command_composes(name):
+    with initialize_config_dir(str(FOLDER / "judging"), version_base="1.3"):
+        settings = checked(
+            compose(
+                name, ["runs_dir=elsewhere", *([] if name in ("report", "view") else ["run=x"])]
+            )
+        )
+    assert settings.runs_dir == "elsewhere"
+
+
+def test_five_folds_sweep():
+    with initialize_config_dir(CONF, version_base="1.3"):
+        raw = compose("train", ["+sweep=folds", "+experiment=exp5"], return_hydra_config=True)
+    assert raw.hydra.sweeper.params == {"split": "kfold5", "fold": "0,1,2,3,4"}
+
+
+@pytest.mark.parametrize("name", TABLE_II)
+def test_mini_shrinks_without_touching_structure(name):
+    full = lineage.chain(loaded(f"+experiment={name}"), set())
+    mini = lineage.chain(loaded(f"+experiment={name}", "scale=mini"), set())
+    assert [one.experiment for one in mini] == [one.experiment for one in full]
+    for small, large in zip(mini, full, strict=True):
+        assert small.resolution.size < large.resolution.size
+        assert small.epochs < large.epochs
+        assert small.batch_size < large.batch_size or large.batch_size == 8
+        for same in ("parent", "lr", "postprocess", "scheduler", "augmentation", "split", "loss"):
+            assert getattr(small, same) == getattr(large, same)
+        assert type(small.swa) is type(large.swa)
+        assert getattr(small.swa, "epochs", 1) < small.epochs
+        assert (small.model.encoder, small.model.stem) == (large.model.encoder, large.model.stem)
+    if len(mini) == 2:
+        assert mini[0].resolution.size * 2 == mini[1].resolution.size
+
+
+def test_what_the_user_types_is_not_shrunk():
+    one = loaded(
+        "+experiment=exp5",
+        "scale=mini",
+        "epochs=7",
+        "batch_size=9",
+        "resolution.size=96",
+        "swa.epochs=2",
+    ).scaled({"epochs", "batch_size", "resolution.size", "swa.epochs"})
+    assert (one.epochs, one.batch_size, one.resolution.size, one.swa.epochs) == (7, 9, 96, 2)
+
+
+def test_films_the_user_asks_for_are_not_capped():
+    scale = (
+        loaded("+experiment=exp5", "data=phantom", "data.images=1000", "scale=mini")
+        .scaled({"data.images"})
+        .scale
+    )
+    assert (scale.images, scale.positive_rate) == (None, 0.5)
+
+
+def test_own_data_may_have_a_name_of_its_own():
+    child = loaded("+experiment=exp5", "data.name=hospital")
+    assert lineage.parent_of(child).path.parent.name == "hospital-full"
+
+
+def test_a_parent_shares_data_fold_seed_scale_machine_and_model_only():
+    child = loaded(
+        "+experiment=exp5", "data=phantom", "data.images=77", "fold=2", "seed=5", "scale=mini", "model=unet_lite0", "machine.threads=1",
+        "lr=0.1", "loss.dice=2", "tag=x", "runs_dir=a b",
+    )  # fmt: skip
+    parent = lineage.parent_of(child)
+    for shared in SHARED:
+        assert getattr(parent, shared) == getattr(child, shared)
+    assert (parent.lr, parent.loss.dice, parent.epochs, parent.resolution.size) == (
+        1e-3,
+        1,
+        100,
+        256,
+    )
+    assert child.init_from == str(parent.path / "weights.safetensors")
+
+
+def test_handoff_stays_in_the_fold():
+    paths = {composed("+experiment=exp5", f"fold={fold}").init_from for fold in range(3)}
+    assert len(paths) == 3
+    assert composed("+experiment=exp2").init_from is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.round=1", "data.round1_test"),
+        ("data.round=3", r"data\.round=3"),
+        ("epochs=0", "epochs=0"),
+        ("batch_size=1", "batch_size=1"),
+        ("lr=-1", "lr=-1"),
+        ("log.pictures_every=0", "pictures_every=0"),
+        ("augmentation.gamma_limit=[80]", "gamma_limit"),
+        ("model.std=0", r"model\.std=0"),
+        ("seed=-1", "seed=-1"),
+        ("fold=-1", "fold=-1"),
+        ("resolution.size=500", r"resolution\.size=500.*multiple of 32"),
+        ("resolution.crop_min=0", r"crop_min=0"),
+        ("augmentation.flip=2", r"augmentation\.flip=2.*probability"),
+        ("swa.epochs=71", r"swa\.epochs=71.*epochs=70"),
+        ("postprocess.binarization_threshold=1.5", r"binarization_threshold=1\.5"),
+        ("tag=a/b", "tag=a/b"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(override, message):
+    with pytest.raises(PneumoError, match=message):
+        loaded("+experiment=exp5", override)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "epoch=3",
+        "scheduler.patience=3",
+        "resolution=256",
+        "model=resnet",
+        "epochs=many",
+        "on_error=skip",
+        "data.on_error=no",
+    ],
+)
+def test_typos_fail_at_composition(override):
+    with pytest.raises((ConfigCompositionException, ValueError)):
+        loaded("+experiment=exp5", override)
+
+
+def test_no_experiment_names_the_choices():
+    with pytest.raises(PneumoError, match=r"\+experiment=<name>.*exp1, exp2, exp3, exp4"):
+        loaded()
+
+
+def test_configuration_needs_no_torch():
+    heavy = {"torch", "pytorch_lightning", "albumentations", "wandb"}
+    code = f"import sys, pneumo.train, pneumo.evaluate, pneumo.predict, pneumo.export, pneumo.submission, pneumo.report, pneumo.view, pneumo.siim; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
