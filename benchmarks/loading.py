@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 
 from pneumo.data import cache
-from pneumo.data.settings import Data, OnError, PhantomData
+from pneumo.data.settings import OnError, PhantomData, SiimData
 from pneumo.data.sources import phantom, siim
 
 
@@ -24,7 +24,7 @@ def main(count: int) -> None:
         root = Path(folder) / "films"
         phantom.generate(PhantomData(name="phantom", images=count), root)
         index = siim.read_index(
-            Data(name="siim", root=str(root), annotations=str(root / phantom.TABLE))
+            SiimData(name="siim", root=str(root), annotations=str(root / phantom.TABLE))
         )
         films = cache.build(index.items, 512, Path(folder) / "cache")
 

@@ -1,8 +1,37 @@
-"""Pneumothorax segmentation in chest X-rays. Importing it loads no torch and reaches for no network."""
+"""Pneumothorax segmentation in chest X-rays.
+
+Importing it loads no torch and reaches for no network.
+"""
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-# albumentations asks a package index for its newest version when imported, unless told not to beforehand
+if TYPE_CHECKING:
+    from pneumo.inference.model import LoadedModel
+
+# albumentations asks a package index for its newest version when it is imported, unless this is set
+# beforehand
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 __version__ = "0.1.0"
+
+
+def load_model(
+    folder: str | Path, accelerator: str = "auto", engine: str = "auto"
+) -> "LoadedModel":
+    """Open a bundle that ``python -m pneumo.export`` made; call the result on films.
+
+    Args:
+        folder: the bundle.
+        accelerator: auto, cpu, gpu, cuda or mps.
+        engine: torch, onnx, or auto.
+
+    Raises:
+        PneumoError: what is missing or damaged.
+    """
+    # imported here because torch takes seconds to load
+    from pneumo.inference.model import LoadedModel
+    from pneumo.settings import Machine
+
+    return LoadedModel(Path(folder), Machine(accelerator=accelerator), engine)

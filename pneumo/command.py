@@ -1,11 +1,15 @@
 """What every command line shares: Hydra's entry, one line for a user's mistake, the exit status."""
 
+import dataclasses
 import errno
+import inspect
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -17,21 +21,28 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo.errors import PneumoError
-from pneumo.settings import CONF, keys
+from pneumo.settings import CONF, default_of, fields, keys, options_of
 
 
 def run(
     task: Callable[[DictConfig], None], schema: type, config_name: str, folder: str = ""
 ) -> NoReturn:
-    """Compose ``conf/<folder>/<config_name>.yaml`` with the command line's overrides, do the task for each job, and exit.
+    """Compose ``conf/<folder>/<config_name>.yaml`` with what was typed, do the task, and exit.
 
-    Exit status 0, 1 for a mistake of the user's or a failed job (one line on stderr), 130 for Ctrl-C. Programming errors
-    keep their traceback.
+    Exit status 0, 1 for a mistake of the user's or a failed job (one line on stderr), 130 for
+    Ctrl-C. Programming errors keep their traceback. ``--help`` is made from the settings' fields.
     """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text(schema, config_name))
+        sys.exit(0)
+    _talk()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
     # argparse refuses -m between settings
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda one: one not in ("-m", "--multirun"))
-    sys.argv[1:] = [_quoted(one) for one in sys.argv[1:]]
+    if folder:  # there a system is a name; for a training, Hydra composes it
+        sys.argv[1:] = [re.sub(r"^\+system=", "system=", one) for one in sys.argv[1:]]
+    places = keys(schema, "place")
+    sys.argv[1:] = [_quoted(one, places) for one in sys.argv[1:]]
     started = failed = False
 
     def job(raw: DictConfig) -> None:
@@ -55,7 +66,7 @@ def run(
     try:
         hydra.main(
             version_base="1.3",
-            config_path=os.path.join(CONF, folder).rstrip(os.sep),
+            config_path=str(Path(CONF, folder)),
             config_name=config_name,
         )(job)()
     except KeyboardInterrupt:
@@ -72,32 +83,50 @@ def run(
     sys.exit(1 if failed else 0)
 
 
-PLACES = (
-    *(
-        "run",
-        "input",
-        "out",
-        "model",
-        "folder",
-        "on",
-        "ids",
-        "root",
-        "annotations",
-        "patients",
-        "sample",
-        "against",
-        "runs_dir",
-        "init_from",
-    ),
-    *(f"data.{key}" for key in ("root", "annotations", "patients", "round1_test", "cache")),
-)
+class _Screen(logging.Handler):
+    """What modules log, for people: the message alone, wherever standard output goes now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), flush=True)
 
 
-def _quoted(one: str) -> str:
+def _talk() -> None:
+    """Show what the package logs; modules themselves never print."""
+    logger = logging.getLogger("pneumo")
+    logger.handlers = [_Screen()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def help_text(schema: type, config_name: str) -> str:
+    """What a command does, every setting with its default, and the choices of every group."""
+    about = inspect.getdoc(sys.modules["__main__"]) or ""
+    settings: list[str] = []
+    groups: dict[str, list[str]] = {}
+    for key, one in fields(schema):
+        is_group = dataclasses.is_dataclass(one.type)
+        default = "" if is_group else default_of(one)
+        settings.append(f"  {key:<36} {default:<14} {one.metadata['help']}".rstrip())
+        if is_group and options_of(key):
+            groups[key] = options_of(key)
+        if key == "system":
+            groups["+system"] = options_of("system")
+    if config_name == "train":
+        groups |= {f"+{name}": options_of(name) for name in ("experiment", "sweep")}
+    lines = [about, "", "Settings (key=value); ??? is what a group's option chooses:", ""]
+    lines += dict.fromkeys(settings)
+    if groups:
+        lines += ["", "Groups (group=option):", ""]
+        lines += [f"  {group}={'|'.join(names)}" for group, names in groups.items()]
+    lines += ["", "Add --cfg job to print the configuration; --hydra-help for Hydra's own options."]
+    return "\n".join(lines)
+
+
+def _quoted(one: str, places: Collection[str]) -> str:
     """An override that names a place, quoted for Hydra's grammar where a file's name needs it (blanks, brackets, other alphabets)."""
     key, equals, value = one.partition("=")
     plain = re.fullmatch(r"[\w./:+%@?|*~,-]*", value, re.ASCII) is not None
-    if not equals or key.lstrip("+") not in PLACES or plain or value[0] in "[{'\"" or "${" in value:
+    if not equals or key.lstrip("+") not in places or plain or value[0] in "[{'\"" or "${" in value:
         return one
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
@@ -107,7 +136,10 @@ def explain(error: BaseException) -> str:
     """An error in one line, with the next thing to try where we know it."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         where = error.filename or error.strerror
-        return f"the disk is full ({where}); make room, or choose another place with runs_dir=<folder>; the same command then goes on"
+        return (
+            f"the disk is full ({where}); make room, or choose another place with "
+            "runs_dir=<folder>; the same command then goes on"
+        )
     if isinstance(error, MemoryError) or _is_memory(error):
         return "not enough memory; try a smaller batch_size or resolution"
     text = " ".join(str(error).split()) or type(error).__name__

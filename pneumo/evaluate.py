@@ -1,4 +1,7 @@
-"""``python -m pneumo.evaluate run=…``: scores of finished runs from their probability maps; a sweep ends with table and plot."""
+"""Scores and thresholds of finished runs: ``python -m pneumo.evaluate run=runs/…/fold0-seed0``.
+
+``-m postprocess.binarization_threshold=0.3,0.4,0.5`` sweeps, and ends with a table and a plot.
+"""
 
 import dataclasses
 import json
@@ -41,4 +44,4 @@ def task(raw: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.evaluate"
-    command.run(task, Evaluate, "evaluate", "judging")
+    command.run(task, Evaluate, "evaluate", "commands")

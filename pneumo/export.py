@@ -1,4 +1,4 @@
-"""``python -m pneumo.export run=… out=model/``: finished runs → one bundle that describes itself."""
+"""A model to hand on, with its card: ``python -m pneumo.export run=runs/…/fold0-seed0 out=model``."""
 
 import sys
 
@@ -24,4 +24,4 @@ def task(raw: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.export"
-    command.run(task, Export, "export", "judging")
+    command.run(task, Export, "export", "commands")

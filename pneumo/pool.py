@@ -1,6 +1,7 @@
 """Work on many items in processes, with a progress bar; Ctrl-C stops it at once."""
 
 import itertools
+import logging
 import os
 import signal
 import sys
@@ -12,28 +13,32 @@ from typing import TypeVar
 import cv2
 from tqdm import tqdm
 
+log = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def cores() -> int:
     """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def each(
     function: Callable[[Item], Result], items: Sequence[Item], title: str, workers: int = -1
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, function(item)) as results come, in any order. ``function`` must be importable; its errors are raised here.
+    """Yield (item, function(item)) as results come, in any order.
 
-    ``workers`` below 0 takes one process a core; 0 works in this process.
+    ``function`` must be importable; its errors are raised here. ``workers`` below 0 takes one
+    process for each core; 0 works in this process.
     """
     workers = cores() if workers < 0 else workers
-    bar = tqdm(
-        total=len(items), desc=title, unit="film", disable=not sys.stderr.isatty() or not items
-    )
-    if not sys.stderr.isatty() and len(items) > 100:
-        print(f"{title}: {len(items):,} films", flush=True)
+    on_screen = sys.stderr.isatty()
+    bar = tqdm(total=len(items), desc=title, unit="film", disable=not on_screen or not items)
+    if not on_screen and len(items) > 100:
+        log.info("%s: %s films", title, f"{len(items):,}")
     with bar:
         if workers < 2 or len(items) < 4 * workers:
             for item in items:
@@ -44,10 +49,10 @@ def each(
         # spawn: forking a process that already runs torch's threads may hang
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start) as executor:
             try:
-                pending = {
-                    executor.submit(function, item): item
-                    for item in itertools.islice(queue, 4 * workers)
-                }
+                # few items wait at a time, so that results do not pile up in memory
+                pending = {}
+                for item in itertools.islice(queue, 4 * workers):
+                    pending[executor.submit(function, item)] = item
                 while pending:
                     done, _ = wait(pending, return_when=FIRST_COMPLETED)
                     for future in done:

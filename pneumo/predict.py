@@ -1,5 +1,7 @@
-"""``python -m pneumo.predict``: probability maps of finished runs (run=… on=val|test|<folder>), or a bundle on any films
-(model=… input=… out=…).
+"""Probability maps, or masks of any films.
+
+``python -m pneumo.predict run=runs/…/fold0-seed0 on=val``: maps of a finished run, on val, test or a
+folder. ``python -m pneumo.predict model=model input=<films> out=masks``: a bundle's masks.
 """
 
 import shlex
@@ -16,7 +18,8 @@ from pneumo.settings import checked
 
 def task(raw: DictConfig) -> None:
     """The command."""
-    from pneumo.inference import applying, mapping  # torch takes seconds, and help needs none
+    from pneumo.evaluation import blend
+    from pneumo.inference import applying  # torch takes seconds, and help needs none
 
     settings = checked(raw)
     if settings.model is not None:
@@ -27,14 +30,14 @@ def task(raw: DictConfig) -> None:
         applying.apply(settings)
         return
     started = time.monotonic()
-    parts = mapping.gather(settings, settings.batch_size)
+    parts = blend.gather(settings, settings.batch_size)
     for one in parts:
         print(f"{len(one):,} films → {one.folder} ({time.monotonic() - started:.0f} s)")
     judge = "evaluate" if all(one.labelled for one in parts) else "submission"
-    asked = [f"{key}={value}" for key, value in mapping.asked_for(settings).items()]
+    asked = [f"{key}={value}" for key, value in blend.asked_for(settings).items()]
     print(f"\nNext: {shlex.join(['python', '-m', f'pneumo.{judge}', *asked])}")
 
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.predict"
-    command.run(task, Predict, "predict", "judging")
+    command.run(task, Predict, "predict", "commands")

@@ -1,4 +1,4 @@
-"""``python -m pneumo.report``: judge all finished runs, then write the paper's tables and one page to look at."""
+"""Tables and a page of all finished runs: ``python -m pneumo.report``."""
 
 import shlex
 import sys
@@ -49,4 +49,4 @@ def task(raw: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.report"
-    command.run(task, Report, "report", "judging")
+    command.run(task, Report, "report", "commands")

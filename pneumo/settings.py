@@ -7,13 +7,14 @@ No settings module imports torch, so that ``--help`` answers at once.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_args
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo.errors import PneumoError
@@ -37,16 +38,83 @@ def register_options(group: str, **options: type) -> None:
         ConfigStore.instance().store(group=f"schema/{group}", name=name, node=node)
 
 
-def keys(schema: type, prefix: str = "") -> list[str]:
-    """Every key of a command's settings, dotted, the keys of every option of a group among them."""
-    names: list[str] = []
-    for setting in dataclasses.fields(schema):
-        names.append(prefix + setting.name)
-        nodes = OPTIONS.get(setting.name, {"": setting.type})
-        for node in nodes.values():
+def declare(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    factory: Callable[[], Any] | None = None,
+    place: bool = False,
+    incidental: bool = False,
+    shared: bool = False,
+    named: bool = False,
+) -> Any:
+    """A field of a settings dataclass, with everything that is known of it. Nothing else keeps lists of keys.
+
+    Args:
+        default: its value; without one, a YAML file must choose it.
+        help: what ``--help`` says of it.
+        factory: makes the default, where that is a list or a dataclass.
+        place: a path of this machine: quoted for Hydra's grammar, and sent nowhere.
+        incidental: does not change what is computed, so it may differ when a run goes on.
+        shared: a parent takes it over from its child.
+        named: stands in a run's path, or another value is refused there.
+    """
+    marks = {"place": place, "incidental": incidental, "shared": shared, "named": named}
+    metadata = {"help": help, **marks}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def fields(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a command: (dotted key, dataclass field), those of every option of a group among them."""
+    for one in dataclasses.fields(schema):
+        yield prefix + one.name, one
+        kinds = [kind for kind in get_args(one.type) if kind is not type(None)] or [one.type]
+        for node in OPTIONS.get(one.name, {"": kinds[0]}).values():
             if isinstance(node, type) and dataclasses.is_dataclass(node):
-                names += keys(node, f"{prefix}{setting.name}.")
-    return list(dict.fromkeys(names))
+                yield from fields(node, f"{prefix}{one.name}.")
+
+
+def keys(schema: type, mark: str = "") -> list[str]:
+    """The dotted keys of a command's settings: all, or those marked as place, incidental, shared or named."""
+    return list(
+        dict.fromkeys(key for key, one in fields(schema) if not mark or one.metadata.get(mark))
+    )
+
+
+def options_of(group: str) -> list[str]:
+    """The names of a group's options, the YAML files of its folder in ``conf/``."""
+    return sorted(path.stem for path in Path(CONF, group).glob("*.yaml")) if group else []
+
+
+def default_of(one: Any) -> str:
+    """A field's default as it would be typed."""
+    value = one.default
+    if one.default_factory is not dataclasses.MISSING:
+        value = one.default_factory()
+    if value is None:
+        return "null"
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+Settings = TypeVar("Settings")
+
+
+def settings_from(schema: type[Settings], values: dict[str, Any]) -> Settings:
+    """Plain values as they were recorded → settings; what is missing takes its default.
+
+    Raises ValueError for a key or value that this version does not know.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+        return cast(Settings, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
@@ -59,13 +127,15 @@ def require(condition: bool, key: str, value: Any, rule: str) -> None:
 class Machine:
     """Where and how the work is done. Several devices share each batch."""
 
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: str = "auto"  # auto: bf16-mixed on a GPU that has it, else 32-true
-    workers: int = -1  # data loader processes; -1 chooses
-    threads: int = 0  # threads of torch on the CPU; 0 leaves torch's choice
-    deterministic: bool = True
-    compile: bool = False
+    accelerator: str = declare("auto", "auto, cpu, gpu, cuda or mps")
+    devices: int = declare(1, "how many; they share each batch")
+    precision: str = declare("auto", "auto: bf16-mixed on a GPU that has it, else 32-true")
+    workers: int = declare(-1, "data loader processes; -1 chooses")
+    threads: int = declare(0, "threads of torch on the CPU; 0 leaves torch's choice")
+    deterministic: bool = declare(
+        True, "the same seed gives the same weights; costs some speed on a GPU"
+    )
+    compile: bool = declare(False, "compile the network (torch.compile)")
 
     def __post_init__(self) -> None:
         accelerators, precisions = (
@@ -101,11 +171,11 @@ class Wandb(Enum):
 class Log:
     """What is recorded beside metrics.csv."""
 
-    wandb: Wandb = Wandb.auto
-    project: str = "pneumo"
-    tensorboard: bool = False
-    pictures: int = 4  # validation films shown as overlays; 0 for none
-    pictures_every: int = 5  # epochs
+    wandb: Wandb = declare(Wandb.auto, "auto (online where logged in), offline or disabled")
+    project: str = declare("pneumo", "project of Weights & Biases")
+    tensorboard: bool = declare(False, "also write TensorBoard files (extra `tensorboard`)")
+    pictures: int = declare(4, "validation films shown as overlays; 0 for none")
+    pictures_every: int = declare(5, "epochs")
 
     def __post_init__(self) -> None:
         require(self.pictures >= 0, "log.pictures", self.pictures, "0 or more")

@@ -1,6 +1,6 @@
-"""A folder of films and a table of run lengths → an index of images, masks and patients, tolerant of every layout met so far.
+"""Check a data set: ``python -m pneumo.siim data=siim data.root=… data.annotations=…``.
 
-``python -m pneumo.siim data=siim data.root=… data.annotations=…`` checks a data set and prints Table I of the paper for it.
+Prints Table I of the paper for it, and every film or row left aside with the reason.
 """
 
 import functools
@@ -11,10 +11,9 @@ from omegaconf import DictConfig
 from pneumo import command, pool
 from pneumo.data import dicom
 from pneumo.data.films import Item
-from pneumo.data.settings import Check, OnError, PhantomData
+from pneumo.data.settings import Check, OnError, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
-from pneumo.masks import rle
 from pneumo.settings import checked
 
 
@@ -22,9 +21,10 @@ def check(raw: DictConfig) -> None:
     """The command: print Table I for a data set, and decode each of its films unless told not to."""
     settings = checked(raw)
     data = settings.data
-    if isinstance(data, PhantomData):
+    if not isinstance(data, SiimData):
         raise PneumoError(
-            "data=phantom is drawn when it is trained on; check its folder with data=siim data.root=<folder> data.annotations=<table>"
+            f"data={data.format}: only the challenge's layout has a Table I; of drawn phantoms check "
+            "the folder, data=siim data.root=<folder> data.annotations=<table>"
         )
     index = siim.read_index(data)
     if settings.decode:
@@ -42,15 +42,9 @@ def check(raw: DictConfig) -> None:
 def _fault(item: Item, max_pixels: int) -> str | None:
     """Why a film cannot be used, if it cannot."""
     try:
-        film = dicom.read(item.path, max_pixels)
-        rle.union(
-            item.annotations,
-            rle.SHAPE if item.path.suffix.lower() in dicom.IMAGES else film.stored_shape,
-        )
-    except dicom.FilmError as error:
+        item.mask(dicom.read(item.path, max_pixels).stored_shape)
+    except PneumoError as error:
         return str(error)
-    except rle.RLEError as error:
-        return f"{item.path}: its annotation does not fit: {error}"
     return None
 
 

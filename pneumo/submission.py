@@ -1,27 +1,27 @@
-"""``python -m pneumo.submission run=… on=<folder> sample=<csv>``: the challenge's file, verified by decoding it again."""
+"""The challenge's file: ``python -m pneumo.submission run=… on=<folder> sample=<csv>``."""
 
 import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pneumo import command, runs
+from pneumo import command
 from pneumo.evaluation.settings import Submission
 from pneumo.settings import checked
 
 
 def task(raw: DictConfig) -> None:
     """The command."""
-    from pneumo.data.sources import siim
-    from pneumo.evaluation import evaluation, submission
-    from pneumo.inference import mapping  # torch takes seconds, and help needs none
+    from pneumo.data.csv_files import read_ids
+    from pneumo.evaluation import blend, evaluation, submission
+    from pneumo.training import record  # torch takes seconds, and help needs none
 
     settings = checked(raw)
 
-    wanted = siim.read_ids(Path(settings.sample)) if settings.sample else None
-    parts = mapping.gather(settings)
+    wanted = read_ids(Path(settings.sample)) if settings.sample else None
+    parts = blend.gather(settings)
     rule = evaluation.declared_rule(
-        settings, [runs.read_record(folder) for folder in runs.find(settings.run)]
+        settings, [record.read(folder) for folder in blend.folders_of(settings)]
     )
     out = Path(settings.out)
     positive, absent = submission.write(out, parts, rule, settings.tta, wanted, settings.on_error)
@@ -37,4 +37,4 @@ def task(raw: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.submission"
-    command.run(task, Submission, "submission", "judging")
+    command.run(task, Submission, "submission", "commands")

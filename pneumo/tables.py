@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Table:
-    """A table with a title and a plain word below it. Cells are text."""
+    """A table with a title and a note below it. Cells are text."""
 
     key: str
     title: str
@@ -24,7 +24,9 @@ class Table:
             "|" + "---|" * len(self.head),
         ]
         lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return "\n".join([*lines, *(["", self.note] if self.note else [])]) + "\n"
+        if self.note:
+            lines += ["", self.note]
+        return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
         """As CSV."""
@@ -36,8 +38,12 @@ class Table:
         """For a terminal."""
         columns = list(zip(self.head, *self.rows, strict=True))
         widths = [max(map(len, column)) for column in columns]
-        lines = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (self.head, *self.rows)
-        ]
-        return "\n".join([self.title, *lines, *([self.note] if self.note else [])])
+        lines = []
+        if self.title:
+            lines.append(self.title)
+        for row in (self.head, *self.rows):
+            cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        if self.note:
+            lines.append(self.note)
+        return "\n".join(lines)

@@ -1,11 +1,15 @@
 """Weights & Biases: opened the same way by training and judging; it never stops either. No torch."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from pneumo.errors import brief
 from pneumo.settings import Log, Wandb
+
+logger = logging.getLogger(__name__)
 
 
 def start(log: Log, folder: Path, **about: Any) -> Any | None:
@@ -30,9 +34,10 @@ def start(log: Log, folder: Path, **about: Any) -> Any | None:
             "online" if log.wandb is Wandb.auto and _logged_in() else "offline"
         )
         if mode == "offline" and log.wandb is Wandb.auto:
-            print(
-                f"Weights & Biases: not logged in, so recorded offline; `wandb login`, then `wandb sync {folder}/wandb/offline-run-*`",
-                flush=True,
+            logger.info(
+                "Weights & Biases: not logged in, so recorded offline; `wandb login`, then "
+                "`wandb sync %s/wandb/offline-run-*`",
+                folder,
             )
         folder.mkdir(parents=True, exist_ok=True)
         # two fits in one process are two runs
@@ -45,7 +50,7 @@ def start(log: Log, folder: Path, **about: Any) -> Any | None:
             **about,
         )
     except Exception as error:  # whatever its client may raise
-        print(f"Weights & Biases is not available and is left out ({_brief(error)})", flush=True)
+        logger.warning("Weights & Biases is not available and is left out (%s)", brief(error))
         return None
 
 
@@ -72,14 +77,10 @@ def record(
         run.log({**shown, **(figures or {})})
         run.finish()
     except Exception as error:  # whatever its client may raise
-        print(f"Weights & Biases failed and is left out ({_brief(error)})", flush=True)
+        logger.warning("Weights & Biases failed and is left out (%s)", brief(error))
 
 
 def _logged_in() -> bool:
     import wandb
 
     return bool(wandb.login(prompt=False, verify=False))
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120]

@@ -1,4 +1,8 @@
-"""``python -m pneumo.train +experiment=exp5 …``: train an experiment, its parents first; then a table and the next command."""
+"""Train an experiment or a system: ``python -m pneumo.train +experiment=exp5 …``.
+
+Its parents are trained first; what is finished is used as it is. Choose with group=option, set with
+key=value; ``-m`` sweeps over lists, ``--cfg job`` prints the configuration without running it.
+"""
 
 import json
 import sys
@@ -8,30 +12,32 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from pneumo import command, runs
+from pneumo import command
 from pneumo.training import lineage, sweep
-from pneumo.training.lineage import NAMED
-from pneumo.training.settings import SHARED, Config, load_config
+from pneumo.training.settings import Config, load_config
 
 
 def task(raw: DictConfig) -> None:
     """One Hydra job: a single run, or one of a sweep."""
     overrides = list(HydraConfig.get().overrides.task)
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-    for key, name in zip(("tag", "variant"), runs.tags(overrides, SHARED, NAMED), strict=True):
-        if key not in typed:
-            raw[key] = name
-    rows = lineage.train(load_config(raw), typed)
+    typed = lineage.name_run(raw, overrides)
+    config = load_config(raw)
+    if config.system is not None:
+        rows = lineage.train_system(config.system, overrides)
+    else:
+        rows = lineage.train(config, typed)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         with open(Path(HydraConfig.get().sweep.dir) / sweep.JOBS, "a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
+        return
+    print("\n" + sweep.table(rows))
+    folder = rows[-1]["folder"]
+    print(f"\nNext: look at the pictures in {folder}; scores, thresholds and a page of it:")
+    if config.system is not None:
+        print(f"  python -m pneumo.evaluate +system={config.system.name} runs_dir={raw.runs_dir}")
     else:
-        print("\n" + sweep.table(rows))
-        print(
-            f"\nNext: look at the pictures in {rows[-1]['folder']}; scores, thresholds and a page of it:"
-        )
-        print(f"  python -m pneumo.evaluate run={rows[-1]['folder']}")
-        print(f"  python -m pneumo.report runs_dir={raw.runs_dir}")
+        print(f"  python -m pneumo.evaluate run={folder}")
+    print(f"  python -m pneumo.report runs_dir={raw.runs_dir}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""``python -m pneumo.view model=… [folder]``: a local page where films are dropped, looked at and compared. Starlette underneath.
-
-The page talks to this process alone. It listens on the loopback address unless told otherwise, answers only requests that name
-it, keeps films in memory and nothing on disk.
-"""
+"""A local page to look at films: ``python -m pneumo.view model=model films/``."""
 
 import socket
 import sys
@@ -71,4 +67,4 @@ if __name__ == "__main__":
         "pneumo.view",
         *(one if one.startswith("-") or "=" in one else f"folder={one}" for one in sys.argv[1:]),
     ]
-    command.run(task, View, "view", "judging")
+    command.run(task, View, "view", "commands")

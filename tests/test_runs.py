@@ -7,8 +7,8 @@ import pytest
 
 from pneumo import files, runs
 from pneumo.errors import PneumoError
-from pneumo.training.lineage import NAMED
-from pneumo.training.settings import SHARED
+from pneumo.training import record
+from pneumo.training.lineage import INCIDENTAL, NAMED, SHARED
 
 
 def test_paths_are_pure_functions_of_names():
@@ -23,7 +23,7 @@ def test_paths_are_pure_functions_of_names():
 
 
 def tags(*overrides):
-    return runs.tags(overrides, SHARED, NAMED)
+    return runs.tags(overrides, SHARED, NAMED, INCIDENTAL)
 
 
 def test_settings_apart_from_the_names_set_runs_apart():
@@ -42,14 +42,14 @@ def test_settings_apart_from_the_names_set_runs_apart():
     )
     assert tags("lr=1e-4") == ("", "lr_1e-4")
     assert tags("data.images=300") == ("data.images_300", "")  # the parent has these films, too
-    assert tags("model=unet_lite0", "swa=none") == ("model_unet_lite0", "swa_none")
+    assert tags("model=unet_lite0", "averaging=none") == ("model_unet_lite0", "averaging_none")
     long = [
         tags(f"model.encoder_weights=/a/very/long/path/to/some/{name}.safetensors")[0]
         for name in "ab"
     ]
     assert long[0] != long[1]
     assert all(len(tag) <= 40 for tag in long)
-    assert tags("swa.epochs=4", "epochs=2") != tags("swa.epochs=2", "epochs=4")
+    assert tags("averaging.epochs=4", "epochs=2") != tags("averaging.epochs=2", "epochs=4")
     assert tags("scale=mini", "scale.size=0.5") == ("scale.size_0.5", "")
     many = tags(*(f"loss.{name}=1" for name in "abcdefghijklmnopqrstuvwxyz"))[1]
     assert len(many) <= 120
@@ -58,7 +58,7 @@ def test_settings_apart_from_the_names_set_runs_apart():
 def test_differences_name_keys_and_leave_machine_and_place_aside():
     old = {"lr": 1, "machine": {"workers": 1}, "data": {"cache": "a", "images": 3}, "runs_dir": "x"}
     new = {"lr": 2, "machine": {"workers": 2}, "data": {"cache": "b", "images": 3}, "runs_dir": "y"}
-    assert runs.differences(old, new) == ["lr: 1 → 2"]
+    assert runs.differences(old, new, INCIDENTAL) == ["lr: 1 → 2"]
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -78,13 +78,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 def test_damaged_records_are_explained(tmp_path):
     with pytest.raises(PneumoError, match="no run here"):
-        runs.read_record(tmp_path)
+        record.read(tmp_path)
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(PneumoError, match="damaged"):
-        runs.read_record(tmp_path)
+        record.read(tmp_path)
     (tmp_path / "config.yaml").write_text("hello")
     with pytest.raises(PneumoError, match="no recorded configuration"):
-        runs.read_record(tmp_path)
+        record.read(tmp_path)
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(PneumoError, match="missing or damaged"):
         runs.read_metrics(tmp_path)
@@ -92,7 +92,8 @@ def test_damaged_records_are_explained(tmp_path):
 
 def test_a_lock_is_waited_for_and_freed_by_death(tmp_path):
     work = f"with runs.lock(Path({str(tmp_path)!r})):\n print('held', flush=True)\n time.sleep(600)"
-    code = f"import time\nfrom pathlib import Path\nfrom pneumo import runs\n{work}"
+    code = "import logging, sys, time\nfrom pathlib import Path\nfrom pneumo import runs\n"
+    code += f"logging.basicConfig(stream=sys.stdout, format='%(message)s')\n{work}"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     waiter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -106,7 +107,7 @@ def test_a_lock_is_waited_for_and_freed_by_death(tmp_path):
 
 
 def test_origin_names_versions():
-    versions = runs.origin()["versions"]
+    versions = record.Origin.now().versions
     assert {"python", "torch", "pytorch-lightning", "albumentations"} <= set(versions)
 
 

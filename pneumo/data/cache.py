@@ -1,7 +1,8 @@
-"""Decode and resize every film once → memory-mapped uint8 arrays, one folder per data set and resolution.
+"""Decode and resize every film once → memory-mapped uint8 arrays.
 
-A folder's name is the fingerprint of all that goes in: ids, files (size and time of change, not their place), run lengths,
-settings. Changed input therefore makes another folder. A folder is built under a temporary name, row by row, each row
+There is one folder for each data set and resolution. A folder's name is the fingerprint of all that
+goes in: ids, files (size and time of change, not their place), run lengths, settings. Changed input
+therefore makes another folder. A folder is built under a temporary name, row by row, each row
 marked when it is done, so that interrupted work continues; it gets its name when it is whole.
 """
 
@@ -21,7 +22,6 @@ from pneumo.data import dicom
 from pneumo.data.films import Item
 from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
-from pneumo.masks import rle
 from pneumo.masks.resize import shrink, shrink_mask
 
 VERSION = 1  # of the arrays' meaning; a new one makes new caches
@@ -30,7 +30,10 @@ IMAGES, MASKS, DONE, CONTENTS = "images.npy", "masks.npy", "done.npy", "contents
 
 @dataclass
 class Cache:
-    """Films ready for training. ``images`` and ``masks`` are memory-mapped uint8 (n, size, size), masks of 0 and 1."""
+    """Films ready for training.
+
+    ``images`` and ``masks`` are memory-mapped uint8 (n, size, size), the masks of 0 and 1.
+    """
 
     folder: Path
     ids: list[str]
@@ -52,7 +55,8 @@ class Cache:
         """Raise PneumoError if a row is not what was written."""
         if _checksum(self.images[row], self.masks[row]) != self.checksums[row]:
             raise PneumoError(
-                f"{self.folder}: damaged at image {self.ids[row]}; delete the folder, it will be made anew"
+                f"{self.folder}: damaged at image {self.ids[row]}; "
+                "delete the folder, it will be made anew"
             )
 
 
@@ -67,7 +71,8 @@ def build(
     """Open the cache of these films at size², building it first if need be.
 
     Raises:
-        PneumoError: a film that cannot be read (unless ``on_error`` is skip), a damaged cache, a full disk.
+        PneumoError: a film that cannot be read (unless ``on_error`` is skip), a damaged cache, a
+            full disk.
     """
     contents = {
         "version": VERSION,
@@ -101,15 +106,14 @@ def _fill(
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     shape = (len(items), size, size)
-    images, masks = (writable(partial / name, shape, np.uint8) for name in (IMAGES, MASKS))
+    images = writable(partial / IMAGES, shape, np.uint8)
+    masks = writable(partial / MASKS, shape, np.uint8)
     done = writable(partial / DONE, (len(items),), np.uint8)  # 0 to do, 1 done
-    todo = [row for row in range(len(items)) if done[row] != 1]
+    todo = [item for row, item in enumerate(items) if done[row] != 1]
     work = functools.partial(prepare, size=size, max_pixels=max_pixels, on_error=on_error)
     reasons: dict[int, str] = {}
     numbers = {item.id: row for row, item in enumerate(items)}
-    for item, result in pool.each(
-        work, [items[row] for row in todo], f"Decoding films to {size}²", workers
-    ):
+    for item, result in pool.each(work, todo, f"Decoding films to {size}²", workers):
         row = numbers[item.id]
         if isinstance(result, str):
             reasons[row] = result
@@ -122,13 +126,14 @@ def _fill(
     if not kept:
         raise PneumoError(f"none of the {len(items)} films could be read; the first: {reasons[0]}")
     whole = partial
-    if reasons:  # without the gaps of films left out; a copy, so that a stop leaves rows and marks as they are
+    if reasons:
+        # Films left out leave gaps, which a copy closes. Closing them in place would leave rows and
+        # marks that do not belong together if the work were stopped meanwhile.
         whole = target.with_name(target.name + ".copy.partial")
         shutil.rmtree(whole, ignore_errors=True)
         whole.mkdir()
-        images, masks = (
-            _copy(array, kept, whole / name) for name, array in ((IMAGES, images), (MASKS, masks))
-        )
+        images = _copy(images, kept, whole / IMAGES)
+        masks = _copy(masks, kept, whole / MASKS)
     summary = {
         "ids": [items[row].id for row in kept],
         "size": size,
@@ -153,15 +158,13 @@ def _copy(array: np.ndarray, rows: list[int], path: Path) -> np.memmap:
 def prepare(
     item: Item, size: int, max_pixels: int, on_error: OnError
 ) -> tuple[np.ndarray, np.ndarray] | str:
-    """One film → (image, mask), uint8 (size, size); or the reason why not, if films may be left out."""
+    """One film → image and mask, uint8 (size, size).
+
+    If films may be left out, the reason why this one cannot be used takes their place.
+    """
     try:
         film = dicom.read(item.path, max_pixels)
-        # a PNG mirror may have any size, its run lengths are always those of the challenge's 1024² films
-        shape = rle.SHAPE if item.path.suffix.lower() in dicom.IMAGES else film.stored_shape
-        try:
-            mask = rle.union(item.annotations, shape)
-        except rle.RLEError as error:
-            raise PneumoError(f"{item.path}: its annotation does not fit: {error}") from None
+        mask = item.mask(film.stored_shape)
     except PneumoError as error:
         if on_error is OnError.stop:
             raise PneumoError(f"{error}; leave such films out with data.on_error=skip") from None
@@ -170,7 +173,11 @@ def prepare(
 
 
 def writable(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
-    """Open a .npy for writing; made whole first, with its space reserved, because a full disk under a memory map kills a process."""
+    """Open a .npy file for writing as a memory map.
+
+    The file is made whole first, with its space on disk reserved: a process that writes to a memory
+    map is killed when the disk is full, without an error that it could report.
+    """
     if path.is_file():
         array = np.lib.format.open_memmap(path, mode="r+")
         if array.shape == shape and array.dtype == dtype:
@@ -188,12 +195,10 @@ def _open(folder: Path) -> Cache:
     try:
         contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
         images, masks = (np.load(folder / name, mmap_mode="r") for name in (IMAGES, MASKS))
-        shape = (len(contents["ids"]), contents["size"], contents["size"])
-        if any(
-            a.dtype != np.uint8 or len(a) < shape[0] or a.shape[1:] != shape[1:]
-            for a in (images, masks)
-        ):
-            raise ValueError("unexpected arrays")
+        rows, size = len(contents["ids"]), contents["size"]
+        for array in (images, masks):
+            if array.dtype != np.uint8 or len(array) < rows or array.shape[1:] != (size, size):
+                raise ValueError("unexpected arrays")
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise PneumoError(
             f"{folder}: damaged cache ({error}); delete the folder, it will be made anew"
@@ -201,13 +206,13 @@ def _open(folder: Path) -> Cache:
     cache = Cache(
         folder,
         contents["ids"],
-        images[: shape[0]],
-        masks[: shape[0]],
+        images[:rows],
+        masks[:rows],
         contents["checksums"],
         contents["left_aside"],
     )
     cache.verify(0)
-    cache.verify(shape[0] - 1)
+    cache.verify(rows - 1)
     return cache
 
 

@@ -1,44 +1,82 @@
-"""Films on disk: which files they are, and what one annotated film is."""
+"""Films on disk: which files they are, what one annotated film is, and an index of many."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
+from pneumo.masks import rle
 
 FILMS = (".dcm", ".dicom", *dicom.IMAGES)
 
 
 @dataclass
 class Item:
-    """One annotated image on disk."""
+    """One annotated film on disk.
+
+    ``shape`` (rows, columns) is that of the run lengths. A picture may be a mirror of the
+    challenge's film at any size, whose run lengths are always at 1024²; of a DICOM file None means
+    the size of its own pixels.
+    """
 
     id: str
     path: Path
     annotations: list[str]  # run lengths, empty for a negative
     patient: str | None = None
+    site: str | None = None
+    shape: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.shape is None and self.path.suffix.lower() in dicom.IMAGES:
+            self.shape = rle.SHAPE
 
     @property
     def positive(self) -> bool:
         """Whether the film shows pneumothorax."""
         return bool(self.annotations)
 
+    def mask(self, stored: tuple[int, int]) -> np.ndarray:
+        """The union of its annotations, uint8 of 0 and 1; ``stored`` is the film's own shape.
+
+        Raises PneumoError if a run does not fit.
+        """
+        try:
+            return rle.union(self.annotations, self.shape or stored)
+        except rle.RLEError as error:
+            raise PneumoError(f"{self.path}: its annotation does not fit: {error}") from None
+
+
+@dataclass
+class Index:
+    """What a data set holds, and what was left aside and why (reason → cases)."""
+
+    items: list[Item]
+    left_aside: dict[str, list[str]] = field(default_factory=dict)
+
 
 def read_folder(root: Path) -> list[Item]:
-    """The films of a folder without a table, each under its file name. Raises PneumoError for none, or for a name met twice."""
+    """The films of a folder without a table, each under its file name.
+
+    Raises PneumoError for none, or for a name met twice.
+    """
     items: dict[str, Item] = {}
     for path in find_films(root):
         image = name_of(path)
         if image in items:
             raise PneumoError(
-                f"{path}: has the same name as {items[image].path}, so their masks could not be told apart"
+                f"{path}: has the same name as {items[image].path}, "
+                "so their masks could not be told apart"
             )
         items[image] = Item(image, path, [])
     return list(items.values())
 
 
 def name_of(path: Path) -> str:
-    """A film's file name without its suffix; the numbers of a bare UID are none."""
+    """A film's file name without its suffix; what follows the last dot of a UID is no suffix."""
     return path.stem if path.suffix.lower() in FILMS else path.name
 
 
@@ -56,3 +94,25 @@ def find_films(root: Path) -> list[Path]:
             f"{root}: no films in it (looked for {', '.join(FILMS)} in all folders below)"
         )
     return films
+
+
+def patients_from_films(items: Iterable[Item]) -> dict[str, str]:
+    """PatientID of DICOM films by image id, if it tells patients apart; else nothing.
+
+    The challenge's files have an id of their own each, which says nothing of patients.
+    """
+    ids = {}
+    for item in items:
+        if item.path.suffix.lower() not in dicom.IMAGES:
+            try:
+                ids[item.id] = str(dicom.read_header(item.path).get("PatientID", ""))
+            except dicom.FilmError:
+                continue  # decoding will say so
+    counts = Counter(filter(None, ids.values()))
+    most = max(counts.values(), default=0)
+    repeats = most > 1
+    # a placeholder such as ANON stands in nearly all films, and at most one other id beside it
+    not_one_placeholder = most <= len(ids) / 2 or len(counts) > 2
+    if not (repeats and not_one_placeholder):
+        return {}
+    return {image: patient for image, patient in ids.items() if patient}

@@ -1,16 +1,10 @@
-"""The vocabulary of a run: every setting with its type, default and check. Imports no torch, so that help answers at once.
-
-YAML files in ``conf/`` choose values; these dataclasses own names and types, so that a typo fails while the configuration
-is composed. ``load`` turns a composed configuration into a checked ``Config``; no ``DictConfig`` travels further.
-"""
+"""Data sets, one dataclass a format, and how films are divided."""
 
 from dataclasses import dataclass
 from enum import Enum
 
-from omegaconf import MISSING
-
 from pneumo.errors import PneumoError
-from pneumo.settings import register, register_options, require
+from pneumo.settings import declare, register, register_options, require
 
 
 class OnError(Enum):
@@ -22,26 +16,46 @@ class OnError(Enum):
 
 @dataclass
 class Data:
-    """A data set in the challenge's layout: a folder of films and a table of run lengths."""
+    """Films on disk. Every format adds what it needs."""
 
-    name: str = MISSING
-    root: str | None = None  # folder with DICOM or PNG films, nested or flat
-    annotations: str | None = None  # CSV (or .csv.gz) of image id and run lengths
-    patients: str | None = None  # CSV of image id and patient, e.g. nih_id.csv
-    round: int = (
-        2  # 1 leaves out the images listed in round1_test, as the challenge's first round did
+    name: str = declare(help="name of the data set, part of a run's folder", named=True)
+    format: str = declare("", "which of the formats this is")
+    root: str | None = declare(None, "folder of the films, nested or flat", place=True)
+    patients: str | None = declare(None, "CSV of image id and patient, e.g. nih_id.csv", place=True)
+    on_error: OnError = declare(OnError.stop, "stop at a film that cannot be used, or skip it")
+    cache: str = declare(
+        "${runs_dir}/cache", "folder of decoded and resized films", place=True, incidental=True
     )
-    round1_test: str | None = None  # the challenge's stage_1_sample_submission.csv
-    on_error: OnError = OnError.stop
-    cache: str = "${runs_dir}/cache"
-    max_megapixels: int = 100  # a film that claims more is refused before it is decoded
+    max_megapixels: int = declare(
+        100, "a film that claims more is refused before it is decoded", named=True
+    )
 
     def __post_init__(self) -> None:
-        require(self.round in (1, 2), "data.round", self.round, "1 or 2")
         require(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "positive")
+
+
+@dataclass
+class SiimData(Data):
+    """The challenge's layout: a folder of films and a table of run lengths."""
+
+    format: str = declare("siim", "which of the formats this is")
+    annotations: str | None = declare(
+        None, "CSV (or .csv.gz) of image id and run lengths", place=True
+    )
+    round: int = declare(
+        2, "1 leaves out the images of round1_test, as the challenge's round 1 did"
+    )
+    round1_test: str | None = declare(
+        None, "the challenge's stage_1_sample_submission.csv", place=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.round in (1, 2), "data.round", self.round, "1 or 2")
         if self.round == 1 and not self.round1_test:
             raise PneumoError(
-                "data.round=1 needs data.round1_test=<stage_1_sample_submission.csv>, the ids to leave out"
+                "data.round=1 needs data.round1_test=<stage_1_sample_submission.csv>, "
+                "the ids to leave out"
             )
 
 
@@ -49,22 +63,29 @@ class Data:
 class PhantomData(Data):
     """Synthetic films, drawn on first use into ``root`` (below ``runs_dir`` unless given)."""
 
-    images: int = 2000
-    positive_rate: float = (
-        0.22  # share of films with pneumothorax; the challenge's training set has .2215
+    format: str = declare("phantom", "which of the formats this is")
+    images: int = declare(2000, "how many films are drawn")
+    positive_rate: float = declare(
+        0.22, "share of films with pneumothorax; the challenge's training set has .2215"
     )
-    seed: int = 0
+    seed: int = declare(0, "other seeds draw other films")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.images >= 4, "data.images", self.images, "at least 4")
-        require(
-            0 < self.positive_rate < 1,
-            "data.positive_rate",
-            self.positive_rate,
-            "between 0 and 1, both exclusive",
-        )
+        between = "between 0 and 1, both exclusive"
+        require(0 < self.positive_rate < 1, "data.positive_rate", self.positive_rate, between)
         require(self.seed >= 0, "data.seed", self.seed, "0 or more")
+
+
+@dataclass
+class FolderData(Data):
+    """A folder of films beside a folder of mask pictures with the same names."""
+
+    format: str = declare("folder", "which of the formats this is")
+    masks: str | None = declare(
+        None, "folder of mask pictures; a film's has its name, 0 is background", place=True
+    )
 
 
 class SplitKind(Enum):
@@ -86,10 +107,12 @@ class Grouping(Enum):
 class Split:
     """Training and validation parts, stratified by label."""
 
-    kind: SplitKind = SplitKind.holdout
-    validation: float = 0.1  # share of a hold-out
-    folds: int = 5  # parts of a k-fold split
-    group: Grouping = Grouping.auto
+    kind: SplitKind = declare(SplitKind.holdout, "holdout or kfold")
+    validation: float = declare(0.1, "share of a hold-out")
+    folds: int = declare(5, "parts of a k-fold split")
+    group: Grouping = declare(
+        Grouping.auto, "auto (patients where they are known, else images), patient or image"
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -105,11 +128,11 @@ class Split:
 class Check:
     """What ``python -m pneumo.siim`` takes: a data set, and how much to say of it."""
 
-    runs_dir: str = "runs"
-    data: Data = MISSING
-    decode: bool = True  # decode every film on disk, not only look for it
-    verbose: bool = False  # list every case left aside
+    runs_dir: str = declare("runs", "folder of all runs", place=True)
+    data: Data = declare(help="the data set to check")
+    decode: bool = declare(True, "decode every film on disk, not only look for it")
+    verbose: bool = declare(False, "list every case left aside")
 
 
 register("check_schema", Check)
-register_options("data", siim=Data, phantom=PhantomData)
+register_options("data", siim=SiimData, phantom=PhantomData, folder=FolderData)

@@ -1,27 +1,29 @@
 """Finished runs → one bundle that describes itself."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pneumo import __version__, runs
 from pneumo.errors import PneumoError
-from pneumo.evaluation import choosing, evaluation
+from pneumo.evaluation import blend, choosing, evaluation
 from pneumo.evaluation.settings import Choose, Export, Tune
-from pneumo.inference import bundle, mapping
+from pneumo.inference import bundle
 from pneumo.masks.rule import plain
+from pneumo.training import record
 from pneumo.training.network import build_network
-from pneumo.training.settings import recorded_config
+from pneumo.training.record import Record
 from pneumo.training.weights import load_weights, read_card
 
 
 def export(settings: Export) -> dict[str, Any]:
     """Write the bundle of ``settings``; returns its card. Raises PneumoError."""
-    import numpy as np
-
-    folders = runs.find(settings.run)
-    records = [runs.read_record(folder) for folder in folders]
-    parts = mapping.gather(settings)
+    folders = blend.folders_of(settings)
+    records = [record.read(folder) for folder in folders]
+    parts = blend.gather(settings)
     declared = evaluation.declared_rule(settings, records)
     results = choosing.judge(parts, declared, settings.tta, Tune.honest, settings.seed)
     rule, how, stated = declared, "declared by the experiment", results[0]
@@ -33,36 +35,41 @@ def export(settings: Export) -> dict[str, Any]:
         stated = results[1]
         everything = np.arange(sum(map(len, parts)))
         rule = choosing.search(parts, everything, declared, settings.tta)
-        how = f"chosen on all {len(everything):,} validation films; the scores are of choosing and scoring on different films ({stated.how})"
+        how = (
+            f"chosen on all {len(everything):,} validation films; the scores are of choosing and "
+            f"scoring on different films ({stated.how})"
+        )
     networks, cards = [], []
-    for folder, record in zip(folders, records, strict=True):
-        one = recorded_config(record["config"])
-        network = build_network(one.model, pretrained=False)
+    for folder, about in zip(folders, records, strict=True):
+        network = build_network(about.config.model, pretrained=False)
         load_weights(network, folder / runs.WEIGHTS, "run")
         networks.append(network.eval())
         cards.append(read_card(folder / runs.WEIGHTS))
-    names = list(dict.fromkeys(record["config"]["experiment"] for record in records))
+    names = list(dict.fromkeys(about.config.experiment for about in records))
+    if len(folders) == 1:
+        scores_of = "this network"
+    elif len(parts) == 1:
+        scores_of = "the mean"
+    else:
+        scores_of = "each network on its own fold, not of the mean"
     card = {
-        "name": "+".join(names),
+        "name": settings.system or "+".join(names),
         "pneumo": __version__,
         "exported_by_commit": runs.commit(),
-        "commit": records[0]["origin"]["commit"],
+        "commit": records[0].origin.commit,
         "made": time.strftime("%Y-%m-%d"),
         "input": {
-            "film": "upright, dark lungs (MONOCHROME2), one channel, uint8, resized to a square of each member's size (area mean)",
+            "film": "upright, dark lungs (MONOCHROME2), one channel, uint8, resized to a square "
+            "of each member's size (area mean)",
             "scaling": "x / 255, then (x - mean) / std of each member",
         },
         "output": "probability of pneumothorax, per pixel; the mean of the members",
         "tta": settings.tta,
         "postprocess": plain(rule),
         "thresholds": how,
-        "scores_of": "this network"
-        if len(folders) == 1
-        else "the mean"
-        if len(parts) == 1
-        else "each network on its own fold, not of the mean",
+        "scores_of": scores_of,
         "scores": stated.to_dict(settings.resamples, settings.seed),
-        "data": [_data(record) for record in records],
+        "data": [_data(about) for about in records],
         "licence": settings.licence,
         "intended_use": bundle.INTENDED_USE,
         "limits": bundle.LIMITS,
@@ -71,15 +78,16 @@ def export(settings: Export) -> dict[str, Any]:
     return bundle.read_card(Path(settings.out))
 
 
-def _data(record: dict[str, Any]) -> dict[str, Any]:
+def _data(about: Record) -> dict[str, Any]:
     """What a member was trained and validated on; no paths."""
-    values = record["config"]
+    config = about.config
+    values = config.to_dict()
     return {
-        "name": values["data"]["name"],
-        "round": values["data"]["round"],
-        "scale": values["scale"]["name"],
+        "name": config.data.name,
+        "round": values["data"].get("round"),
+        "scale": config.scale.name,
         "split": values["split"],
-        "fold": values["fold"],
-        "seed": values["seed"],
-        **record["data"],
+        "fold": config.fold,
+        "seed": config.seed,
+        **dataclasses.asdict(about.data),
     }

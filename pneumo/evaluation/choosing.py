@@ -1,6 +1,7 @@
 """Probability maps and truth → results under a rule, with thresholds declared beforehand or chosen honestly. No network."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +17,14 @@ from pneumo.evaluation.settings import Tune
 from pneumo.inference.maps import JUDGED, Predictions
 from pneumo.masks.histograms import Histograms
 from pneumo.masks.rule import plain, removal_pixels, to_mask
+from pneumo.masks.scores import summary
 from pneumo.masks.settings import Postprocess, Removal
+
+log = logging.getLogger(__name__)
 
 COARSE = tuple(
     round(0.05 * i, 2) for i in range(1, 20)
 )  # thresholds tried where each costs more than a table look-up
-SHOWN = (
-    "dice",
-    "dice_positive",
-    "iou",
-    "sensitivity",
-    "specificity",
-    "roc_auc",
-    "pr_auc",
-    "all_empty_dice",
-)
 OPTIMISTIC = "OPTIMISTIC: thresholds chosen on the films they are scored on"
 
 
@@ -75,15 +69,18 @@ def judge(
     if tune is Tune.none:
         return results
     if rule.contour_area or rule.fill_holes:
-        print(
-            "No thresholds were chosen from these films: they are not chosen together with contours and holes"
+        log.warning(
+            "No thresholds were chosen from these films: "
+            "they are not chosen together with contours and holes"
         )
         return results
     try:
         group, how = _groups(parts, everything, seed)
     except PneumoError:
-        print(
-            f"No thresholds were chosen from these films: {len(everything)} cannot be halved by patient so that both halves have some"
+        log.warning(
+            "No thresholds were chosen from these films: %d cannot be halved by patient so that both "
+            "halves have some",
+            len(everything),
         )
         return results
     chosen, picked = [], []
@@ -248,7 +245,7 @@ def compare(ours: Outcomes, theirs: Outcomes, resamples: int, seed: int) -> dict
 def _scored(some: Outcomes, resamples: int, seed: int) -> dict[str, Any]:
     spread = scores.intervals(some, resamples, seed) if resamples else {}
     return {
-        "scores": {name: known(value[0]) for name, value in scores.summary(some).items()},
+        "scores": {name: known(value[0]) for name, value in summary(some).items()},
         "intervals": {
             name: list(bounds) for name, bounds in spread.items() if np.isfinite(bounds).all()
         },

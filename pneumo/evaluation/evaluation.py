@@ -9,28 +9,28 @@ from typing import Any
 
 from pneumo import files, runs, tracking
 from pneumo.errors import PneumoError
-from pneumo.evaluation import scores
-from pneumo.evaluation.choosing import SHOWN, Result, compare, joined, judge, outcomes
+from pneumo.evaluation import blend, scores
+from pneumo.evaluation.choosing import Result, compare, joined, judge, outcomes
 from pneumo.evaluation.settings import Evaluate
-from pneumo.inference import mapping
-from pneumo.inference.mapping import asked_for
 from pneumo.masks.rule import plain, rule_text
+from pneumo.masks.scores import LABELS
 from pneumo.masks.settings import Postprocess
-from pneumo.training.settings import Source, recorded_config
+from pneumo.training import record
+from pneumo.training.record import Record
+from pneumo.training.settings import Source
 
 FOLDER = "evaluations"  # beside the maps
 
 
 def evaluate(settings: Evaluate) -> tuple[dict[str, Any], Path]:
     """Score the runs of ``settings``; returns what was found and the JSON file it was written to. Raises PneumoError."""
-    parts = mapping.gather(settings)
-    folders = runs.find(settings.run)
-    records = [runs.read_record(folder) for folder in folders]
+    parts = blend.gather(settings)
+    folders = blend.folders_of(settings)
+    records = [record.read(folder) for folder in folders]
     rule = declared_rule(settings, records)
     results = judge(parts, rule, settings.tta, settings.tune, settings.seed)
-    if settings.on == "val" and any(
-        record["config"]["handoff"]["source"] == Source.best.name for record in records
-    ):
+    sources = {about.config.handoff.source for about in records}
+    if settings.on == "val" and Source.best in sources:
         for result in results:
             result.how += (
                 "; the weights themselves were chosen on these films (handoff.source=best)"
@@ -40,9 +40,7 @@ def evaluate(settings: Evaluate) -> tuple[dict[str, Any], Path]:
         "runs": [part.contents["run"] for part in parts],
         "weights": [part.contents["weights"] for part in parts],
         "on": settings.on,
-        "data": records[0]["config"]["data"]["name"]
-        if settings.on in ("val", "test")
-        else "folder",
+        "data": records[0].config.data.name if settings.on in ("val", "test") else "folder",
         "tta": settings.tta,
         "films": len(results[0].outcomes),
         "positives": int(results[0].outcomes.positive.sum()),
@@ -62,11 +60,11 @@ def evaluate(settings: Evaluate) -> tuple[dict[str, Any], Path]:
             raise PneumoError(
                 "against needs resamples of at least 1, better 1000, for its interval and p"
             )
-        theirs = dataclasses.replace(settings, run=settings.against)
+        theirs = dataclasses.replace(settings, run=settings.against, system=None)
         their_rule = declared_rule(
-            theirs, [runs.read_record(folder) for folder in runs.find(settings.against)]
+            theirs, [record.read(folder) for folder in blend.folders_of(theirs)]
         )
-        other = outcomes(mapping.gather(theirs), their_rule, settings.tta)
+        other = outcomes(blend.gather(theirs), their_rule, settings.tta)
         found["against"] = {
             "run": str(settings.against),
             **compare(results[0].outcomes, other, settings.resamples, settings.seed),
@@ -92,12 +90,9 @@ def evaluate(settings: Evaluate) -> tuple[dict[str, Any], Path]:
     return found, path
 
 
-def declared_rule(settings: Any, records: Sequence[dict[str, Any]]) -> Postprocess:
+def declared_rule(settings: Any, records: Sequence[Record]) -> Postprocess:
     """The rule that all these runs declare, under what is typed. Raises PneumoError if they declare different ones."""
-    rules = [
-        settings.postprocess.over(recorded_config(record["config"]).postprocess)
-        for record in records
-    ]
+    rules = [settings.postprocess.over(about.config.postprocess) for about in records]
     if any(rule != rules[0] for rule in rules):
         told = "; ".join(dict.fromkeys(rule_text(plain(rule)) for rule in rules))
         raise PneumoError(
@@ -126,7 +121,7 @@ def _command(settings: Evaluate, rule: Postprocess) -> str:
     against = {} if settings.against is None else {"against": settings.against}
     asked = [
         f"{key}={value}"
-        for key, value in {**asked_for(settings), **more, **chosen, **against}.items()
+        for key, value in {**blend.asked_for(settings), **more, **chosen, **against}.items()
     ]
     return shlex.join(["python", "-m", "pneumo.evaluate", *asked])
 
@@ -181,7 +176,7 @@ def describe(found: dict[str, Any]) -> str:
     for result in found["results"]:
         lines.append(f"\n{result['name']} ({result['how']})")
         lines += [f"  {rule_text(rule)}" for rule in result["rules"]]
-        for name in (*SHOWN[:3], "iou_stepped", "iou_mean_precision", *SHOWN[3:]):
+        for name in LABELS:
             lines.append(f"  {name:<19}{_value_text(result, name)}")
         for name, group in result["groups"].items():
             key = "dice_positive" if name.startswith("size") else "dice"
@@ -225,7 +220,7 @@ def warnings_of(found: dict[str, Any]) -> list[str]:
 
 def _value_text(scored: dict[str, Any], name: str) -> str:
     value, bounds = scored["scores"][name], scored["intervals"].get(name)
-    spread = f"  [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds and name != "all_empty_dice" else ""
+    spread = f"  [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else ""
     return "–" if value is None else f"{value:.4f}{spread}"
 
 

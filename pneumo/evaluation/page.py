@@ -22,7 +22,7 @@ from pneumo.masks import pictures
 from pneumo.masks.rule import plain, removal_pixels, rule_text, to_mask
 from pneumo.masks.settings import Postprocess
 from pneumo.tables import Table
-from pneumo.training.settings import recorded_config
+from pneumo.training.record import Record
 
 SIDE = 384  # of a picture in the gallery
 KINDS = {
@@ -67,13 +67,13 @@ def _table(table: Table) -> str:
 
 def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
     """Everything the page shows of one run, as plain values; fold and seed in its name unless it is ``alone`` under it."""
-    values = run.record["config"]
+    config = run.record.config
     part = maps.load(run.folder / maps.FOLDER / "val")
-    rule = recorded_config(run.record["config"]).postprocess
+    rule = config.postprocess
     found = run.found["val", True]
     outcomes = choosing.outcomes([part], rule, tta=True)
     return {
-        "name": run.name + (f", fold {values['fold']}, seed {values['seed']}" if not alone else ""),
+        "name": run.name + (f", fold {config.fold}, seed {config.seed}" if not alone else ""),
         "films": found["films"],
         "positives": found["positives"],
         "empty": found["results"][0]["scores"]["all_empty_dice"],
@@ -93,10 +93,10 @@ def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
         "auc": [found["results"][0]["scores"][key] for key in ("roc_auc", "pr_auc")],
         "operating": [found["results"][0]["scores"][key] for key in ("sensitivity", "specificity")],
         "calibration": found["calibration"],
-        "leak": run.record["data"]["validation_positives_sharing_a_patient"],
-        "by_patient": run.record["data"]["by_patient"],
+        "leak": run.record.data.validation_positives_sharing_a_patient,
+        "by_patient": run.record.data.by_patient,
         "gallery": _gallery(part, outcomes, rule, gallery),
-        "made": [_made(folder, record) for folder, record in run.chain],
+        "made": [_made(folder, about) for folder, about in run.chain],
         "evaluated": {"command": found["command"], "commit": found["commit"]},
     }
 
@@ -116,7 +116,7 @@ def _surface(part: Predictions, tta: bool) -> dict[str, list[list[int | None]]]:
 def _curves(run: Run) -> dict[str, Any]:
     """The metrics of all stages on one axis of epochs, and where each stage begins."""
     curves: dict[str, Any] = {"epoch": [], "stages": []}
-    for folder, record in run.chain:
+    for folder, about in run.chain:
         try:
             with open(folder / runs.HISTORY, newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
@@ -126,7 +126,7 @@ def _curves(run: Run) -> dict[str, Any]:
         curves["stages"].append(
             {
                 "begin": begin,
-                "name": f"{record['config']['experiment']}, {record['config']['resolution']['size']}²",
+                "name": f"{about.config.experiment}, {about.config.resolution.size}²",
             }
         )
         for row in rows:
@@ -196,17 +196,16 @@ def _picture(part: Predictions, row: int, rule: Postprocess) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode() if ok else None
 
 
-def _made(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """How to make a run again: its settings and hashes; the place of its data is the reader's to fill in."""
-    values = record["config"]
+def _made(folder: Path, about: Record) -> dict[str, Any]:
+    """How to make a run again; the place of its data is the reader's to fill in."""
     return {
         "run": "/".join(folder.parts[-3:]),
-        "command": record["origin"].get("command"),
-        "commit": record["origin"]["commit"],
+        "command": about.origin.command,
+        "commit": about.origin.commit,
         "weights": files.sha256(folder / runs.WEIGHTS),
-        "parent": (record.get("parent") or {}).get("sha256"),
-        "data": record["data"]["films"],
-        "parts": record["data"]["parts"],
-        "seed": values["seed"],
-        "fold": values["fold"],
+        "parent": about.parent.sha256 if about.parent else None,
+        "data": about.data.films,
+        "parts": about.data.parts,
+        "seed": about.config.seed,
+        "fold": about.config.fold,
     }

@@ -5,9 +5,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from pneumo.evaluation.choosing import SHOWN
+from pneumo.data.settings import SplitKind
 from pneumo.evaluation.evaluation import warnings_of
+from pneumo.masks.scores import LABELS, MAIN, number
 from pneumo.tables import Table
+from pneumo.training.record import Record
+from pneumo.training.settings import Averaging, Stem
 
 # the paper's Tables III (validation IoU without and with TTA) and IV (round-1 test Dice)
 PUBLISHED_IOU = {
@@ -39,8 +42,8 @@ class Run:
     """A finished run, its ancestors first, and what its evaluations found: (part, tta) → result."""
 
     folder: Path
-    record: dict[str, Any]
-    chain: list[tuple[Path, dict[str, Any]]]
+    record: Record
+    chain: list[tuple[Path, Record]]
     found: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)
     joined: dict[str, Any] | None = (
         None  # of the first of several folds: all of them judged as one set
@@ -49,17 +52,15 @@ class Run:
     @property
     def name(self) -> str:
         """Experiment, and what sets the run apart from others of it except fold and seed."""
-        return " ".join(
-            filter(None, (self.record["config"]["experiment"], self.record["config"]["variant"]))
-        )
+        return " ".join(filter(None, (self.record.config.experiment, self.record.config.variant)))
 
 
 def build(found: list[Run]) -> list[Table]:
     """Tables II to VI, and all scores, of runs of one setting."""
     names = list(dict.fromkeys(run.name for run in found))
     same = {name: [run for run in found if run.name == name] for name in names}
-    real = all(run.record["config"]["data"]["name"] != "phantom" for run in found)
-    full = all(run.record["config"]["scale"]["name"] == "full" for run in found)
+    real = all(run.record.config.data.name != "phantom" for run in found)
+    full = all(run.record.config.scale.name == "full" for run in found)
     comparable = (
         ""
         if real and full
@@ -78,34 +79,29 @@ def build(found: list[Run]) -> list[Table]:
 def _table_2(same: dict[str, list[Run]]) -> Table:
     rows = []
     for name, members in same.items():
-        chain = [record["config"] for _, record in members[0].chain]
+        chain = [about.config for _, about in members[0].chain]
         last = chain[-1]
-        kind = last["split"]["kind"]
-        split = (
-            f"{last['split']['folds']} folds"
-            if kind == "kfold"
-            else f"{1 - last['split']['validation']:.0%}/{last['split']['validation']:.0%}"
-        )
-        stages = [
-            f"{one['resolution']['size']}²: {one['batch_size']} / {one['epochs']}" for one in chain
-        ]
-        averaged = [str(one["swa"].get("epochs", "no")) for one in chain]
-        rows.append([
-            name, str(len(members)), split, "1" if last["model"]["stem"] == "conv" else "3", ", then ".join(averaged),
-            f"{last['postprocess']['binarization_threshold']:g}", stages[0] if len(stages) > 1 or not last["parent"] else "–",
-            stages[-1] if len(stages) > 1 or last["parent"] else "–",
-        ])  # fmt: skip
-    head = [
-        "experiment",
-        "runs",
-        "split",
-        "channels",
-        "epochs averaged",
-        "B-TH",
-        "stage 1: batch / epochs",
-        "stage 2: batch / epochs",
-    ]
-    return Table("table_2", "Table II as run", head, rows)
+        held = last.split.validation
+        split = f"{1 - held:.0%}/{held:.0%}"
+        if last.split.kind is SplitKind.kfold:
+            split = f"{last.split.folds} folds"
+        stages = [f"{one.resolution.size}²: {one.batch_size} / {one.epochs}" for one in chain]
+        averaged = [_averaged(one.averaging) for one in chain]
+        channels = "1" if last.model.stem is Stem.conv else "3"
+        threshold = f"{last.postprocess.binarization_threshold:g}"
+        missing = ["…"] if last.parent and len(chain) == 1 else []  # the parent is gone
+        course = ", then ".join([*missing, *stages])
+        cells = [name, str(len(members)), split, channels, ", then ".join(averaged), threshold]
+        rows.append([*cells, course])
+    head = ["experiment", "runs", "split", "channels", "epochs averaged", "B-TH"]
+    return Table("table_2", "Table II as run", [*head, "stages: batch / epochs"], rows)
+
+
+def _averaged(averaging: Averaging) -> str:
+    """How many epochs were averaged, or another way's name."""
+    if averaging.name == "none":
+        return "no"
+    return str(getattr(averaging, "epochs", averaging.name))
 
 
 def _table_3(same: dict[str, list[Run]], note: str) -> Table:
@@ -210,7 +206,7 @@ def _scores(same: dict[str, list[Run]]) -> Table:
         for which in ("declared", "tuned"):
             one = next((result for result in results if result["name"] == which), None)
             cells = [
-                _cell(one, key) if one else _over(members, "val", True, key, which) for key in SHOWN
+                _cell(one, key) if one else _over(members, "val", True, key, which) for key in MAIN
             ]
             if cells[0] != "–":
                 rows.append(
@@ -218,18 +214,7 @@ def _scores(same: dict[str, list[Run]]) -> Table:
                 )
         found = joined or members[0].found["val", True]
         ways += [f"{result['how']}" for result in found["results"] if result["name"] == "tuned"]
-    head = [
-        "experiment",
-        "thresholds",
-        "Dice",
-        "on positives",
-        "IoU",
-        "sensitivity",
-        "specificity",
-        "ROC AUC",
-        "PR AUC",
-        "empty masks",
-    ]
+    head = ["experiment", "thresholds", *(LABELS[key] for key in MAIN)]
     tuned = f" Tuned: {'; '.join(dict.fromkeys(ways))}." if ways else ""
     note = (
         "Validation films, flip TTA. Brackets: 95 % intervals by a bootstrap of patients (of films where patients are unknown); "
@@ -241,11 +226,8 @@ def _scores(same: dict[str, list[Run]]) -> Table:
 def _cell(result: dict[str, Any], key: str) -> str:
     """A score and its interval."""
     value, bounds = result["scores"][key], result["intervals"].get(key)
-    if value is None:
-        return "–"
-    return f"{value:.4f}" + (
-        f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds and key != "all_empty_dice" else ""
-    )
+    interval = f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
+    return number(value) + interval
 
 
 def _over(members: list[Run], part: str, tta: bool, key: str, which: str = "declared") -> str:

@@ -1,16 +1,12 @@
-"""The vocabulary of a run: every setting with its type, default and check. Imports no torch, so that help answers at once.
+"""What evaluating, reporting, exporting and submitting take."""
 
-YAML files in ``conf/`` choose values; these dataclasses own names and types, so that a typo fails while the configuration
-is composed. ``load`` turns a composed configuration into a checked ``Config``; no ``DictConfig`` travels further.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from pneumo.inference.settings import Films
 from pneumo.masks.settings import Rule
-from pneumo.settings import Log, Machine, register, require
+from pneumo.settings import Log, Machine, declare, register, require
 
 
 class Choose(Enum):
@@ -24,14 +20,17 @@ class Choose(Enum):
 class Export(Films):
     """What ``python -m pneumo.export`` takes."""
 
-    out: str = "model"
-    choose: Choose = Choose.declared
-    tta: bool = True
-    postprocess: Rule = field(default_factory=Rule)
-    onnx: bool = False  # also write the networks as ONNX, checked against torch
-    licence: str = "not stated"  # of the weights
-    resamples: int = 1000
-    seed: int = 0
+    out: str = declare("model", "folder of the bundle", place=True)
+    choose: Choose = declare(
+        Choose.declared,
+        "thresholds: declared (the experiment's) or tuned (on the validation films)",
+    )
+    tta: bool = declare(True, "mean of a film and its mirror image")
+    postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
+    onnx: bool = declare(False, "also write the networks as ONNX, checked against torch")
+    licence: str = declare("not stated", "of the weights")
+    resamples: int = declare(1000, "of the bootstrap by patient; 0 leaves intervals out")
+    seed: int = declare(0, "of halves and bootstrap")
 
     def __post_init__(self) -> None:
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
@@ -49,13 +48,16 @@ class Tune(Enum):
 class Evaluate(Films):
     """What ``python -m pneumo.evaluate`` takes."""
 
-    tta: bool = True  # mean of the film and its mirror image
-    postprocess: Rule = field(default_factory=Rule)
-    tune: Tune = Tune.honest
-    against: Any = None  # another run, compared film by film
-    resamples: int = 1000  # of the bootstrap by patient; 0 leaves intervals out
-    seed: int = 0
-    log: Log = field(default_factory=Log)
+    tta: bool = declare(True, "mean of the film and its mirror image")
+    postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
+    tune: Tune = declare(
+        Tune.honest,
+        "none, honest (chosen on other films than scored) or optimistic (the same films, marked)",
+    )
+    against: Any = declare(None, "another run, compared film by film", place=True)
+    resamples: int = declare(1000, "of the bootstrap by patient; 0 leaves intervals out")
+    seed: int = declare(0, "of halves and bootstrap")
+    log: Log = declare(factory=Log, help="Weights & Biases")
 
     def __post_init__(self) -> None:
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
@@ -66,24 +68,28 @@ class Evaluate(Films):
 class Submission(Films):
     """What ``python -m pneumo.submission`` takes."""
 
-    tta: bool = True
-    postprocess: Rule = field(default_factory=Rule)
-    sample: str | None = None  # the challenge's sample submission: every id of it is written once
-    out: str = "submission.csv"
+    tta: bool = declare(True, "mean of a film and its mirror image")
+    postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
+    sample: str | None = declare(
+        None, "the challenge's sample submission: every id of it is written once", place=True
+    )
+    out: str = declare("submission.csv", "the CSV file to write", place=True)
 
 
 @dataclass
 class Report:
     """What ``python -m pneumo.report`` takes."""
 
-    runs_dir: str = "runs"
-    setting: str | None = (
-        None  # one of runs/<experiment>/<setting>, e.g. phantom-mini; by default all
+    runs_dir: str = declare("runs", "folder of all runs", place=True)
+    setting: str | None = declare(
+        None, "one of runs/<experiment>/<setting>, e.g. phantom-mini; by default all"
     )
-    ids: str | None = None  # the challenge's stage_1_sample_submission.csv, for Table IV
-    resamples: int = 1000
-    gallery: int = 4  # films of each kind
-    machine: Machine = field(default_factory=Machine)
+    ids: str | None = declare(
+        None, "the challenge's stage_1_sample_submission.csv, for Table IV", place=True
+    )
+    resamples: int = declare(1000, "of the bootstrap by patient; 0 leaves intervals out")
+    gallery: int = declare(4, "films of each kind")
+    machine: Machine = declare(factory=Machine, help="where and how the work is done")
 
     def __post_init__(self) -> None:
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")

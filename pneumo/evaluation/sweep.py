@@ -9,8 +9,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from pneumo import files, tracking
-from pneumo.evaluation.choosing import SHOWN
+from pneumo.masks.scores import LABELS, MAIN, TRAINING, number
 from pneumo.settings import Log, checked
+from pneumo.tables import Table
 
 JOBS = "jobs.jsonl"
 SWEPT = (
@@ -33,16 +34,14 @@ class SweepTable(Callback):
         swept = _swept([row["overrides"] for row in rows])
         print("\n" + sweep_table(rows, swept))
         table = [
-            [*(_value(row["overrides"], key) for key in swept), *(row[name] for name in SHOWN)]
+            [*(_value(row["overrides"], key) for key in swept), *(row[name] for name in MAIN)]
             for row in rows
         ]
         with (
             files.replacing(folder / "sweep.csv") as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
         ):
-            csv.writer(file).writerows(
-                [[*swept, *SHOWN, "note"], *([*row, SWEPT] for row in table)]
-            )
+            csv.writer(file).writerows([[*swept, *MAIN, "note"], *([*row, SWEPT] for row in table)])
         figure = sweep_figure(rows, swept)
         files.write_text(
             folder / "sweep.html",
@@ -60,7 +59,7 @@ class SweepTable(Callback):
                 "films": rows[0]["films"],
                 "note": SWEPT,
             },
-            tables={"sweep": ([*swept, *SHOWN], table)},
+            tables={"sweep": ([*swept, *MAIN], table)},
             figures={"plot": figure},
         )
 
@@ -85,43 +84,24 @@ def _swept(jobs: list[list[str]]) -> list[str]:
 
 def sweep_table(rows: list[dict[str, Any]], swept: list[str]) -> str:
     """One line a job: what was swept, and the scores."""
-    heads = [key.rpartition(".")[2] for key in swept]
-    values = [[_value(row["overrides"], key) for key in swept] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(heads, *values, strict=True)]
-    names = ("Dice", "positives", "IoU", "sensit.", "specif.", "ROC AUC", "PR AUC", "all-empty")
-    lines = [
-        "  ".join(
-            [
-                *(f"{head:>{w}}" for head, w in zip(heads, widths, strict=True)),
-                *(f"{name:>9}" for name in names),
-            ]
-        )
+    head = [*(key.rpartition(".")[2] for key in swept), *(LABELS[key] for key in MAIN)]
+    cells = [
+        [*(_value(row["overrides"], key) for key in swept), *(number(row[key]) for key in MAIN)]
+        for row in rows
     ]
-    for row, cells in zip(rows, values, strict=True):
-        found = ("        –" if row[name] is None else f"{row[name]:>9.4f}" for name in SHOWN)
-        lines.append(
-            "  ".join([*(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True)), *found])
-        )
-    lines.append(SWEPT)
-    return "\n".join(lines)
+    return Table("sweep", "", head, cells, SWEPT).aligned()
 
 
 def sweep_figure(rows: list[dict[str, Any]], swept: list[str]) -> Any:
     """The scores over what was swept."""
     import plotly.graph_objects as go  # a second of import
 
-    names = {
-        "dice": "Dice",
-        "dice_positive": "Dice on positives",
-        "iou": "IoU",
-        "sensitivity": "sensitivity",
-        "specificity": "specificity",
-    }
     at = [", ".join(_value(row["overrides"], key) for key in swept) for row in rows]
     figure = go.Figure(
         [
-            go.Scatter(x=at, y=[row[key] for row in rows], name=name, mode="lines+markers")
-            for key, name in names.items()
+            go.Scatter(x=at, y=[row[key] for row in rows], name=LABELS[key], mode="lines+markers")
+            for key in TRAINING
+            if key != "all_empty_dice"
         ]
     )
     empty = rows[0]["all_empty_dice"]

@@ -1,7 +1,11 @@
-"""A bundle on any films: a mask, a probability and an area for each, and files that other systems read."""
+"""A bundle on any films: a mask, an image-level score and an area for each.
+
+They are written as tables, pictures and DICOM objects that other systems read.
+"""
 
 import errno
 import hashlib
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,21 +18,24 @@ from pneumo.inference.privacy import OutputNames, identifies_patient
 from pneumo.inference.settings import Predict
 from pneumo.masks import rle
 
+log = logging.getLogger(__name__)
+
 
 def apply(settings: Predict) -> None:
     """The command ``python -m pneumo.predict model=… input=… out=…``.
 
-    Raises PneumoError at the end if films failed (the others' results are kept), or at once if nothing can be done.
+    Raises PneumoError at the end if films failed (the others' results are kept), or at once if
+    nothing can be done.
     """
     if not settings.input:
         raise PneumoError(
-            "input is not set: give DICOM files, pictures, folders or zip archives, input=<path> or input=[<path>,<path>]"
+            "input is not set: give DICOM files, pictures, folders or zip archives, "
+            "input=<path> or input=[<path>,<path>]"
         )
-    paths = (
-        [settings.input]
-        if isinstance(settings.input, str)
-        else [str(one) for one in settings.input]
-    )
+    if isinstance(settings.input, str):
+        paths = [settings.input]
+    else:
+        paths = [str(path) for path in settings.input]
     model = bundle.load(Path(str(settings.model)), settings.machine, settings.engine)
     rule = settings.postprocess.over(model.rule)
     out = Path(settings.out)
@@ -43,9 +50,9 @@ def apply(settings: Predict) -> None:
     failed: list[tuple[str, str]] = []
     skipped = 0
     names = OutputNames()
-    found = inputs.sources(paths, settings.max_megabytes << 20, leave_out=out)
+    sources = inputs.sources(paths, settings.max_megabytes << 20, leave_out=out)
     try:
-        for source in tqdm(found, desc="Films", unit="film", disable=not sys.stderr.isatty()):
+        for source in tqdm(sources, desc="Films", unit="film", disable=not sys.stderr.isatty()):
             shown = _printable(source.name)
             if source.content is None:
                 failed.append((shown, source.fault or ""))
@@ -69,19 +76,26 @@ def apply(settings: Predict) -> None:
                 failed.append((shown, str(error).removeprefix(f"{shown}: ")))
                 continue
             except OSError as error:
+                # a full disk or quota fails for every film that follows
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 failed.append((shown, f"its results cannot be written ({error.strerror})"))
                 continue
-            told = {
-                "source": "" if identifies_patient(shown, film.header) else shown,
-                "sha256": hashlib.sha256(source.content).hexdigest(),
-            }
-            rows.append({"film": name, **outputs.describe(finding), "uid": film.uid or "", **told})
+            # against patient identity leaking into the table through the film's path
+            origin = "" if identifies_patient(shown, film.header) else shown
+            rows.append(
+                {
+                    "film": name,
+                    **outputs.describe(finding),
+                    "uid": film.uid or "",
+                    "source": origin,
+                    "sha256": hashlib.sha256(source.content).hexdigest(),
+                }
+            )
             runs.append((name, rle.encode(finding.stored_mask)))
     finally:  # a stop keeps what was found until then
         outputs.write_tables(out, rows, runs if settings.save.rle else None, failed, model, rule)
-    print(outputs.summary(rows, failed, skipped, out), flush=True)
+    log.info(outputs.summary(rows, failed, skipped, out))
     if failed:
         raise PneumoError(
             f"{len(failed)} of {len(failed) + len(rows)} films could not be used (listed above)"
@@ -93,5 +107,5 @@ def apply(settings: Predict) -> None:
 
 
 def _printable(name: str) -> str:
-    """A file's name with bytes that are no text shown as such."""
+    """A file's name that can be printed: bytes that are not UTF-8 are shown as escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,15 +1,21 @@
-"""A model to hand on: one folder with weights, a card that says everything of them, and nothing that executes.
+"""A model to hand on: one folder with weights and a card, and nothing in it that executes.
 
-model/card.json            architecture, input, thresholds and how they were chosen, scores, data, licence, limits
-model/weights-0.safetensors  one a member; several members (folds, runs) are averaged
+model/card.json              architecture, input, thresholds and how they were chosen, scores, data,
+                             licence, limits
+model/weights-0.safetensors  one file for each member; several members (folds, runs) are averaged
 model/weights-0.onnx         optional, the same networks for ONNX Runtime
+
+A bundle may come from anyone. Pickled weights could run any program when they are loaded, so
+weights are safetensors or ONNX files, which hold numbers only. A card could name files elsewhere on
+the disk, so names that lead out of the folder are refused. Files changed or broken on the way are
+found by the card's checksums.
 """
 
 import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +24,24 @@ import numpy as np
 
 from pneumo import files
 from pneumo.errors import PneumoError
+from pneumo.inference.engine import Engine, onnx_engine, to_levels, torch_engine, with_flip
 from pneumo.masks.resize import enlarge, shrink
-from pneumo.masks.settings import Postprocess, Removal
-from pneumo.settings import Machine
-from pneumo.training.device import torch_device
-from pneumo.training.network import build_network
-from pneumo.training.settings import Model, Stem
+from pneumo.masks.settings import Postprocess
+from pneumo.settings import Machine, settings_from
+from pneumo.training.network import build_network, probabilities
+from pneumo.training.settings import Model
 from pneumo.training.weights import load_weights, save_weights
 
 CARD = "card.json"
 FORMAT = "pneumo-bundle-1"
 INTENDED_USE = "Research on pneumothorax segmentation in frontal chest X-rays."
 LIMITS = (
-    "Not a medical device; not for diagnosis or triage. Trained on frontal films of adults from one source; untested on lateral films, "
-    "children, other body parts and other populations. Chest tubes are correlated with pneumothorax in such data. A probability is a score "
-    "of the network, not a calibrated risk."
+    "Not a medical device; not for diagnosis or triage. "
+    "Trained on frontal films of adults from one source; "
+    "untested on lateral films, children, other body parts and other populations. "
+    "Chest tubes are correlated with pneumothorax in such data. "
+    "A probability is a score of the network, not a calibrated risk."
 )
-Engine = Callable[
-    [np.ndarray], np.ndarray
-]  # films uint8 (n, size, size) → probabilities float32, same shape
 
 
 @dataclass
@@ -66,29 +71,23 @@ class Bundle:
         return str(self.card["name"])
 
     def levels(self, film: np.ndarray, tta: bool | None = None) -> np.ndarray:
-        """An upright film uint8 (rows, columns) of any size → probabilities at the network's size, uint8 levels of 1/255.
+        """An upright film uint8 (rows, columns) → probabilities, uint8 levels of 1/255.
 
-        With ``tta`` (by default as the card says) the mean with the mirror image. Several members are averaged as
+        The film may have any size; the map has the network's. With ``tta`` (by default as the card
+        says) it is the mean with the mirror image's. Several members are averaged as
         ``predictions.average`` does.
         """
         tta = self.tta if tta is None else tta
         maps = []
         for size, engine in self.members:
-            small = shrink(film, size)
-            if tta:
-                plain, mirrored = engine(np.stack([small, small[:, ::-1]]))
-                probability = (plain + mirrored[:, ::-1]) / 2
-            else:
-                (probability,) = engine(small[None])
-            maps.append((probability * 255).round().astype(np.uint8))
+            films = shrink(film, size)[None]
+            probability = with_flip(engine, films)[1] if tta else engine(films)
+            maps.append(to_levels(probability[0]))
         if len(maps) == 1:
             return maps[0]
         largest = max(size for size, _ in self.members)
-        return (
-            np.mean([enlarge(one, (largest, largest)) for one in maps], axis=0)
-            .round()
-            .astype(np.uint8)
-        )
+        mean = np.mean([enlarge(levels, (largest, largest)) for levels in maps], axis=0)
+        return mean.round().astype(np.uint8)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -97,25 +96,29 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         if card.get("format") != FORMAT:
             raise PneumoError(
-                f"{folder}: not a bundle that this version reads (format {card.get('format')!r}, wanted {FORMAT!r})"
+                f"{folder}: not a bundle that this version reads "
+                f"(format {card.get('format')!r}, wanted {FORMAT!r})"
             )
         return dict(card)
     except FileNotFoundError:
         raise PneumoError(
-            f"{folder}: not a bundle (no {CARD}); make one with python -m pneumo.export run=… out={folder}"
+            f"{folder}: not a bundle (no {CARD}); "
+            f"make one with python -m pneumo.export run=… out={folder}"
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise PneumoError(f"{folder / CARD}: damaged ({error})") from None
 
 
 def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> Bundle:
-    """Open a bundle for use. Nothing in it is executed or unpickled; its weights must have the card's checksums.
+    """Open a bundle for use.
+
+    Nothing in it is executed or unpickled, and its weights must have the card's checksums.
 
     Args:
         folder: made by ``python -m pneumo.export``.
         machine: accelerator and threads.
-        engine: torch, onnx (needs the extra ``onnx``, and a bundle made with onnx=true), or auto: onnx where it is there and
-            the work is done on a CPU, else torch.
+        engine: torch, onnx (needs the extra ``onnx``, and a bundle made with onnx=true), or auto:
+            onnx where it is there and the work is done on a CPU, else torch.
 
     Raises:
         PneumoError: what is missing or damaged.
@@ -123,16 +126,17 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
     machine = machine or Machine()
     card = read_card(folder)
     try:
-        rule = Postprocess(
-            **{**card["postprocess"], "removal": Removal[card["postprocess"]["removal"]]}
-        )
+        rule = settings_from(Postprocess, card["postprocess"])
         members = [_member(folder, values) for values in card["members"]]
         tta = bool(card["tta"])
     except (KeyError, TypeError, ValueError) as error:
-        raise PneumoError(f"{folder / CARD}: damaged ({type(error).__name__}: {error})") from None
-    onnx = engine == "onnx" or (
-        engine == "auto" and all(member.onnx for member in members) and _has_onnx(machine)
-    )
+        raise PneumoError(
+            f"{folder / CARD}: damaged, or not understood: it was written by pneumo "
+            f"{card.get('pneumo')}, commit {card.get('commit')} ({type(error).__name__}: {error})"
+        ) from None
+    onnx = engine == "onnx"
+    if engine == "auto":
+        onnx = all(member.onnx for member in members) and _has_onnx(machine)
     built: list[tuple[int, Engine]] = []
     for member, values in zip(members, card["members"], strict=True):
         if onnx and member.onnx is None:
@@ -141,7 +145,7 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
             )
         if onnx and member.onnx is not None:
             _check(member.onnx, values.get("onnx_sha256"))
-            built.append((member.size, _onnx(member.onnx, machine)))
+            built.append((member.size, onnx_engine(member.onnx, machine)))
         else:
             _check(member.weights, values["sha256"])
             built.append((member.size, _torch(member, machine)))
@@ -149,12 +153,20 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
 
 
 def _member(folder: Path, values: dict[str, Any]) -> Member:
-    model = Model(**{**values["model"], "stem": Stem[values["model"]["stem"]]})
+    model = settings_from(Model, values["model"])
     onnx = folder / values["onnx"] if values.get("onnx") else None
+    # Against path traversal: a card that names ../../somewhere would have other files opened, so a
+    # name must be a bare file name. By its suffix the file is of a kind that executes nothing.
     for path, suffix in ((values["weights"], ".safetensors"), (values.get("onnx") or "", ".onnx")):
         if path and (Path(path).name != path or Path(path).suffix != suffix):
             raise ValueError(f"{path} lies outside the bundle, or is no {suffix} file")
     return Member(model, int(values["size"]), folder / values["weights"], onnx)
+
+
+def _torch(member: Member, machine: Machine) -> Engine:
+    network = build_network(member.model, pretrained=False)
+    load_weights(network, member.weights, "model")
+    return torch_engine(network, machine)
 
 
 def _check(path: Path, sha256: Any) -> None:
@@ -165,6 +177,7 @@ def _check(path: Path, sha256: Any) -> None:
 
 
 def _has_onnx(machine: Machine) -> bool:
+    """Whether ONNX Runtime is installed and the work is done on a CPU."""
     if machine.accelerator not in ("auto", "cpu"):
         return False
     try:
@@ -176,49 +189,6 @@ def _has_onnx(machine: Machine) -> bool:
     return machine.accelerator == "cpu" or not torch.cuda.is_available()
 
 
-def _torch(member: Member, machine: Machine) -> Engine:
-    import torch
-
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
-    device = torch_device(machine)
-    network = build_network(member.model, pretrained=False)
-    load_weights(network, member.weights, "model")
-    network.eval().to(device)
-
-    def run(films: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(films))[:, None].to(device)
-            return network(x).float().sigmoid()[:, 0].cpu().numpy()
-
-    return run
-
-
-def _onnx(path: Path, machine: Machine) -> Engine:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise PneumoError("engine=onnx needs ONNX Runtime: pip install -e '.[onnx]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = machine.threads
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # its exceptions share no base
-        raise PneumoError(
-            f"{path}: not an ONNX network that can be run ({' '.join(str(error).split())[:160]})"
-        ) from None
-
-    def run(films: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {"films": np.ascontiguousarray(films)[:, None]})[0])[
-            :, 0
-        ]
-
-    return run
-
-
 def write(
     folder: Path,
     card: dict[str, Any],
@@ -226,11 +196,15 @@ def write(
     cards: Sequence[dict[str, Any]],
     onnx: bool,
 ) -> None:
-    """Write a bundle, whole or not at all: networks, then the card. An older bundle of that name is replaced.
+    """Write a bundle, whole or not at all: networks, then the card.
+
+    An older bundle of that name is replaced.
 
     Raises:
-        PneumoError: the folder holds something else; an ONNX network that does not give the same output.
+        PneumoError: the folder holds something else, or an ONNX network does not give the same
+            output.
     """
+    # a bundle that is replaced is deleted, so the folder must hold nothing but a bundle
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not folder.is_dir() or folder.is_symlink():
             raise PneumoError(f"out={folder}: not a folder of its own; choose another")
@@ -260,10 +234,8 @@ def write(
             }
             if onnx:
                 path = partial / f"weights-{number}.onnx"
-                entry |= {
-                    "onnx": path.name,
-                    "onnx_difference": export_onnx(network, entry["size"], path),
-                }
+                entry["onnx"] = path.name
+                entry["onnx_difference"] = export_onnx(network, entry["size"], path)
                 entry["onnx_sha256"] = files.sha256(path)
             members.append({**entry, "run": about})
         files.write_json(partial / CARD, {"format": FORMAT, **card, "members": members})
@@ -278,9 +250,11 @@ def write(
 
 
 def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) -> float:
-    """Write a network as ONNX (films uint8 (n, 1, size, size) → probabilities float32) and check it against torch.
+    """Write a network as ONNX and check it against torch.
 
-    Returns the largest difference of a probability on films of noise and of gradients. Raises PneumoError beyond ``tolerance``.
+    The ONNX network takes films uint8 (n, 1, size, size) and gives probabilities float32. Returns
+    the largest difference of a probability, on a film of noise and one of a gradient. Raises
+    PneumoError if it is beyond ``tolerance``.
     """
     import torch
 
@@ -290,32 +264,40 @@ def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) ->
             self.network = network
 
         def forward(self, films: torch.Tensor) -> torch.Tensor:
-            return self.network(films).sigmoid()
+            return probabilities(self.network(films)).mask
 
     module = Probabilities().eval()
     rng = np.random.default_rng(0)
-    films = np.stack(
-        [rng.integers(0, 256, (size, size)), np.linspace(0, 255, size * size).reshape(size, size)]
-    ).astype(np.uint8)
+    noise = rng.integers(0, 256, (size, size))
+    gradient = np.linspace(0, 255, size * size).reshape(size, size)
+    films = np.stack([noise, gradient]).astype(np.uint8)
     x = torch.from_numpy(films)[:, None]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
             torch.onnx.export(
-                module, (x,), str(path), input_names=["films"], output_names=["probabilities"], dynamo=True, external_data=False,
-                dynamic_shapes={"films": {0: torch.export.Dim("n", min=1, max=4096)}}, verbose=False,
-            )  # fmt: skip
-        found = _onnx(path, Machine())(films)
+                module,
+                (x,),
+                str(path),
+                input_names=["films"],
+                output_names=["probabilities"],
+                dynamo=True,
+                external_data=False,
+                dynamic_shapes={"films": {0: torch.export.Dim("n", min=1, max=4096)}},
+                verbose=False,
+            )
+        exported = onnx_engine(path, Machine())(films)
     except ModuleNotFoundError as error:
         raise PneumoError(
             f"onnx=true needs the package {error.name}: pip install -e '.[onnx]'"
         ) from None
     with torch.inference_mode():
         expected = module(x)[:, 0].numpy()
-    difference = float(np.abs(found - expected).max())
+    difference = float(np.abs(exported - expected).max())
     if difference > tolerance:
         raise PneumoError(
-            f"the ONNX network differs from torch's by up to {difference:.2g} in a probability; it was not written"
+            f"the ONNX network differs from torch's by up to {difference:.2g} in a probability; "
+            "it was not written"
         )
     return difference

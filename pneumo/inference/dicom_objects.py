@@ -1,7 +1,8 @@
-"""Masks for other systems: DICOM Segmentation, Secondary Capture and Structured Report of one film. highdicom underneath.
+"""DICOM Segmentation, Secondary Capture and Structured Report of one film, for other systems.
 
-All three belong to the film's study and patient and refer to the film. What a film's header lacks or holds in a wrong form, and
-these objects must have in a right one (DICOM PS3.3 A.51, A.8, A.35.3), is left empty rather than made up.
+All three belong to the film's study and patient and refer to the film. Where a film's header lacks
+a value that these objects must have (DICOM PS3.3 A.51, A.8, A.35.3), or holds it in a wrong form,
+the value is left empty rather than made up. highdicom makes the objects.
 """
 
 import contextlib
@@ -28,16 +29,43 @@ class HeaderError(PneumoError):
 
 
 ENUMERATED = {"PatientSex": ("M", "F", "O"), "Laterality": ("L", "R")}
+DATE = r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"  # YYYYMMDD
+TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"  # HH, HHMM, HHMMSS or HHMMSS.FFFFFF
+SHORT_TEXTS = ("AccessionNumber", "StudyID", "Modality", "BodyPartExamined")
 LABEL = "Pneumothorax"
 NOTICE = "Research software, not for diagnosis"
-# what the three objects copy of a film's patient and study: keyword → whether it must at least stand there empty
+# The tags of a film's header that the three objects copy, with whether a tag must be there even if
+# it is empty.
 COPIED = {
-    "PatientID": True, "PatientName": True, "PatientBirthDate": True, "PatientSex": True, "PatientAge": False, "PatientSize": False,
-    "PatientWeight": False, "StudyInstanceUID": False, "StudyID": True, "StudyDate": True, "StudyTime": True, "StudyDescription": False,
-    "AccessionNumber": True, "ReferringPhysicianName": True, "SOPClassUID": False, "SOPInstanceUID": False, "SeriesInstanceUID": False,
-    "SeriesNumber": False, "InstanceNumber": False, "Modality": False, "Rows": False, "Columns": False, "PatientOrientation": True,
-    "Laterality": False, "BodyPartExamined": False, "PixelSpacing": False, "ImagerPixelSpacing": False, "FrameOfReferenceUID": False,
-}  # fmt: skip
+    "PatientID": True,
+    "PatientName": True,
+    "PatientBirthDate": True,
+    "PatientSex": True,
+    "PatientAge": False,
+    "PatientSize": False,
+    "PatientWeight": False,
+    "StudyInstanceUID": False,
+    "StudyID": True,
+    "StudyDate": True,
+    "StudyTime": True,
+    "StudyDescription": False,
+    "AccessionNumber": True,
+    "ReferringPhysicianName": True,
+    "SOPClassUID": False,
+    "SOPInstanceUID": False,
+    "SeriesInstanceUID": False,
+    "SeriesNumber": False,
+    "InstanceNumber": False,
+    "Modality": False,
+    "Rows": False,
+    "Columns": False,
+    "PatientOrientation": True,
+    "Laterality": False,
+    "BodyPartExamined": False,
+    "PixelSpacing": False,
+    "ImagerPixelSpacing": False,
+    "FrameOfReferenceUID": False,
+}
 
 
 def segmentation(header: Dataset, mask: np.ndarray, model: str) -> Dataset:
@@ -49,16 +77,15 @@ def segmentation(header: Dataset, mask: np.ndarray, model: str) -> Dataset:
         model: what made it, for the record.
 
     Raises:
-        HeaderError: see there. PneumoError: highdicom is not installed.
+        HeaderError: the film's header has no valid identifiers to refer to.
+        PneumoError: highdicom is not installed.
     """
     hd = _highdicom()
     from pydicom.sr.codedict import codes
 
     source = _cleaned(header)
-    for key in (
-        "PixelSpacing",
-        "ImagerPixelSpacing",
-    ):  # would need a slice thickness beside it, which a film has not
+    # a spacing would need a slice thickness beside it, which a film does not have
+    for key in ("PixelSpacing", "ImagerPixelSpacing"):
         if key in source:
             del source[key]
     algorithm = hd.AlgorithmIdentificationSequence(
@@ -98,7 +125,10 @@ def segmentation(header: Dataset, mask: np.ndarray, model: str) -> Dataset:
 
 
 def secondary_capture(header: Dataset, picture: np.ndarray) -> Dataset:
-    """A Secondary Capture of a picture, RGB uint8 (rows, columns, 3): the film with what was found burnt in. Raises PneumoError."""
+    """A Secondary Capture of a picture: the film with what was found burnt in.
+
+    The picture is RGB uint8 (rows, columns, 3). Raises PneumoError.
+    """
     hd = _highdicom()
     source = _cleaned(header)
     with _quiet():
@@ -117,7 +147,7 @@ def secondary_capture(header: Dataset, picture: np.ndarray) -> Dataset:
             series_description="Pneumothorax overlay",
         )
     if dicom.is_frontal(dicom.Tags((0, 0), orientation=_orientation(header))) is None:
-        made.PatientOrientation = ""  # the film does not say
+        made.PatientOrientation = ""  # the film's header does not tell its orientation
     made.Laterality = source.get("Laterality", "")
     made.BurnedInAnnotation = "YES"
     made.DerivationDescription = NOTICE
@@ -127,9 +157,9 @@ def secondary_capture(header: Dataset, picture: np.ndarray) -> Dataset:
 def structured_report(
     header: Dataset, segmented: Dataset, probability: float, area_mm2: float | None, model: str
 ) -> Dataset:
-    """A Structured Report (TID 1500) with the probability in percent and, where the spacing is known, the area in mm².
+    """A Structured Report (TID 1500) with the image-level score in percent and the area in mm².
 
-    Raises PneumoError.
+    The area is left out where the film's spacing is not known. Raises PneumoError.
     """
     hd = _highdicom()
     from pydicom.sr.codedict import codes
@@ -158,17 +188,15 @@ def structured_report(
         )
     tracking = hd.sr.TrackingIdentifier(hd.UID(), LABEL)
     present = bool(np.any(segmented.pixel_array))
-    state = hd.sr.QualitativeEvaluation(
-        codes.SCT.Pneumothorax, codes.SCT.Present if present else codes.SCT.Absent
-    )
+    presence = codes.SCT.Present if present else codes.SCT.Absent
+    state = hd.sr.QualitativeEvaluation(codes.SCT.Pneumothorax, presence)
     if present:
         film = hd.sr.SourceImageForSegmentation(source.SOPClassUID, source.SOPInstanceUID)
         region = hd.sr.ReferencedSegmentationFrame(
             segmented.SOPClassUID, segmented.SOPInstanceUID, 1, 1, film
         )
-        del (
-            region[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
-        )  # not beside a frame number (PS3.3 table C.17.3-1)
+        # a segment number may not stand beside a frame number (PS3.3 table C.17.3-1)
+        del region[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
         group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
             referenced_segment=region,
@@ -176,7 +204,8 @@ def structured_report(
             measurements=measured,
             qualitative_evaluations=[state],
         )
-    else:  # nothing to outline: the finding is stated to be absent
+    else:
+        # there is no region to refer to, so the report states that the finding is absent
         group = hd.sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking, measurements=measured[:1], qualitative_evaluations=[state]
         )
@@ -231,8 +260,8 @@ def _cleaned(header: Dataset) -> Dataset:
         for key, needed in COPIED.items():
             try:
                 value = header.get(key)
-                value = None if value is None or value == "" else _right(key, value)
-            except Exception:  # a value that cannot even be read
+                value = _right(key, value) if value is not None and value != "" else None
+            except Exception:  # pydicom raises many kinds of exception on values it cannot read
                 value = None
             if value is not None:
                 setattr(source, key, value)
@@ -248,36 +277,28 @@ def _cleaned(header: Dataset) -> Dataset:
 
 def _right(key: str, value: Any) -> Any | None:
     """A tag's value in the form DICOM asks for (PS3.5 section 6.2); None if it has another."""
-    if key == "PatientAge":  # the challenge's files say 38 where DICOM wants 038Y
+    if key == "PatientAge":
+        # the challenge's files say 38 where DICOM wants 038Y
         years = re.fullmatch(r"0*(\d{1,3})[Yy]?", str(value))
-        return (
-            f"{int(years[1]):03d}Y"
-            if years
-            else str(value)
-            if re.fullmatch(r"\d{3}[DWMY]", str(value))
-            else None
-        )
+        if years:
+            return f"{int(years[1]):03d}Y"
+        return str(value) if re.fullmatch(r"\d{3}[DWMY]", str(value)) else None
     if key in ("PixelSpacing", "ImagerPixelSpacing"):
         return value if dicom.usable_spacing(value) else None
     if key == "PatientOrientation":
-        return (
-            value
-            if len(value) == 2 and all(re.fullmatch("[LRAPHF]{1,3}", str(one)) for one in value)
-            else None
-        )
+        if len(value) != 2:
+            return None
+        directions = [re.fullmatch("[LRAPHF]{1,3}", str(direction)) for direction in value]
+        return value if all(directions) else None
     if isinstance(value, MultiValue):
         return None
     text = str(value)
     if key in ENUMERATED:
         return text if text in ENUMERATED[key] else None
     if key.endswith("Date"):
-        return (
-            text if re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", text) else None
-        )
+        return text if re.fullmatch(DATE, text) else None
     if key.endswith("Time"):
-        return (
-            text if re.fullmatch(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", text) else None
-        )
+        return text if re.fullmatch(TIME, text) else None
     if key.endswith("UID"):
         return value if UID(text).is_valid else None
     if key in ("SeriesNumber", "InstanceNumber"):
@@ -286,8 +307,11 @@ def _right(key: str, value: Any) -> Any | None:
         return value if re.fullmatch(r"\d{1,3}(\.\d{1,8})?", text.strip()) else None
     if key in ("Rows", "Columns"):
         return value
-    longest = 16 if key in ("AccessionNumber", "StudyID", "Modality", "BodyPartExamined") else 64
-    if len(text) > longest or any(ord(one) < 32 or one in "\\\ufffd" for one in text):
+    longest = 16 if key in SHORT_TEXTS else 64
+    if len(text) > longest:
+        return None
+    # a backslash separates values; pydicom puts U+FFFD where it could not decode a character
+    if any(ord(character) < 32 or character in "\\\ufffd" for character in text):
         return None
     try:
         text.encode("utf-8")
@@ -298,21 +322,21 @@ def _right(key: str, value: Any) -> Any | None:
 
 def _orientation(header: Dataset) -> tuple[str, str] | None:
     value = header.get("PatientOrientation")
-    return (
-        (str(value[0]), str(value[1]))
-        if isinstance(value, MultiValue) and len(value) == 2
-        else None
-    )
+    if isinstance(value, MultiValue) and len(value) == 2:
+        return str(value[0]), str(value[1])
+    return None
 
 
 def _series_number(source: Dataset, kind: int) -> int:
-    """A number of its own beside the film's series."""
+    """A series number apart from the film's own, and another for each kind of object."""
     number = source.get("SeriesNumber")
-    return 9000 + 10 * (int(number) % 90 if number is not None else 0) + kind
+    of_film = int(number) % 90 if number is not None else 0
+    return 9000 + 10 * of_film + kind
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # odd values in the film's header; empty masks
+        # highdicom and pydicom warn of empty masks and of odd values in a film's header
+        warnings.simplefilter("ignore", UserWarning)
         yield

@@ -17,7 +17,7 @@ from pneumo.masks.rule import removal_pixels, to_mask
 from pneumo.masks.settings import Postprocess, Removal
 
 RADIOGRAPHS = ("", "CR", "DX", "RG", "OT", "SC", "XC")  # modalities that may hold a film
-WIDEST = 1024  # pixels of an overlay
+WIDEST = 1024  # longest side of an overlay in pixels
 
 
 @dataclass
@@ -27,7 +27,8 @@ class Finding:
     film: Film
     levels: np.ndarray  # probability in levels of 1/255
     mask: np.ndarray
-    probability: float  # the highest threshold at which the rule would still find something
+    # the image-level score: the highest threshold at which the rule would still find something
+    probability: float
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -37,18 +38,28 @@ class Finding:
 
     @property
     def area_mm2(self) -> float | None:
-        """Square millimetres of the mask, if the header gives a spacing (at the detector: the body is magnified)."""
+        """Square millimetres of the mask, if the header gives a spacing.
+
+        The spacing is that of the detector, on which the body is magnified.
+        """
         spacing = self.film.spacing
         return self.area * spacing[0] * spacing[1] if spacing else None
 
     @property
     def side(self) -> str:
-        """The side of the image that holds at least nine tenths of the mask; of an upright frontal film, left is the patient's right."""
+        """The side of the image that holds at least nine tenths of the mask, or both.
+
+        On an upright frontal film the image's left is the patient's right.
+        """
         columns = self.mask.sum(0, dtype=np.int64)
         left, total = int(columns[: len(columns) // 2].sum()), int(columns.sum())
         if not total:
             return ""
-        return "left" if left >= 0.9 * total else "right" if left <= 0.1 * total else "both"
+        if left >= 0.9 * total:
+            return "left"
+        if left <= 0.1 * total:
+            return "right"
+        return "both"
 
     @property
     def stored_mask(self) -> np.ndarray:
@@ -56,14 +67,15 @@ class Finding:
         return dicom.stored(self.mask, self.film.orientation)
 
     def overlay(self) -> np.ndarray:
-        """The film with probability heat and the mask's outline, RGB uint8, at most 1024 pixels wide."""
+        """The film with probability heat and the mask's outline.
+
+        RGB uint8, its longest side at most 1024 pixels.
+        """
         rows, columns = self.film.pixels.shape
         factor = min(1.0, WIDEST / max(rows, columns))
         size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
-        film, levels = (
-            cv2.resize(one, size, interpolation=cv2.INTER_AREA)
-            for one in (self.film.pixels, self.levels)
-        )
+        film = cv2.resize(self.film.pixels, size, interpolation=cv2.INTER_AREA)
+        levels = cv2.resize(self.levels, size, interpolation=cv2.INTER_AREA)
         mask = cv2.resize(self.mask, size, interpolation=cv2.INTER_NEAREST)
         return pictures.heat(film, levels, mask)
 
@@ -71,23 +83,25 @@ class Finding:
 def read(
     name: str, content: bytes, polarity: Polarity, colour: bool, max_pixels: int
 ) -> tuple[Film, list[str]]:
-    """One film's bytes → the film, and what a reader should know of how it was read. Raises FilmError."""
+    """One film's bytes → the film, and notes on how it was read.
+
+    Raises FilmError.
+    """
     film = dicom.read(Path(name), max_pixels, content, colour)
     modality = str(film.header.get("Modality", "") or "") if film.header is not None else ""
     if modality not in RADIOGRAPHS:
-        raise dicom.FilmError(
-            f"{name}: modality {modality}, not a radiograph ({', '.join(filter(None, RADIOGRAPHS))})"
-        )
+        allowed = ", ".join(filter(None, RADIOGRAPHS))
+        raise dicom.FilmError(f"{name}: modality {modality}, not a radiograph ({allowed})")
     notes = []
     if polarity is Polarity.auto and dicom.looks_inverted(film.pixels):
         film.pixels = 255 - film.pixels
         notes.append(
-            "inverted: its tags say otherwise, but the lungs were bright (polarity=tags keeps the tags' way)"
+            "inverted: its tags say otherwise, but the lungs were bright "
+            "(polarity=tags keeps the tags' way)"
         )
     if dicom.is_turned(film.orientation):
-        notes.append(
-            f"turned upright by its tags (PatientOrientation {chr(92).join(film.orientation or ())})"
-        )
+        orientation = "\\".join(film.orientation or ())
+        notes.append(f"turned upright by its tags (PatientOrientation {orientation})")
     frontal = dicom.is_frontal(film)
     if frontal is False:
         notes.append("NOT A FRONTAL FILM by its tags; models know frontal films only")
@@ -109,18 +123,25 @@ def judged(film: Film, levels: np.ndarray, rule: Postprocess) -> Finding:
 
 
 def _highest(levels: np.ndarray, rule: Postprocess) -> float:
-    """The highest probability that enough pixels reach: R-TH of them in all, or in one component; at least one."""
+    """The highest probability that enough pixels reach.
+
+    Enough is the removal threshold, at least one pixel, counted in all or in one component as the
+    rule says.
+    """
     least = max(1.0, removal_pixels(rule, (levels.shape[0], levels.shape[1])))
     if rule.removal is Removal.total:
         total, inside = histogram(levels, np.zeros_like(levels))
         return float(Histograms(total[None], inside[None]).score(least)[0])
-    low, high = 0, 256  # the largest component shrinks as the level rises
+    # the largest component shrinks as the level rises, so that bisection finds the highest level
+    low, high = 0, 256
     while high - low > 1:
         middle = (low + high) // 2
         _, _, stats, _ = cv2.connectedComponentsWithStats(
             (levels >= middle).astype(np.uint8), connectivity=8
         )
-        low, high = (
-            (middle, high) if stats[1:, cv2.CC_STAT_AREA].max(initial=0) >= least else (low, middle)
-        )
+        largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)  # row 0 is the background
+        if largest >= least:
+            low = middle
+        else:
+            high = middle
     return low / 255

@@ -1,4 +1,10 @@
-"""What a user points at (files, folders, zip archives) → the bytes of one film after another, never more than is safe."""
+"""What a user points at (files, folders, zip archives) → the bytes of one film after another.
+
+An archive may be a zip bomb: a small file that unpacks to more than the memory or the patience of
+the machine holds, by one huge member, by very many members, or by archives within archives. The
+defence is to count the bytes that really come out and to stop at the limits, to limit the number
+of members, and never to open an archive within an archive.
+"""
 
 import os
 import zipfile
@@ -9,13 +15,17 @@ from pathlib import Path, PurePosixPath
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
 
+# limits against zip bombs
 MAX_MEMBERS = 100_000  # of one zip archive
 MAX_UNPACKED = 64 * 2**30  # bytes of one zip archive, all members together
 
 
 @dataclass
 class Source:
-    """One file that may be a film: its name as shown to the user, and its bytes, or why it has none."""
+    """One file that may be a film: its name as shown to the user, and its bytes.
+
+    ``fault`` says why there are no bytes.
+    """
 
     name: str
     content: bytes | None
@@ -26,14 +36,18 @@ class Source:
     def is_film(self) -> bool:
         """Whether it is worth trying: a picture, a DICOM file by its mark, or by its suffix."""
         content = self.content or b""
-        known = PurePosixPath(self.name).suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES)
-        return known or content[128:132] == b"DICM" or dicom.is_picture(Path(self.name), content)
+        suffix = PurePosixPath(self.name).suffix.lower()
+        if suffix in (".dcm", ".dicom", *dicom.IMAGES):
+            return True
+        return content[128:132] == b"DICM" or dicom.is_picture(Path(self.name), content)
 
 
 def sources(
     paths: Sequence[str], max_bytes: int, leave_out: Path | None = None
 ) -> Iterator[Source]:
-    """Every file that the paths name or hold, folders and archives searched through. One film is in memory at a time.
+    """Every file that the paths name or hold; folders and archives are searched through.
+
+    One film is in memory at a time.
 
     Args:
         paths: files, folders (with all folders below) and zip archives.
@@ -58,22 +72,26 @@ def sources(
 
 
 def _folder(root: Path, max_bytes: int, leave_out: Path | None) -> Iterator[Source]:
-    """All files below a folder, links followed, each folder once; one that cannot be searched is a fault."""
+    """All files below a folder; hidden ones are passed over.
+
+    Links are followed. A folder that cannot be searched is a fault.
+    """
     faults: list[OSError] = []
+    # each folder is searched once, so that links in a circle come to an end
     seen: set[tuple[int, int]] = set()
-    for name, folders, found in os.walk(root, onerror=faults.append, followlinks=True):
+    for name, folders, file_names in os.walk(root, onerror=faults.append, followlinks=True):
         here = Path(name)
         stat = here.stat()
-        if (stat.st_dev, stat.st_ino) in seen or (
-            leave_out is not None and here.resolve() == leave_out.resolve()
-        ):
+        identity = (stat.st_dev, stat.st_ino)
+        is_left_out = leave_out is not None and here.resolve() == leave_out.resolve()
+        if identity in seen or is_left_out:
             folders.clear()
             continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
-        for one in sorted(found):
-            if not one.startswith(".") and (here / one).is_file():
-                yield from _file(here / one, max_bytes, asked=False)
+        seen.add(identity)
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        for file_name in sorted(file_names):
+            if not file_name.startswith(".") and (here / file_name).is_file():
+                yield from _file(here / file_name, max_bytes, asked=False)
     for fault in faults:
         yield Source(str(fault.filename), None, f"cannot be searched ({fault.strerror})")
 
@@ -100,14 +118,17 @@ def _file(path: Path, max_bytes: int, asked: bool) -> Iterator[Source]:
 
 
 def _members(path: Path, max_bytes: int) -> Iterator[Source]:
-    """The files of an archive, unpacked in memory one by one; what a member claims of its size is not believed."""
+    """The files of an archive, unpacked in memory one by one.
+
+    A member of a zip bomb may claim a small size, so its claim is not trusted: reading stops as
+    soon as one member, or all together, give more bytes than the limits allow.
+    """
     try:
         archive = zipfile.ZipFile(path)
     except OSError:
         raise
-    except (
-        NotImplementedError
-    ) as error:  # zipfile's word for an archive of a later version of the format than it knows
+    # zipfile raises this for an archive in a later version of the format than it knows
+    except NotImplementedError as error:
         yield Source(
             str(path), None, f"an archive that cannot be unpacked here ({error}); unpack it first"
         )
@@ -127,18 +148,18 @@ def _members(path: Path, max_bytes: int) -> Iterator[Source]:
             name = f"{path}/{info.filename}"
             if PurePosixPath(info.filename).name.startswith("."):
                 continue
+            # archives within archives multiply what a zip bomb unpacks to, so none is opened
             if info.filename.lower().endswith(".zip"):
                 yield Source(name, None, "an archive within an archive; unpack it first")
                 continue
             try:
                 with archive.open(info) as file:
+                    # one byte more than is allowed shows that a member is too large
                     content = file.read(max_bytes + 1)
-            except Exception as error:  # damaged archives meet zipfile and its decoders with many kinds of exception
-                yield Source(
-                    name,
-                    None,
-                    f"cannot be unpacked ({' '.join(str(error).split())[:100] or type(error).__name__})",
-                )
+            # zipfile and its decoders raise many kinds of exception on damaged archives
+            except Exception as error:
+                reason = " ".join(str(error).split())[:100] or type(error).__name__
+                yield Source(name, None, f"cannot be unpacked ({reason})")
                 continue
             left -= len(content)
             if left < 0:

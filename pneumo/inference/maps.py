@@ -1,7 +1,8 @@
-"""Probability maps on disk, with all that judging them needs: ids, truth, patients, views, hashes. No torch.
+"""Probability maps on disk, with all that judging them needs: ids, truth, patients, views, hashes.
 
-A folder of predictions holds ``plain.npy`` and ``flip.npy`` (the mean with the mirror image), uint8 (n, size, size), levels of
-1/255, memory-mapped; ``contents.json``, written last; and, once judged, ``histograms.npz``. The maps are those of upright films.
+A folder of predictions holds ``plain.npy`` and ``flip.npy`` (the mean with the mirror image), uint8
+(n, size, size), levels of 1/255, memory-mapped; ``contents.json``, written last; and, once judged,
+``histograms.npz``. The maps are those of films in upright orientation. No torch is needed here.
 """
 
 import contextlib
@@ -33,7 +34,10 @@ VERSION = 1
 
 @dataclass
 class Case:
-    """One film of a set: where it is, what is known of it. ``annotations`` are run lengths, None where nobody looked."""
+    """One film of a set: where it is, and what is known of it.
+
+    ``annotations`` are run lengths, None where nobody has annotated the film.
+    """
 
     id: str
     path: str
@@ -81,63 +85,68 @@ class Predictions:
         return enlarge((self.flip if tta else self.plain)[row], (side, side))
 
     def histograms(self, tta: bool) -> Histograms:
-        """Pixels by level at 1024² of every film, inside the true mask and in all; counted once, then kept beside the maps."""
+        """Pixels by level at 1024² of every film, inside the true mask and in all.
+
+        They are counted once and then kept beside the maps.
+        """
         path, name = self.folder / HISTOGRAMS, "flip" if tta else "plain"
         try:
             with np.load(path) as kept:
                 if str(kept["key"]) != self.contents["key"]:
                     raise ValueError("of other maps")
                 return Histograms(kept[f"{name}_total"], kept[f"{name}_inside"])
-        except Exception:  # missing, of other maps, or damaged in one of many ways: counted anew
+        # The file may be missing, of other maps, or damaged, for which numpy raises many kinds of
+        # exception. In every case the pixels are counted anew.
+        except Exception:
             tables = self._count()
+        arrays = {"key": np.array(self.contents["key"]), **tables}
         with files.replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **{"key": np.array(self.contents["key"]), **tables})  # type: ignore[arg-type]
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         return Histograms(tables[f"{name}_total"], tables[f"{name}_inside"])
 
     def _count(self) -> dict[str, np.ndarray]:
-        tables = {
-            f"{name}_{part}": np.zeros((len(self), 256), np.int32)
-            for name in ("plain", "flip")
-            for part in ("total", "inside")
-        }
+        # in the order in which _histograms gives them
+        names = ("plain_total", "plain_inside", "flip_total", "flip_inside")
+        tables = {name: np.zeros((len(self), 256), np.int32) for name in names}
         for row, counts in self.each(_histograms, "Counting probabilities"):
             for table, values in zip(tables.values(), counts, strict=True):
                 table[row] = values
         return tables
 
     def components(self, tta: bool, ts: Sequence[float]) -> list[Components]:
-        """The components of every film at each threshold, at 1024²; film numbers are rows. Found once for these settings."""
+        """The components of every film at each threshold, at 1024²; film numbers are rows.
+
+        They are found once for these settings and then kept in memory.
+        """
         key = (tta, tuple(ts))
         if key not in self._components:
             work = functools.partial(_components, tta=tta, ts=tuple(ts))
-            self._components[key] = [
-                found
-                for _, found in sorted(
-                    self.each(work, "Finding components"), key=lambda pair: pair[0]
-                )
-            ]
+            of_row = dict(self.each(work, "Finding components"))
+            self._components[key] = [of_row[row] for row in range(len(self))]
         return self._components[key]
 
     def each(
         self, work: Callable[["Predictions", int], Any], title: str
     ) -> Iterator[tuple[int, Any]]:
-        """``work(predictions, row)`` for every row, in processes where there are many; results in any order."""
+        """``work(predictions, row)`` for every row, with the row; results come in any order.
+
+        Where there are many rows, several processes share them.
+        """
+        rows = range(len(self))
         if len(self) <= 200:
-            yield from ((row, work(self, row)) for row in range(len(self)))
+            for row in rows:
+                yield row, work(self, row)
             return
-        yield from pool.each(
-            functools.partial(_in_process, work, self.folder, self.contents["key"]),
-            range(len(self)),
-            title,
-        )
+        in_process = functools.partial(_in_process, work, self.folder, self.contents["key"])
+        yield from pool.each(in_process, rows, title)
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(folder: Path, key: str) -> Predictions:
-    found = load(folder)
-    if found.contents["key"] != key:
+    predictions = load(folder)
+    if predictions.contents["key"] != key:
         raise PneumoError(f"{folder}: changed meanwhile; run the command again")
-    return found
+    return predictions
 
 
 def _in_process(work: Callable[[Predictions, int], Any], folder: Path, key: str, row: int) -> Any:
@@ -146,9 +155,9 @@ def _in_process(work: Callable[[Predictions, int], Any], folder: Path, key: str,
 
 def _histograms(predictions: Predictions, row: int) -> list[np.ndarray]:
     truth = predictions.cases[row].mask()
-    return [
-        counts for tta in (False, True) for counts in histogram(predictions.map(row, tta), truth)
-    ]
+    plain = histogram(predictions.map(row, tta=False), truth)
+    flip = histogram(predictions.map(row, tta=True), truth)
+    return [*plain, *flip]
 
 
 def _components(predictions: Predictions, row: int, tta: bool, ts: tuple[float, ...]) -> Components:
@@ -160,13 +169,12 @@ def load(folder: Path) -> Predictions:
     try:
         contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
         cases = [_case(values) for values in contents["films"]]
-        plain, flip = (np.load(folder / name, mmap_mode="r") for name in (PLAIN, FLIP))
+        plain = np.load(folder / PLAIN, mmap_mode="r")
+        flip = np.load(folder / FLIP, mmap_mode="r")
         size = contents["size"]
-        if any(
-            maps.shape != (len(cases), size, size) or maps.dtype != np.uint8
-            for maps in (plain, flip)
-        ):
-            raise ValueError("unexpected arrays")
+        for maps in (plain, flip):
+            if maps.shape != (len(cases), size, size) or maps.dtype != np.uint8:
+                raise ValueError("unexpected arrays")
     except FileNotFoundError:
         raise PneumoError(
             f"{folder}: no predictions here; make them with python -m pneumo.predict run=… on=…"
@@ -179,9 +187,10 @@ def load(folder: Path) -> Predictions:
 
 
 def _case(values: dict[str, Any]) -> Case:
-    pairs = {
-        key: tuple(values[key]) if values.get(key) else None for key in ("shape", "orientation")
-    }
+    """A case from JSON, which knows lists only where a case has tuples."""
+    pairs = {}
+    for key in ("shape", "orientation"):
+        pairs[key] = tuple(values[key]) if values.get(key) else None
     return Case(**{**values, **pairs})
 
 
@@ -194,28 +203,25 @@ def key_of(folder: Path) -> str | None:
 
 
 def cases_of(items: Sequence[Item], labelled: bool) -> list[Case]:
-    """What is known of films on disk: their headers are read, in parallel where there are many. Raises PneumoError."""
-    tags = dict(
-        pool.each(
-            _tags,
-            [item.path for item in items],
-            "Reading headers",
-            workers=-1 if len(items) > 500 else 0,
-        )
-    )
+    """What is known of films on disk, from their headers.
+
+    Many headers are read in parallel. Raises PneumoError.
+    """
+    paths = [item.path for item in items]
+    workers = -1 if len(items) > 500 else 0
+    tags_of = dict(pool.each(_tags, paths, "Reading headers", workers))
     cases = []
     for item in items:
-        found = tags[item.path]
-        picture = item.path.suffix.lower() in dicom.IMAGES
+        tags = tags_of[item.path]
         cases.append(
             Case(
                 item.id,
                 str(item.path.resolve()),
                 item.annotations if labelled else None,
-                rle.SHAPE if picture else found.stored_shape,
-                found.orientation,
+                item.shape or tags.stored_shape,
+                tags.orientation,
                 item.patient,
-                found.view,
+                tags.view,
             )
         )
     return cases
@@ -233,8 +239,9 @@ def write(
 ) -> Predictions:
     """Make a folder of predictions, or open it if it stands for the same ``key``.
 
-    ``fill(plain, flip, begin)`` writes maps in order, from row ``begin`` on, and yields how many rows are whole; work that was
-    interrupted goes on there. The folder gets its name when all is written.
+    ``fill(plain, flip, begin)`` writes maps in order, from row ``begin`` on, and yields how many
+    rows are whole; work that was interrupted goes on there. The folder gets its name when all is
+    written.
     """
     with runs.lock(folder.with_name(folder.name + ".lock")):
         if key_of(folder) == key:
@@ -252,51 +259,17 @@ def write(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         shape = (len(cases), size, size)
-        plain, flip = (cache.writable(partial / name, shape, np.uint8) for name in (PLAIN, FLIP))
+        plain = cache.writable(partial / PLAIN, shape, np.uint8)
+        flip = cache.writable(partial / FLIP, shape, np.uint8)
         for rows in fill(plain, flip, done):
             plain.flush()
             flip.flush()
             files.write_json(begun, {"key": key, "done": rows})
         del plain, flip
         films = [dataclasses.asdict(case) for case in cases]
-        files.write_json(
-            partial / CONTENTS,
-            {"version": VERSION, "key": key, "size": size, **facts, "films": films},
-        )
+        contents = {"version": VERSION, "key": key, "size": size, **facts, "films": films}
+        files.write_json(partial / CONTENTS, contents)
         begun.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     return load(folder)
-
-
-def average(members: Sequence[Predictions], folder: Path) -> Predictions:
-    """The mean of several runs' maps on the same films, at the largest of their sizes, rounded to levels."""
-    size = max(member.contents["size"] for member in members)
-    key = files.digest([VERSION, *(member.contents["key"] for member in members)])
-
-    def fill(plain: np.ndarray, flip: np.ndarray, begin: int) -> Iterator[int]:
-        for row in range(begin, len(plain)):
-            for out, tta in ((plain, False), (flip, True)):
-                out[row] = np.mean(
-                    [member.map(row, tta, size) for member in members], axis=0
-                ).round()
-            if row % 256 == 255 or row == len(plain) - 1:
-                yield row + 1
-
-    facts = {
-        "on": members[0].contents["on"],
-        "run": "mean of " + ", ".join(str(member.contents["run"]) for member in members),
-        "members": [member.contents["weights"] for member in members],
-        "weights": files.digest([member.contents["weights"] for member in members]),
-        "left_out": members[0].contents["left_out"],
-        **{
-            key: _most([member.contents[key] for member in members])
-            for key in ("seen_in_training", "patients_in_training")
-        },
-    }
-    return write(folder, key, members[0].cases, size, fill, facts)
-
-
-def _most(counts: Sequence[int | None]) -> int | None:
-    """The largest, unknown if one is: of an ensemble, films that any member was trained on are at least so many."""
-    return None if any(count is None for count in counts) else max(count or 0 for count in counts)

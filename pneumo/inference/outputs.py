@@ -17,17 +17,18 @@ from pneumo.masks.settings import Postprocess
 
 TABLE, LINES, RLE = "films.csv", "films.json", "rle.csv"
 COLUMNS = (
-    *(
-        "film",
-        "pneumothorax",
-        "probability",
-        "area_px",
-        "area_mm2",
-        "image_side",
-        "rows",
-        "columns",
-    ),
-    *("notes", "uid", "source", "sha256"),
+    "film",
+    "pneumothorax",
+    "probability",
+    "area_px",
+    "area_mm2",
+    "image_side",
+    "rows",
+    "columns",
+    "notes",
+    "uid",
+    "source",
+    "sha256",
 )
 
 
@@ -47,7 +48,10 @@ def describe(finding: Finding) -> dict[str, Any]:
 
 
 def save(out: Path, name: str, finding: Finding, which: Save, model: str) -> list[str]:
-    """Write what is asked for of one film; returns notes on what could not be. Raises PneumoError."""
+    """Write what is asked for of one film; returns notes on what could not be written.
+
+    Raises PneumoError.
+    """
     if which.overlay:
         files.write_bytes(out / f"{name}-overlay.png", pictures.png(finding.overlay()))
     if which.mask:
@@ -79,14 +83,10 @@ def _save_dicom(
             dicom_objects.write(out / f"{name}-report.dcm", made)
     except dicom_objects.HeaderError as error:
         return [f"no DICOM outputs: {error}"]
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:  # highdicom's of a header that it does not accept
-        return [
-            f"no DICOM outputs: its header is not accepted ({' '.join(str(error).split())[:100]})"
-        ]
+    # highdicom raises these for a header that it does not accept
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        return [f"no DICOM outputs: its header is not accepted ({reason})"]
     return []
 
 
@@ -98,7 +98,10 @@ def write_tables(
     model: Bundle,
     rule: Postprocess,
 ) -> None:
-    """Write ``films.csv``, ``films.json`` and, if ``runs`` are given, ``rle.csv``, each whole or not at all."""
+    """Write ``films.csv``, ``films.json`` and, if ``runs`` are given, ``rle.csv``.
+
+    Each is written whole or not at all.
+    """
     with (
         files.replacing(out / TABLE) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -129,14 +132,16 @@ def summary(
     """What is printed at the end: the films, how many, and those that failed with the reason."""
     lines = []
     for row in rows[:20]:
-        area = f"{row['area_px']:,} px" + (
-            f", {row['area_mm2']:,.0f} mm²" if row["area_mm2"] is not None else ""
-        )
-        found = f"{area}, image {row['image_side']}" if row["pneumothorax"] else "none"
-        lines.append(
-            f"{row['film']}: {found}; probability {row['probability']:.3f}"
-            + (f" ({row['notes']})" if row["notes"] else "")
-        )
+        found = "none"
+        if row["pneumothorax"]:
+            found = f"{row['area_px']:,} px"
+            if row["area_mm2"] is not None:
+                found += f", {row['area_mm2']:,.0f} mm²"
+            found += f", image {row['image_side']}"
+        line = f"{row['film']}: {found}; probability {row['probability']:.3f}"
+        if row["notes"]:
+            line += f" ({row['notes']})"
+        lines.append(line)
     if len(rows) > 20:
         lines.append(f"… and {len(rows) - 20:,} more")
     positive = sum(row["pneumothorax"] for row in rows)

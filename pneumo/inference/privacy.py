@@ -1,4 +1,9 @@
-"""The guard that keeps patients' identity out of the names of outputs."""
+"""The guard against patient identity leaking through the names of outputs.
+
+Archives often name a film's file after the patient. Masks, pictures and tables are passed on more
+freely than films, so a name that holds what the film's header says of the patient is not used for
+them.
+"""
 
 import re
 import unicodedata
@@ -9,25 +14,35 @@ from pydicom.dataset import Dataset
 from pneumo.data import dicom
 from pneumo.data.dicom import Film
 
+# the tags that tell who a patient is
+IDENTIFYING = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "AccessionNumber",
+    "OtherPatientIDs",
+)
+
 
 class OutputNames:
-    """Names for outputs: the film's own, made safe and distinct, without what its header says of the patient."""
+    """Names for outputs: the films' own, made safe and distinct.
+
+    A film whose own name tells who the patient is gets a neutral one instead.
+    """
 
     def __init__(self) -> None:
         self.used: set[str] = set()
 
     def of(self, source: str, film: Film) -> str:
         stem = Path(source).name
-        stem = (
-            stem[: -len(Path(stem).suffix)]
-            if Path(stem).suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES)
-            else stem
-        )
-        name = (
-            re.sub(r"[^\w.+-]+", "_", stem).strip("._").encode()[:150].decode(errors="ignore")
-            or "film"
-        )
-        if identifies_patient(stem, film.header):
+        suffix = Path(stem).suffix
+        if suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES):
+            stem = stem[: -len(suffix)]
+        # Against path traversal and hidden files: a member of an archive may have any name, so
+        # separators are replaced and leading dots removed.
+        safe = re.sub(r"[^\w.+-]+", "_", stem).strip("._")
+        name = safe.encode()[:150].decode(errors="ignore")  # file systems allow 255 bytes
+        if not name or identifies_patient(stem, film.header):
             name = "film"
         number, distinct = 1, name
         while distinct.casefold() in self.used:
@@ -38,40 +53,44 @@ class OutputNames:
 
 
 def identifies_patient(name: str, header: Dataset | None) -> bool:
-    """Whether a file's name holds what its header says of the patient: name, id, birth date or accession number.
+    """Whether a file's name tells who the patient is.
 
-    A part of a name counts as held if it stands in the file's name, or, of at most two Latin letters, as a word of its own.
+    It does if it holds what the file's header says of the patient: name, id, birth date or
+    accession number. A part of these counts as held if it stands anywhere in the file's name; one
+    of at most two Latin letters, which stand in many words, only as a word of its own.
     """
     if header is None:
         return False
-    told = [
-        str(header.get(key, "") or "")
-        for key in (
-            "PatientName",
-            "PatientID",
-            "PatientBirthDate",
-            "AccessionNumber",
-            "OtherPatientIDs",
-        )
-    ]
-    parts = {part for text in told for part in re.split(r"[\^=\s,\\]+", text)} | set(told[1:])
-    variants = {_plain(spelled) for part in parts for spelled in (part, transliterated(part))} - {
-        ""
-    }
-    whole = {_plain(name), _plain(transliterated(name))}
+    told: set[str] = set()
+    for key in IDENTIFYING:
+        text = str(header.get(key, "") or "")
+        parts = re.split(r"[\^=\s,\\]+", text)
+        # an id or a date may stand in the file's name without the separators between its parts, so
+        # the whole of it counts, too
+        if key != "PatientName":
+            parts.append(text)
+        for part in parts:
+            told |= {_plain(part), _plain(transliterated(part))}
+    told.discard("")
+    spellings = (_plain(name), _plain(transliterated(name)))
     words = {_plain(word) for word in re.split(r"[\W_]+", name)}
-    return any(
-        part in words if len(part) < 3 and part.isascii() else any(part in one for one in whole)
-        for part in variants
-    )
+    for part in told:
+        if len(part) < 3 and part.isascii():
+            held = part in words
+        else:
+            held = any(part in spelling for spelling in spellings)
+        if held:
+            return True
+    return False
 
 
 def _plain(text: str) -> str:
     """Letters and digits alone, in lower case, without accents."""
-    return "".join(one for one in unicodedata.normalize("NFKD", text).casefold() if one.isalnum())
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(character for character in decomposed if character.isalnum())
 
 
 def transliterated(text: str) -> str:
-    """Umlauts as they are written where there are none."""
+    """A text in lower case with its umlauts written as two letters, as where keys for them lack."""
     composed = unicodedata.normalize("NFC", text).casefold()
     return composed.replace("ä", "ae").replace("ö", "oe").replace("ü", "ue")

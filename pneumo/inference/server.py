@@ -1,7 +1,17 @@
 """A local page where films are dropped, looked at and compared. Starlette underneath.
 
-The page talks to this process alone. It listens on the loopback address unless told otherwise, answers only requests that name
-it, keeps films in memory and nothing on disk.
+The page talks to this process alone. It listens on the loopback address unless told otherwise,
+answers only requests that name it, and keeps films in memory and nothing on disk.
+
+Other sites that are open in the same browser must not reach the films. The attacks and defences:
+
+- DNS rebinding: a site lets its own name point to this machine, so that the browser takes its
+  scripts for ours. Requests whose Host header names another host are refused.
+- Cross-site requests: a page of another site sends a film here, which fills the memory. Uploads
+  whose Origin header names another site are refused.
+- Script injection: a file's name, shown on the page, holds markup. The Content-Security-Policy
+  lets only the page's own script run, known by a nonce that is new for every answer.
+- Embedding: another site shows the page in a frame, or loads its pictures. The headers forbid both.
 """
 
 import secrets
@@ -27,7 +37,7 @@ from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.settings import Rule
 
 SHOWN = 1024  # longest side of what the page draws, pixels
-MEMORY = 2 << 30  # bytes of films in memory; the oldest go
+MEMORY = 2 << 30  # bytes of films in memory; beyond that the oldest are dropped
 
 
 @dataclass
@@ -63,7 +73,7 @@ class Films:
             )
             finding = findings.find(film, self.model, self.model.rule)
         if film.header is not None:
-            film.header.buffer = None  # the file's bytes
+            film.header.buffer = None  # frees the file's bytes
         finding.notes += notes
         key = secrets.token_urlsafe(9)
         with self._changing:
@@ -73,7 +83,8 @@ class Films:
         return key
 
     def _size(self) -> int:
-        return sum(3 * one.finding.film.pixels.nbytes for one in self.kept.values())
+        """Bytes of the films in memory; pixels, levels and mask have the same size."""
+        return sum(3 * shown.finding.film.pixels.nbytes for shown in self.kept.values())
 
     def newest_last(self) -> list[str]:
         """Ids of the films in memory."""
@@ -82,29 +93,29 @@ class Films:
 
     def describe(self, key: str, found: Finding | None = None) -> dict[str, Any]:
         """What the page needs of a film besides its pictures."""
-        one = self.kept[key]
-        described = outputs.describe(found or one.finding)
+        shown = self.kept[key]
+        described = outputs.describe(found or shown.finding)
         return {
             "id": key,
-            "name": one.name,
+            "name": shown.name,
             **described,
-            "dicom": one.finding.film.header is not None,
+            "dicom": shown.finding.film.header is not None,
         }
 
     def at(self, key: str, threshold: float | None, area: int | None) -> Finding:
-        """What the bundle's rule finds on a film, with other thresholds if they are given. Raises PneumoError."""
-        found, rule = self.kept[key].finding, self.model.rule
+        """What the bundle's rule finds on a film, with other thresholds if they are given.
+
+        Raises PneumoError.
+        """
+        finding, rule = self.kept[key].finding, self.model.rule
         if threshold is None and area is None:
-            return found
-        top = (
-            rule.top_threshold
-            if threshold is None or rule.top_threshold is None
-            else max(rule.top_threshold, threshold)
-        )
-        new = Rule(
-            binarization_threshold=threshold, removal_threshold=area, top_threshold=top
-        ).over(rule)
-        return findings.judged(found.film, found.levels, new)
+            return finding
+        # the top threshold may not lie below the binarisation threshold
+        top = rule.top_threshold
+        if top is not None and threshold is not None:
+            top = max(top, threshold)
+        changed = Rule(binarization_threshold=threshold, removal_threshold=area, top_threshold=top)
+        return findings.judged(finding.film, finding.levels, changed.over(rule))
 
 
 def small(image: np.ndarray) -> bytes:
@@ -137,11 +148,15 @@ def application(model: Bundle, settings: View) -> Any:
         return JSONResponse({"error": reason}, status)
 
     async def index(request: Request) -> Response:
+        # Against script injection: only what bears this nonce runs. Against embedding: no site may
+        # show the page in a frame (frame-ancestors).
         nonce = secrets.token_urlsafe(16)
-        policy = f"default-src 'none'; connect-src 'self'; img-src 'self' blob:; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'"
-        headers = {
-            "Content-Security-Policy": f"{policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        }
+        policy = (
+            "default-src 'none'; connect-src 'self'; img-src 'self' blob:; "
+            f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        headers = {"Content-Security-Policy": policy}
         return HTMLResponse(page.replace("@@NONCE@@", nonce), headers=headers)
 
     async def about(request: Request) -> Response:
@@ -169,19 +184,21 @@ def application(model: Bundle, settings: View) -> Any:
         return JSONResponse([films.describe(key) for key in films.newest_last()])
 
     async def upload(request: Request) -> Response:
+        # against cross-site requests: browsers name the page that sends an upload in its Origin
         origin = request.headers.get("origin")
         if origin and urlsplit(origin).netloc != request.headers.get("host"):
             return refused(403, "films are taken from this page only")
         name = Path(request.query_params.get("name") or "film").name[:200]
         content, received = bytearray(), 0
         try:
+            # Browsers do not read an answer before they have sent everything. So that they see why
+            # a film is refused, the rest of one that is too large is received and dropped, within
+            # reason.
             async for chunk in request.stream():
                 received += len(chunk)
                 if received <= limit:
                     content += chunk
-                elif (
-                    received > 8 * limit
-                ):  # until then the rest is taken and dropped: an answer in between would not be heard
+                elif received > 8 * limit:
                     break
             if received > limit:
                 return refused(
@@ -198,12 +215,14 @@ def application(model: Bundle, settings: View) -> Any:
     async def picture(request: Request) -> Response:
         key, kind = request.path_params["key"], request.path_params["kind"]
         try:
-            threshold, area = (request.query_params.get(name) for name in ("threshold", "area"))
-            asked = (float(threshold) if threshold else None, int(area) if area else None)
-            found = await run_in_threadpool(films.at, key, *asked)
+            threshold_text = request.query_params.get("threshold")
+            area_text = request.query_params.get("area")
+            threshold = float(threshold_text) if threshold_text else None
+            area = int(area_text) if area_text else None
+            finding = await run_in_threadpool(films.at, key, threshold, area)
             if kind == "facts.json":
-                return JSONResponse(films.describe(key, found))
-            media, content = await run_in_threadpool(rendered, found, kind, model.name)
+                return JSONResponse(films.describe(key, finding))
+            media, content = await run_in_threadpool(rendered, finding, kind, model.name)
         except KeyError:
             return refused(404, "this film is not in memory any more; drop it again")
         except (PneumoError, ValueError) as error:
@@ -213,6 +232,7 @@ def application(model: Bundle, settings: View) -> Any:
     async def headers(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
+        # other sites may not load the films as pictures or scripts, nor learn their addresses
         response = await call_next(request)
         response.headers.update(
             {
@@ -223,6 +243,8 @@ def application(model: Bundle, settings: View) -> Any:
         )
         return response
 
+    # When it listens on all addresses, the names that lead here are not known, and DNS rebinding is
+    # not guarded against.
     everywhere = settings.host in ("0.0.0.0", "::")
     allowed = ["*"] if everywhere else ["127.0.0.1", "localhost", "[::1]", settings.host]
     application = Starlette(
@@ -233,7 +255,8 @@ def application(model: Bundle, settings: View) -> Any:
             Route("/api/films", upload, methods=["POST"]),
             Route("/api/films/{key}/{kind}", picture),
         ],
-        # a name that some other site points here is not ours
+        # against DNS rebinding: a request must name this host, not one of another site that points
+        # here
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=allowed),
             Middleware(BaseHTTPMiddleware, dispatch=headers),
@@ -244,7 +267,10 @@ def application(model: Bundle, settings: View) -> Any:
 
 
 def rendered(found: Finding, kind: str, model: str) -> tuple[str, bytes]:
-    """One of a film's pictures or files → (media type, bytes). Raises PneumoError for an unknown kind."""
+    """One of a film's pictures or files → (media type, bytes).
+
+    Raises PneumoError for an unknown kind.
+    """
     match kind:
         case "film.png":
             return "image/png", small(found.film.pixels)

@@ -1,37 +1,56 @@
-"""The vocabulary of a run: every setting with its type, default and check. Imports no torch, so that help answers at once.
+"""What predicting, bundles and the page take."""
 
-YAML files in ``conf/`` choose values; these dataclasses own names and types, so that a typo fails while the configuration
-is composed. ``load`` turns a composed configuration into a checked ``Config``; no ``DictConfig`` travels further.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from pneumo.data.settings import OnError
 from pneumo.masks.settings import Rule
-from pneumo.settings import Machine, register, require
+from pneumo.settings import Machine, declare, register, require
+from pneumo.training.settings import Blend
 
 
 @dataclass
 class Films:
     """Whose probability maps are asked for: of which runs, on which films."""
 
-    run: Any = None  # a run's folder, a pattern of such folders, or a list: [runs/…/fold0-seed0,runs/…/fold1-seed0]
-    on: str = "val"  # val (the run's own validation part), test (the round-1 test set; new phantoms), or a folder of films
-    ids: str | None = (
-        None  # on=test: the challenge's stage_1_sample_submission.csv; by default the run's data.round1_test
+    run: Any = declare(
+        None,
+        "a run's folder, a pattern of such folders, or a list: [runs/…/fold0-seed0,runs/…/fold1-seed0]",
+        place=True,
     )
-    root: str | None = None  # on=val, test: where the run's films lie now, if not where they lay
-    annotations: str | None = (
-        None  # table of run lengths: on=<folder> its own, if there is one; on=val, test instead of the run's
+    blend: Blend | None = declare(
+        None, "several runs: mean (same films), folds (join them) or mean_folds (mean, then join)"
     )
-    patients: str | None = None  # CSV of image id and patient, as annotations
-    on_error: OnError | None = (
-        None  # what to do with a film that cannot be read; null: stop, or as the run's data.on_error
+    system: str | None = declare(None, "a system instead of runs: +system=<name>")
+    setting: str | None = declare(
+        None, "with a system: which of runs/<experiment>/<setting>, if there are several"
     )
-    runs_dir: str = "runs"  # where means of several runs, and sweeps, are kept
-    machine: Machine = field(default_factory=Machine)
+    on: str = declare(
+        "val",
+        "val (the run's own validation part), test (the round-1 test set; new phantoms), or a folder of films",
+        place=True,
+    )
+    ids: str | None = declare(
+        None,
+        "on=test: the challenge's stage_1_sample_submission.csv; by default the run's data.round1_test",
+        place=True,
+    )
+    root: str | None = declare(
+        None, "on=val, test: where the run's films lie now, if not where they lay", place=True
+    )
+    annotations: str | None = declare(
+        None,
+        "table of run lengths: on=<folder> its own, if there is one; on=val, test instead of the run's",
+        place=True,
+    )
+    patients: str | None = declare(None, "CSV of image id and patient, as annotations", place=True)
+    on_error: OnError | None = declare(
+        None,
+        "what to do with a film that cannot be read; null: stop, or as the run's data.on_error",
+    )
+    runs_dir: str = declare("runs", "where means of several runs, and sweeps, are kept", place=True)
+    machine: Machine = declare(factory=Machine, help="where and how the work is done")
 
 
 class Polarity(Enum):
@@ -45,30 +64,34 @@ class Polarity(Enum):
 class Save:
     """What is written for each film beside the table of all."""
 
-    overlay: bool = True  # PNG: the film with outline and probability heat
-    mask: bool = True  # PNG of 0 and 255, in the film's own geometry
-    rle: bool = True  # one CSV of run lengths, in the film's own geometry
-    segmentation: bool = False  # DICOM Segmentation
-    capture: bool = False  # DICOM Secondary Capture of the overlay
-    report: bool = False  # DICOM Structured Report
+    overlay: bool = declare(True, "PNG: the film with outline and probability heat")
+    mask: bool = declare(True, "PNG of 0 and 255, in the film's own geometry")
+    rle: bool = declare(True, "one CSV of run lengths, in the film's own geometry")
+    segmentation: bool = declare(False, "DICOM Segmentation")
+    capture: bool = declare(False, "DICOM Secondary Capture of the overlay")
+    report: bool = declare(False, "DICOM Structured Report")
 
 
 @dataclass
 class Predict(Films):
     """What ``python -m pneumo.predict`` takes: a run, to judge it (``run``, ``on``), or a bundle, to use it (``model``, ``input``)."""
 
-    batch_size: int = 16
-    model: str | None = None  # a folder made by python -m pneumo.export
-    input: Any = None  # DICOM files, PNG or JPEG pictures, folders, zip archives; one or a list
-    out: str = "masks"
-    save: Save = field(default_factory=Save)
-    tta: bool | None = None  # flip TTA; null: as the bundle says
-    postprocess: Rule = field(default_factory=Rule)
-    engine: str = "auto"  # auto, torch, onnx
-    polarity: Polarity = Polarity.auto
-    colour: bool = False  # accept colour images, as their luminance
-    max_megapixels: int = 100
-    max_megabytes: int = 512  # of a file, or of an archive's member when unpacked
+    batch_size: int = declare(16, "films at a time")
+    model: str | None = declare(None, "a folder made by python -m pneumo.export", place=True)
+    input: Any = declare(
+        None, "DICOM files, PNG or JPEG pictures, folders, zip archives; one or a list", place=True
+    )
+    out: str = declare("masks", "folder of a bundle's results", place=True)
+    save: Save = declare(factory=Save, help="what is written for each film")
+    tta: bool | None = declare(None, "flip TTA; null: as the bundle says")
+    postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
+    engine: str = declare("auto", "auto, torch, onnx")
+    polarity: Polarity = declare(
+        Polarity.auto, "auto (tags, unless the film clearly contradicts them) or tags"
+    )
+    colour: bool = declare(False, "accept colour images, as their luminance")
+    max_megapixels: int = declare(100, "a film that claims more is refused before it is decoded")
+    max_megabytes: int = declare(512, "of a file, or of an archive's member when unpacked")
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
@@ -84,19 +107,21 @@ ENGINES = ("auto", "torch", "onnx")
 class View:
     """What ``python -m pneumo.view`` takes."""
 
-    model: str | None = None
-    folder: str | None = None  # films to begin with
-    host: str = "127.0.0.1"
-    port: int = 8765
-    open: bool = True  # open a browser
-    engine: str = "auto"
-    polarity: Polarity = Polarity.auto
-    colour: bool = False
-    keep: int = 64  # films in memory
-    max_megapixels: int = 50
-    max_megabytes: int = 128
-    runs_dir: str = "runs"
-    machine: Machine = field(default_factory=Machine)
+    model: str | None = declare(None, "a folder made by python -m pneumo.export", place=True)
+    folder: str | None = declare(None, "films to begin with", place=True)
+    host: str = declare("127.0.0.1", "address to listen on")
+    port: int = declare(8765, "port to listen on")
+    open: bool = declare(True, "open a browser")
+    engine: str = declare("auto", "auto, torch or onnx")
+    polarity: Polarity = declare(
+        Polarity.auto, "auto (tags, unless the film clearly contradicts them) or tags"
+    )
+    colour: bool = declare(False, "accept colour images, as their luminance")
+    keep: int = declare(64, "films in memory")
+    max_megapixels: int = declare(50, "a film that claims more is refused before it is decoded")
+    max_megabytes: int = declare(128, "of an uploaded file")
+    runs_dir: str = declare("runs", "folder of all runs", place=True)
+    machine: Machine = declare(factory=Machine, help="where and how the work is done")
 
     def __post_init__(self) -> None:
         require(0 < self.port < 65536, "port", self.port, "1 to 65535")

@@ -1,4 +1,7 @@
-"""Pixels by level of probability, inside and outside the true mask: all that is needed to score every threshold exactly."""
+"""Pixels by level of probability, of whole films and of their true masks.
+
+They are all that is needed to score every threshold exactly.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,18 +21,7 @@ class Histograms:
     _above: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # pixels at or above each level; one column more, so that level 256 has none
-        total, inside = (
-            np.concatenate(
-                [
-                    np.cumsum(counts[:, ::-1], axis=1)[:, ::-1],
-                    np.zeros((len(counts), 1), counts.dtype),
-                ],
-                axis=1,
-            )
-            for counts in (self.total, self.inside)
-        )
-        self._above = total, inside
+        self._above = _at_or_above(self.total), _at_or_above(self.inside)
 
     def __len__(self) -> int:
         return len(self.total)
@@ -51,19 +43,28 @@ class Histograms:
         return self._above[1][:, [level(t) for t in thresholds]]
 
     def score(self, area: float) -> np.ndarray:
-        """Each film's own score, float (n,): the highest probability that at least ``area`` pixels (at least one) reach.
+        """The image-level score of each film, float (n,).
 
-        A film has a mask at threshold t and removal threshold ``area`` exactly if its score exceeds t.
+        It is the highest probability that at least ``area`` pixels (at least one) reach. A film has
+        a mask at threshold t and removal threshold ``area`` exactly if its score exceeds t.
         """
         return (self._above[0][:, 1:256] >= max(area, 1)).sum(1) / 255
 
 
+def _at_or_above(counts: np.ndarray) -> np.ndarray:
+    """Pixels at or above each level, (n, 257): no pixel reaches level 256."""
+    above = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+    return np.concatenate([above, np.zeros((len(counts), 1), counts.dtype)], axis=1)
+
+
 def histogram(levels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Map uint8 (H, W) and mask uint8 (H, W) → pixels by level, of all and of the mask, int32 (256,) each."""
-    total = cv2.calcHist(
-        [levels], [0], None, [256], [0, 256]
-    )  # float32, exact up to 16.7 million pixels
-    inside = (
-        cv2.calcHist([levels], [0], truth, [256], [0, 256]) if truth.any() else np.zeros_like(total)
-    )
+    """Map uint8 (H, W) and mask uint8 (H, W) → pixels by level, int32 (256,) each.
+
+    The first are those of the whole map, the second those of the mask.
+    """
+    # calcHist counts in float32, which is exact up to 16.7 million pixels
+    total = cv2.calcHist([levels], [0], None, [256], [0, 256])
+    inside = np.zeros_like(total)
+    if truth.any():
+        inside = cv2.calcHist([levels], [0], truth, [256], [0, 256])
     return total.ravel().astype(np.int32), inside.ravel().astype(np.int32)

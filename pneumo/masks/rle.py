@@ -1,8 +1,9 @@
 """Run-length encoding of the SIIM-ACR challenge ↔ binary mask. Pure numpy.
 
-The challenge's text is a list of pairs ``gap length gap length …``: each gap counts from the *end* of the
-previous run (the first from pixel 0), and pixels are numbered down the columns (column-major). ``-1`` is the
-empty mask. https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/overview/evaluation
+The challenge's text is a list of pairs ``gap length gap length …``: each gap counts from the *end*
+of the previous run (the first from pixel 0), and pixels are numbered down the columns
+(column-major). ``-1`` is the empty mask.
+https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/overview/evaluation
 """
 
 import re
@@ -19,26 +20,30 @@ class RLEError(ValueError):
 
 
 def is_empty(text: str) -> bool:
-    """True for the challenge's ways of writing "no pneumothorax": ``-1``, `` -1`` and nothing at all."""
+    """Whether a text says "no pneumothorax".
+
+    The challenge's ways of writing it are ``-1``, `` -1`` and nothing at all.
+    """
     return text.strip() in ("", EMPTY)
 
 
 def runs(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Parse one annotation into (starts, ends), int64 arrays of column-major pixel numbers, ends exclusive.
+    """Parse one annotation into the starts and ends of its runs.
+
+    They are int64 arrays of column-major pixel numbers; ends are exclusive.
 
     Raises:
-        RLEError: not whole numbers, an odd count, a negative gap, a run of no length, or a run beyond ``size`` pixels.
+        RLEError: not whole numbers, an odd count, a negative gap, a run of no length, or a run
+            beyond ``size`` pixels.
     """
     if is_empty(text):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     try:
         # numpy's own parser is five times as fast, but stops at the first letter without an error
-        plain = re.fullmatch(r"[0-9 \t\r\n]+", text) is not None
-        numbers = (
-            np.fromstring(text, np.int64, sep=" ")
-            if plain
-            else np.array(text.split(), dtype=np.int64)
-        )
+        if re.fullmatch(r"[0-9 \t\r\n]+", text):
+            numbers = np.fromstring(text, np.int64, sep=" ")
+        else:
+            numbers = np.array(text.split(), dtype=np.int64)
     except (ValueError, OverflowError):
         raise RLEError(f"run lengths must be whole numbers, got '{text.strip()[:40]}'") from None
     if len(numbers) % 2:
@@ -48,6 +53,7 @@ def runs(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
         raise RLEError(f"gap {gaps.min()} is negative")
     if (lengths <= 0).any():
         raise RLEError(f"a run of length {lengths.min()} (must be at least 1)")
+    # checked before the sum, which numbers near the limit of int64 would make overflow
     if max(gaps.max(), lengths.max()) > size:
         raise RLEError(f"a run reaches beyond the image's {size} pixels")
     ends = np.cumsum(gaps + lengths)
@@ -62,9 +68,9 @@ def decode(text: str, shape: tuple[int, int] = SHAPE) -> np.ndarray:
 
 
 def union(texts: Iterable[str], shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    """The union of several annotations of one image (they may overlap) → uint8 mask of 0 and 1, (rows, columns).
+    """The union of several annotations of one image → uint8 mask of 0 and 1, (rows, columns).
 
-    Its cost grows with the pixels of the mask, not of the image. Raises RLEError.
+    They may overlap. The cost grows with the pixels of the mask, not of the image. Raises RLEError.
     """
     rows, columns = shape
     mask = np.zeros(shape, np.uint8)
@@ -73,25 +79,28 @@ def union(texts: Iterable[str], shape: tuple[int, int] = SHAPE) -> np.ndarray:
         lengths = ends - starts
         # every pixel's column-major number is its run's start plus its place in the run
         before = np.cumsum(lengths) - lengths
-        at = np.repeat((starts - before).astype(np.int32), lengths) + np.arange(
-            lengths.sum(), dtype=np.int32
-        )
-        x = at // rows  # several times as fast as divmod
-        mask.reshape(-1)[(at - x * rows) * columns + x] = 1
+        place = np.arange(lengths.sum(), dtype=np.int32)
+        at = np.repeat((starts - before).astype(np.int32), lengths) + place
+        # division and subtraction are several times as fast as divmod
+        x = at // rows
+        y = at - x * rows
+        mask.reshape(-1)[y * columns + x] = 1
     return mask
 
 
 def encode(mask: np.ndarray) -> str:
-    """Mask (rows, columns), anything non-zero is foreground → the challenge's text, ``-1`` if empty."""
+    """Mask (rows, columns) → the challenge's text, ``-1`` if empty; all but 0 is foreground."""
     rows, columns = mask.shape
     at = np.flatnonzero(mask != 0).astype(np.int32)
     if not len(at):
         return EMPTY
     y = at // columns
-    at = np.sort(
-        (at - y * columns) * rows + y
-    )  # column-major pixel numbers; a run ends where the next number is not one more
+    x = at - y * columns
+    at = np.sort(x * rows + y)  # column-major pixel numbers
+    # a run ends where the next pixel's number is not greater by one
     last = np.flatnonzero(np.diff(at) != 1)
-    starts, ends = at[np.concatenate(([0], last + 1))], at[np.concatenate((last, [-1]))] + 1
+    starts = at[np.concatenate(([0], last + 1))]
+    ends = at[np.concatenate((last, [-1]))] + 1
     gaps = starts - np.concatenate(([0], ends[:-1]))
-    return " ".join(map(str, np.column_stack((gaps, ends - starts)).reshape(-1).tolist()))
+    pairs = np.column_stack((gaps, ends - starts))
+    return " ".join(map(str, pairs.reshape(-1).tolist()))

@@ -1,6 +1,7 @@
-"""Probability map → mask: the paper's two thresholds, the winners' triplet rule, contours and holes. Pure functions.
+"""Probability map → mask: the paper's two thresholds, the winners' triplet rule, contours, holes.
 
-Maps are probabilities in [0, 1], or uint8 levels of 1/255 as predictions are stored on disk.
+Maps are probabilities in [0, 1], or uint8 levels of 1/255 as predictions are stored on disk. All
+functions are pure.
 """
 
 import dataclasses
@@ -16,31 +17,36 @@ TOP_LEVEL = 255  # the level that stands for a probability of 1
 
 
 def level(threshold: float) -> int:
-    """The lowest of the levels 0 to 255 whose probability exceeds a threshold (from 0 to below 1)."""
-    return math.floor(threshold * TOP_LEVEL + 1e-9) + 1  # the bit more: .29 * 100 is not 29
+    """The lowest level, from 0 to 255, whose probability exceeds a threshold from 0 to below 1."""
+    # The small addition guards against rounding errors: a product may come out a little below the
+    # whole number that it stands for, as .29 * 100 gives 28.999999999999996, and would then be
+    # rounded down to a level too low.
+    return math.floor(threshold * TOP_LEVEL + 1e-9) + 1
 
 
 def exceeds(probability: np.ndarray, threshold: float) -> np.ndarray:
     """Where a map, of floats or of levels, exceeds a threshold; bool, same shape."""
-    return (
-        probability >= level(threshold)
-        if probability.dtype == np.uint8
-        else probability > threshold
-    )
+    if probability.dtype == np.uint8:
+        return probability >= level(threshold)
+    return probability > threshold
 
 
 def removal_pixels(config: Postprocess, shape: tuple[int, int]) -> float:
-    """The removal threshold in pixels of this shape: it is counted at ``removal_size``² and scales with the area."""
+    """The removal threshold in pixels of this shape.
+
+    It is counted at ``removal_size``² and scales with the area.
+    """
     return config.removal_threshold * _per_pixel(config, shape)
 
 
 def to_mask(probability: np.ndarray, config: Postprocess) -> np.ndarray:
     """Map (H, W) → mask (H, W), uint8 0 and 1.
 
-    A pixel belongs to the mask if its probability exceeds the binarisation threshold. With ``removal: total`` the whole
-    mask is emptied if fewer pixels than the removal threshold exceed ``top_threshold`` (by default the binarisation
-    threshold); with ``component`` each 8-connected component is judged alone. The paper describes both (section "Testing");
-    the top threshold, contours and holes are those of the challenge's winner (sneddy/pneumothorax-segmentation).
+    A pixel belongs to the mask if its probability exceeds the binarisation threshold. With
+    ``removal: total`` the whole mask is emptied if fewer pixels than the removal threshold exceed
+    ``top_threshold`` (by default the binarisation threshold); with ``component`` each 8-connected
+    component is judged alone. The paper describes both (section "Testing"); the top threshold,
+    contours and holes are those of the challenge's winner (sneddy/pneumothorax-segmentation).
     """
     mask = exceeds(probability, config.binarization_threshold).astype(np.uint8)
     shape = (mask.shape[0], mask.shape[1])
@@ -50,20 +56,22 @@ def to_mask(probability: np.ndarray, config: Postprocess) -> np.ndarray:
         keep = stats[:, cv2.CC_STAT_AREA] >= least
         keep[0] = False  # the background
         mask = keep[labels].astype(np.uint8)
-    elif (
-        np.count_nonzero(
-            mask if config.top_threshold is None else exceeds(probability, config.top_threshold)
-        )
-        < least
-    ):
-        return np.zeros_like(mask)
+    else:
+        counted = mask
+        if config.top_threshold is not None:
+            counted = exceeds(probability, config.top_threshold)
+        if np.count_nonzero(counted) < least:
+            return np.zeros_like(mask)
     if config.contour_area or config.fill_holes:
         return _contours(mask, config.contour_area * _per_pixel(config, shape), config.fill_holes)
     return mask
 
 
 def _contours(mask: np.ndarray, least: float, fill: bool) -> np.ndarray:
-    """Drop outlines that enclose no more than ``least`` pixels (cv2.contourArea: through pixel centres); fill the others or not."""
+    """Drop outlines that enclose no more than ``least`` pixels; fill the others if asked to.
+
+    The area is that of cv2.contourArea, whose outlines run through the centres of pixels.
+    """
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     kept = [outline for outline in outlines if least == 0 or cv2.contourArea(outline) > least]
     filled = cv2.drawContours(np.zeros_like(mask), kept, -1, 1, cv2.FILLED)
@@ -85,7 +93,9 @@ def rule_text(rule: dict[str, Any]) -> str:
     top = f", counted above {rule['top_threshold']:g}" if rule["top_threshold"] is not None else ""
     each = "each component" if rule["removal"] == "component" else "total"
     more = f", outlines above {rule['contour_area']:g} px" if rule["contour_area"] else ""
+    filled = ", holes filled" if rule["fill_holes"] else ""
     return (
-        f"B-TH {rule['binarization_threshold']:g}, R-TH {rule['removal_threshold']:,} px at {rule['removal_size']}² ({each}{top})"
-        f"{more}{', holes filled' if rule['fill_holes'] else ''}"
+        f"B-TH {rule['binarization_threshold']:g}, "
+        f"R-TH {rule['removal_threshold']:,} px at {rule['removal_size']}² ({each}{top})"
+        f"{more}{filled}"
     )

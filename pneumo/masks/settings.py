@@ -1,14 +1,10 @@
-"""The vocabulary of a run: every setting with its type, default and check. Imports no torch, so that help answers at once.
-
-YAML files in ``conf/`` choose values; these dataclasses own names and types, so that a typo fails while the configuration
-is composed. ``load`` turns a composed configuration into a checked ``Config``; no ``DictConfig`` travels further.
-"""
+"""What turns a probability map into a mask: thresholds and the removal rule."""
 
 import dataclasses
 from dataclasses import dataclass
 from enum import Enum
 
-from pneumo.settings import require
+from pneumo.settings import declare, require
 
 
 class Removal(Enum):
@@ -26,17 +22,19 @@ class Postprocess:
     ``binarization_threshold``.
     """
 
-    binarization_threshold: float = 0.5
-    removal_threshold: int = 2048  # pixels, counted at removal_size²
-    removal_size: int = 1024
-    removal: Removal = Removal.total
-    top_threshold: float | None = (
-        None  # the area is counted above this threshold; None: above the binarisation threshold
+    binarization_threshold: float = declare(
+        0.5, "a pixel belongs to the mask if its probability exceeds this (B-TH)"
     )
-    contour_area: float = (
-        0.0  # outlines that enclose no more than this are dropped; pixels, counted at removal_size²
+    removal_threshold: int = declare(2048, "pixels, counted at removal_size²")
+    removal_size: int = declare(1024, "side at which areas are counted")
+    removal: Removal = declare(Removal.total, "what R-TH is compared with: total or component")
+    top_threshold: float | None = declare(
+        None, "the area is counted above this threshold; None: above the binarisation threshold"
     )
-    fill_holes: bool = False
+    contour_area: float = declare(
+        0.0, "outlines that enclose no more than this are dropped; pixels, counted at removal_size²"
+    )
+    fill_holes: bool = declare(False, "fill holes of the outlines")
 
     def __post_init__(self) -> None:
         for key in ("binarization_threshold", "top_threshold"):
@@ -70,13 +68,13 @@ class Postprocess:
 class Rule:
     """Settings of ``Postprocess`` to use instead of those the run recorded; null keeps the run's."""
 
-    binarization_threshold: float | None = None
-    removal_threshold: int | None = None
-    removal_size: int | None = None
-    removal: Removal | None = None
-    top_threshold: float | None = None
-    contour_area: float | None = None
-    fill_holes: bool | None = None
+    binarization_threshold: float | None = declare(None, "B-TH")
+    removal_threshold: int | None = declare(None, "R-TH, pixels at removal_size²")
+    removal_size: int | None = declare(None, "side at which areas are counted")
+    removal: Removal | None = declare(None, "total or component")
+    top_threshold: float | None = declare(None, "the area is counted above this threshold")
+    contour_area: float | None = declare(None, "outlines that enclose no more are dropped")
+    fill_holes: bool | None = declare(None, "fill holes of the outlines")
 
     def over(self, declared: Postprocess) -> Postprocess:
         """``declared`` with what is set here. Raises PneumoError."""

@@ -1,35 +1,39 @@
-"""Stochastic weight averaging: the paper's, as a subclass of Lightning's callback, and Lightning's own.
+"""Averaging of weights: the paper's, Lightning's own, and an exponential moving average.
 
-Keras' callback of the time took the plain mean of all weights, batch-norm statistics included, at the *end* of each of the
-last N epochs, the last one too, and left the learning rate alone. Lightning's callback takes its snapshots at the start
-of epochs (so never the last), brings its own learning rate, and re-estimates batch norm in an extra epoch.
+Keras' callback of the time took the plain mean of all weights, batch-norm statistics included, at
+the *end* of each of the last N epochs, the last one too, and left the learning rate alone.
+Lightning's callback takes its snapshots at the start of epochs (so never the last), brings its own
+learning rate, and re-estimates batch norm in an extra epoch.
 """
 
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import StochasticWeightAveraging
-from torch import Tensor
+from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
+from torch import Tensor, nn
 
-from pneumo.training.settings import SWA, LightningSWA, PaperSWA
+from pneumo.training.settings import Averaging, Ema, LightningAveraging, PaperAveraging
+from pneumo.training.weights import renamed
+
+State = dict[str, Tensor]
 
 
 class LastEpochsSWA(StochasticWeightAveraging):
-    """The mean of the module's state at the end of each of the last ``epochs`` epochs (paper, section "Training").
+    """The mean of the module's state at the end of each of the last ``epochs`` epochs.
 
-    The fit itself is untouched: checkpoints and validation hold the raw weights until ``on_fit_end`` loads the mean into
-    the module. Whole-number entries (batch counters) take the newest value. State is saved, so a resumed fit averages
-    the same epochs; one that stops early averages those it has seen.
+    Paper, section "Training". The fit itself is untouched: checkpoints and validation hold the raw
+    weights until ``on_fit_end`` loads the mean into the module. Whole-number entries (batch
+    counters) take the newest value. State is saved, so a resumed fit averages the same epochs; one
+    that stops early averages those it has seen.
     """
 
-    def __init__(self, epochs: int):
-        super().__init__(
-            swa_lrs=1.0, swa_epoch_start=1
-        )  # neither is used: every hook that reads them is replaced
-        self.epochs = epochs
+    def __init__(self, epochs: int, update_bn: bool = False):
+        # neither is used: every hook that reads them is replaced
+        super().__init__(swa_lrs=1.0, swa_epoch_start=1)
+        self.epochs, self.update_bn = epochs, update_bn
         self.averaged_epochs: list[int] = []
-        self._mean: dict[str, Tensor] = {}
+        self._mean: State = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a fit whose last epochs are not known beforehand."""
@@ -44,7 +48,7 @@ class LastEpochsSWA(StochasticWeightAveraging):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the state into the mean, if this is one of the last epochs and was not taken before."""
+        """Take the state into the mean, if this is one of the last epochs and not taken before."""
         epoch = trainer.current_epoch
         assert trainer.max_epochs is not None
         if epoch < trainer.max_epochs - self.epochs or epoch in self.averaged_epochs:
@@ -58,12 +62,12 @@ class LastEpochsSWA(StochasticWeightAveraging):
             self._mean[key] = new
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing: it is not called when a finished fit is resumed, so the mean is loaded in ``on_fit_end``."""
+        """Nothing: it is not called when a finished fit is resumed, so ``on_fit_end`` loads."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Load the mean into the module."""
         if self.averaged_epochs:
-            pl_module.load_state_dict(self._mean)
+            _load(pl_module, self._mean, trainer, self.update_bn)
 
     def state_dict(self) -> dict[str, Any]:
         """Epochs and mean, for a checkpoint."""
@@ -72,25 +76,30 @@ class LastEpochsSWA(StochasticWeightAveraging):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up from a checkpoint."""
         self.averaged_epochs = list(state_dict["averaged_epochs"])
-        self._mean = dict(state_dict["mean"])
+        self._mean = renamed(state_dict["mean"], "network.")
 
 
 class LightningEpochsSWA(StochasticWeightAveraging):
-    """Lightning's behaviour, told the number of epochs rather than the first one (which it counts from 1).
+    """Lightning's behaviour, told the number of epochs rather than the first one.
 
-    For N epochs of E it averages the states at the ends of epochs E-N to E-1: its window lies one epoch before the
-    paper's, and the result of the last epoch is discarded.
+    For N epochs of E it averages the states at the ends of epochs E-N to E-1: its window lies one
+    epoch before the paper's, and the result of the last epoch is discarded.
     """
 
-    def __init__(self, epochs: int, max_epochs: int, lr: float, annealing_epochs: int):
-        super().__init__(
-            swa_lrs=lr, swa_epoch_start=max_epochs - epochs + 1, annealing_epochs=annealing_epochs
-        )
+    def __init__(
+        self, epochs: int, max_epochs: int, lr: float, annealing_epochs: int, update_bn: bool = True
+    ):
+        first = max_epochs - epochs + 1  # Lightning counts from 1
+        super().__init__(swa_lrs=lr, swa_epoch_start=first, annealing_epochs=annealing_epochs)
+        if not update_bn:
+            # Lightning adds its batch-norm epoch where a module has batch norm
+            setattr(self, "pl_module_contains_batch_norm", lambda pl_module: False)  # noqa: B010
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """As Lightning's, but drop the last batch's gradients before the batch-norm epoch.
 
-        That epoch computes no gradients, yet steps the optimizer: in Lightning 2.6.6 the average is moved by stale ones.
+        That epoch computes no gradients, yet steps the optimizer: in Lightning 2.6.6 the average is
+        moved by stale ones.
         """
         super().on_train_epoch_start(trainer, pl_module)
         if trainer.fit_loop._skip_backward:
@@ -98,12 +107,93 @@ class LightningEpochsSWA(StochasticWeightAveraging):
                 optimizer.zero_grad(set_to_none=True)
 
 
-def build(config: SWA, max_epochs: int) -> StochasticWeightAveraging | None:
-    """A fresh callback for one fit (one that was used before would undo the next fit); None for no averaging."""
+class EmaCallback(Callback):
+    """Exponential moving average of the module's state, updated after every optimizer step.
+
+    Until step t the weight of the past is at most (1 + t) / (10 + t), so that the random first
+    weights are forgotten (as in TensorFlow's ExponentialMovingAverage with ``num_updates``). The
+    fit itself is untouched; ``on_fit_end`` loads the average. Whole-number entries take the newest
+    value. State is saved with a checkpoint.
+    """
+
+    def __init__(self, decay: float, update_bn: bool = False):
+        self.decay, self.update_bn = decay, update_bn
+        self.steps = 0
+        self._mean: State = {}
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Move the average, if this batch ended in a step."""
+        if trainer.global_step == self.steps:  # gradients are still being added up
+            return
+        self.steps = trainer.global_step
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, value in pl_module.state_dict().items():
+            known = self._mean.get(key)
+            if known is None or not value.is_floating_point():
+                self._mean[key] = value.detach().clone()
+            else:
+                self._mean[key] = known.to(value.device).lerp_(value, 1 - decay)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Load the average into the module."""
+        if self._mean:
+            _load(pl_module, self._mean, trainer, self.update_bn)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and average, for a checkpoint."""
+        return {"steps": self.steps, "mean": dict(self._mean)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up from a checkpoint."""
+        self.steps, self._mean = int(state_dict["steps"]), dict(state_dict["mean"])
+
+
+def _load(module: pl.LightningModule, mean: State, trainer: pl.Trainer, update_bn: bool) -> None:
+    """Put an average into the module, with statistics of its own if asked for."""
+    module.load_state_dict(mean)
+    if update_bn:
+        assert trainer.train_dataloader is not None
+        reestimate_batch_norm(module, trainer.train_dataloader)
+
+
+@torch.no_grad()
+def reestimate_batch_norm(module: pl.LightningModule, batches: Any) -> None:
+    """Replace batch-norm statistics by their mean over batches of ``{"image": uint8 films}``.
+
+    An average of weights has other activations than the weights that were averaged (Izmailov et
+    al. 2018, section 3.2). Dropout is off meanwhile.
+    """
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    module.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean
+        norm.train()
+    network = module.network
+    assert isinstance(network, nn.Module)
+    for batch in batches:
+        network(batch["image"].to(module.device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def build(config: Averaging, max_epochs: int) -> Callback | None:
+    """A fresh callback for one fit (a used one would undo the next fit); None for no averaging."""
     match config:
-        case PaperSWA():
-            return LastEpochsSWA(config.epochs)
-        case LightningSWA():
-            return LightningEpochsSWA(config.epochs, max_epochs, config.lr, config.annealing_epochs)
+        case PaperAveraging():
+            return LastEpochsSWA(config.epochs, config.update_bn)
+        case LightningAveraging():
+            return LightningEpochsSWA(
+                config.epochs, max_epochs, config.lr, config.annealing_epochs, config.update_bn
+            )
+        case Ema():
+            return EmaCallback(config.decay, config.update_bn)
         case _:
             return None

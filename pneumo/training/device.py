@@ -1,4 +1,4 @@
-"""Which device does the work."""
+"""Which device does the work, with what precision, on how many threads. Chosen here only."""
 
 import torch
 
@@ -8,15 +8,31 @@ from pneumo.settings import Machine
 
 def torch_device(machine: Machine) -> torch.device:
     """The device of ``machine.accelerator``. Raises PneumoError if this machine has none."""
-    names = {
+    here = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    wanted = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(
-        machine.accelerator, (machine.accelerator,)
-    )
-    for name in wanted:
-        if names[name]:
+    choices = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}
+    for name in choices.get(machine.accelerator, (machine.accelerator,)):
+        if here[name]:
             return torch.device(name)
     raise PneumoError(f"machine.accelerator={machine.accelerator}: not on this machine")
+
+
+def uses_cuda(machine: Machine) -> bool:
+    """Whether the work is done on a CUDA device."""
+    return torch_device(machine).type == "cuda"
+
+
+def precision(machine: Machine) -> str:
+    """Lightning's name of the precision: bf16-mixed on a GPU that has it, unless told otherwise."""
+    if machine.precision != "auto":
+        return machine.precision
+    return "bf16-mixed" if uses_cuda(machine) and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def set_threads(machine: Machine) -> None:
+    """Limit torch's threads on the CPU, if ``machine.threads`` says how many."""
+    if machine.threads:
+        torch.set_num_threads(machine.threads)

@@ -1,11 +1,11 @@
 """One Lightning fit from configuration to weights, scores and record; resumes where it was stopped."""
 
+import dataclasses
 import io
 import logging
 import math
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,21 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pneumo import files, runs
 from pneumo.errors import PneumoError
+from pneumo.settings import keys
 from pneumo.training import averaging, logbook
+from pneumo.training.device import precision, set_threads, uses_cuda
 from pneumo.training.loader import FilmData
 from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network
-from pneumo.training.settings import Config, LightningSWA, PaperSWA, Source
-from pneumo.training.weights import load_weights, read_weights, save_weights
-
-
-@dataclass
-class Parent:
-    """The weights a fit starts from, fixed by their content."""
-
-    path: Path
-    sha256: str
+from pneumo.training.record import Origin, Parent, Record, read
+from pneumo.training.settings import (
+    Config,
+    Ema,
+    LightningAveraging,
+    PaperAveraging,
+    Source,
+)
+from pneumo.training.weights import load_weights, read_weights, renamed, save_weights
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -55,33 +56,26 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         PneumoError: data, parent weights or an interrupted run's files that do not fit.
     """
     _quiet()
-    if config.machine.threads:
-        torch.set_num_threads(config.machine.threads)
+    set_threads(config.machine)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     parent = _parent(config)
     data = FilmData(config)
     data.prepare()
-    record = {
-        "config": config.to_dict(),
-        "origin": runs.origin(),
-        "data": data.record(),
-        "parent": {"path": str(parent.path), "sha256": parent.sha256} if parent else None,
-    }
+    record = Record(config, Origin.now(), data.facts(), parent)
     checkpoint = folder / runs.CHECKPOINT
     resuming = checkpoint.is_file()
     if resuming:
         _check_unchanged(folder, record)
     else:
-        runs.write_record(folder, record)
+        record.write(folder)
         files.write_json(folder / runs.PARTS, data.parts_by_id())
 
-    pl.seed_everything(
-        config.seed, workers=True, verbose=False
-    )  # each fit anew: it must not depend on fits before it
+    # each fit anew: it must not depend on fits before it
+    pl.seed_everything(config.seed, workers=True, verbose=False)
     network = build_network(config.model, pretrained=parent is None and not resuming)
     if parent and not resuming:
-        load_weights(network, parent.path)
+        load_weights(network, Path(parent.path))
     if config.machine.compile:
         network.compile()
     module = SegmentationModule(network, config)
@@ -116,13 +110,14 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     return scores
 
 
-def card(
-    config: Config, record: dict[str, Any], scores: dict[str, float], kept: str
-) -> dict[str, Any]:
-    """What the weights say of themselves: enough to rebuild the network and judge its output as it was judged here."""
+def card(config: Config, record: Record, scores: dict[str, float], kept: str) -> dict[str, Any]:
+    """What the weights say of themselves.
+
+    Enough to rebuild the network and judge its output as it was judged here.
+    """
     values = config.to_dict()
     return {
-        "architecture": "unet",
+        "architecture": config.model.architecture.name,
         "model": values["model"],
         "input": {
             "channels": 1,
@@ -139,8 +134,8 @@ def card(
         "fold": config.fold,
         "seed": config.seed,
         "weights": kept,
-        "commit": record["origin"]["commit"],
-        "parent": (record["parent"] or {}).get("sha256"),
+        "commit": record.origin.commit,
+        "parent": record.parent.sha256 if record.parent else None,
         "validation": scores,
     }
 
@@ -152,42 +147,40 @@ def _parent(config: Config) -> Parent | None:
     path = Path(config.init_from)
     if not path.is_file():
         raise PneumoError(
-            f"init_from={path}: no such file; give weights that exist, or leave init_from out to train the parent first"
+            f"init_from={path}: no such file; give weights that exist, or leave init_from out "
+            "to train the parent first"
         )
     read_weights(path, "init_from")
-    return Parent(path, files.sha256(path))
+    return Parent(str(path), files.sha256(path))
 
 
-def _check_unchanged(folder: Path, record: dict[str, Any]) -> None:
+def _check_unchanged(folder: Path, record: Record) -> None:
     """Refuse to go on with other data or another parent than the interrupted run began with."""
-    before = runs.read_record(folder)
-    for name, now in (("data", record["data"]), ("parent", record["parent"])):
-        then = before.get(name)
-        keys = ("films", "parts") if name == "data" else ("sha256",)
-        changed = [key for key in keys if (then or {}).get(key) != (now or {}).get(key)]
-        if changed:
+    before = read(folder)
+    data = before.data.films == record.data.films and before.data.parts == record.data.parts
+    hashes = [one.parent.sha256 if one.parent else None for one in (before, record)]
+    for name, same in (("data", data), ("parent", hashes[0] == hashes[1])):
+        if not same:
             raise PneumoError(
-                f"{folder}: its {name} changed since this run was interrupted; delete the folder to train it anew"
+                f"{folder}: its {name} changed since this run was interrupted; "
+                "delete the folder to train it anew"
             )
 
 
-def _shareable(record: dict[str, Any]) -> dict[str, Any]:
+def _shareable(record: Record) -> dict[str, Any]:
     """The record without paths of this machine, for Weights & Biases."""
-    config = {
-        **record["config"],
-        "data": {k: v for k, v in record["config"]["data"].items() if k not in _PATHS},
-    }
-    origin = {key: value for key, value in record["origin"].items() if key != "command"}
+    values = record.config.to_dict()
+    for key in keys(Config, "place"):
+        section, _, name = key.rpartition(".")
+        (values[section] if section else values).pop(name, None)
+    origin = {"commit": record.origin.commit, "versions": record.origin.versions}
+    parent = record.parent.sha256 if record.parent else None
     return {
-        **record,
+        "config": values,
         "origin": origin,
-        "config": {
-            key: value for key, value in config.items() if key not in ("runs_dir", "init_from")
-        },
+        "data": dataclasses.asdict(record.data),
+        "parent": parent,
     }
-
-
-_PATHS = ("root", "annotations", "patients", "round1_test", "cache")
 
 
 def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) -> pl.Trainer:
@@ -199,41 +192,37 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         )
     if interactive:
         callbacks.append(logbook.ProgressBar(refresh_rate=1))
-    average = averaging.build(config.swa, config.epochs)
+    average = averaging.build(config.averaging, config.epochs)
     if average is not None:
         callbacks.append(average)
     if config.handoff.source is Source.best:
         callbacks.append(
             _checkpoints(folder, runs.BEST, monitor="val/iou", mode="max", save_weights_only=True)
         )
-    callbacks.append(
-        _checkpoints(folder, runs.CHECKPOINT)
-    )  # after the others, so that it holds their state of this epoch
+    # after the others, so that it holds their state of this epoch
+    callbacks.append(_checkpoints(folder, runs.CHECKPOINT))
     machine = config.machine
-    accelerator = machine.accelerator
-    precision = machine.precision
-    if precision == "auto":
-        cuda = torch.cuda.is_available() and accelerator != "cpu"
-        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-    if isinstance(config.swa, LightningSWA) and precision == "16-mixed":
+    chosen_precision = precision(machine)
+    if isinstance(config.averaging, LightningAveraging) and chosen_precision == "16-mixed":
         raise PneumoError(
-            "swa=lightning cannot run in 16-mixed (its batch-norm epoch has no gradients to scale); use bf16-mixed or swa=paper"
+            "averaging=lightning cannot run in 16-mixed (its batch-norm epoch has no gradients to "
+            "scale); use bf16-mixed or averaging=paper"
         )
+    several = machine.devices > 1
     try:
         return pl.Trainer(
             max_epochs=config.epochs,
-            accelerator=accelerator,
+            accelerator=machine.accelerator,
             devices=machine.devices,
-            strategy="ddp_spawn"
-            if machine.devices > 1
-            else "auto",  # ddp would run the command, and with it the sweep, once more
-            precision=precision,  # type: ignore[arg-type]
+            # ddp would run the command, and with it the sweep, once more
+            strategy="ddp_spawn" if several else "auto",
+            precision=chosen_precision,  # type: ignore[arg-type]
+            gradient_clip_val=config.optimizer.clip or None,
+            accumulate_grad_batches=config.optimizer.accumulate,
             deterministic="warn" if machine.deterministic else None,
             benchmark=not machine.deterministic,
-            use_distributed_sampler=False,  # ours knows ranks
-            sync_batchnorm=machine.devices > 1
-            and torch.cuda.is_available()
-            and accelerator != "cpu",
+            use_distributed_sampler=False,  # EpochSampler gives each process its share
+            sync_batchnorm=several and uses_cuda(machine),
             callbacks=callbacks,
             logger=chosen,
             plugins=[WholeCheckpointIO()],
@@ -245,7 +234,8 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         )
     except MisconfigurationException as error:
         raise PneumoError(
-            f"machine.accelerator={accelerator}, machine.devices={machine.devices}: not on this machine ({error})"
+            f"machine.accelerator={machine.accelerator}, machine.devices={machine.devices}: "
+            f"not on this machine ({error})"
         ) from None
 
 
@@ -266,9 +256,8 @@ def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
         with warnings.catch_warnings():
             # on a CPU the main process loads films: worker processes would compete with the network for its cores
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings(
-                "ignore", ".*isinstance.treespec, LeafSpec.*"
-            )  # Lightning 2.6 with torch 2.14
+            # Lightning 2.6 with torch 2.14
+            warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
             action()
     except SystemExit:
@@ -286,19 +275,18 @@ def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
 def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
     """Put the weights that are judged and handed on into the module; says which they are."""
     source = config.handoff.source
-    if source is Source.best:
-        state = torch.load(folder / runs.BEST, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
-        return "best epoch"
-    if source is Source.last:
-        state = torch.load(folder / runs.CHECKPOINT, map_location="cpu", weights_only=True)[
-            "state_dict"
-        ]
-        module.load_state_dict(state)
-        return "last epoch"
-    if isinstance(config.swa, PaperSWA | LightningSWA):
-        return f"average of {config.swa.epochs} epochs"  # the callback has loaded it
-    return "last epoch"
+    if source is not Source.swa:
+        path = folder / (runs.BEST if source is Source.best else runs.CHECKPOINT)
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(renamed(state, "network."))
+        return f"{source.name} epoch"
+    match config.averaging:  # the callback has loaded the average
+        case PaperAveraging() | LightningAveraging():
+            return f"average of {config.averaging.epochs} epochs"
+        case Ema():
+            return f"exponential moving average, decay {config.averaging.decay:g}"
+        case _:
+            return "last epoch"
 
 
 def _quiet() -> None:

@@ -3,37 +3,36 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from pneumo import command, runs
 from pneumo.errors import PneumoError
-from pneumo.settings import CONF
-from pneumo.training.settings import SHARED, Config, load_config
+from pneumo.settings import CONF, keys
+from pneumo.training import record
+from pneumo.training.settings import Config, System, load_config
 
-# in a run's path already, or where things lie and how they are done: another data set there is refused, not kept apart
-NAMED = {
-    "experiment",
-    "data",
-    "scale",
-    "fold",
-    "seed",
-    "tag",
-    "variant",
-    "runs_dir",
-    "machine",
-    "log",
-    "hydra",
-}
+log = logging.getLogger(__name__)
+
+SHARED = keys(Config, "shared")
+INCIDENTAL = keys(Config, "incidental")
+NAMED = [*keys(Config, "named"), *keys(Config, "place")]
 
 
-NAMED |= {
-    f"data.{key}"
-    for key in ("root", "annotations", "patients", "round1_test", "cache", "max_megapixels")
-}
+def name_run(raw: DictConfig, overrides: Sequence[str]) -> set[str]:
+    """Fill in tag and variant from what was typed; returns the keys that were typed."""
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    names = runs.tags(overrides, SHARED, NAMED, INCIDENTAL)
+    for key, name in zip(("tag", "variant"), names, strict=True):
+        if key not in typed:
+            raw[key] = name
+    return typed
 
 
 def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
@@ -51,6 +50,30 @@ def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
     return [
         _make(one) for one in fits[finished[-1] if finished else 0 :]
     ]  # what led to a finished fit is not needed again
+
+
+def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """Train all experiments and folds of a system, parents first; a row for each fit.
+
+    Args:
+        system: what ``+system=<name>`` composed.
+        overrides: everything typed, ``+system=`` among it.
+    """
+    typed = [one for one in overrides if not one.lstrip("+").startswith("system")]
+    rows = []
+    for fold in system.folds:
+        for experiment in system.experiments:
+            own = [*system.overrides, *typed, f"+experiment={experiment}", f"fold={fold}"]
+            raw = _compose(own)
+            rows += train(load_config(raw), name_run(raw, own))
+    return rows
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    if command.is_composing():
+        return compose("train", overrides)
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("train", overrides)
 
 
 def chain(declared: Config, typed: set[str]) -> list[Config]:
@@ -71,15 +94,11 @@ def parent_of(child: Config) -> Config:
         f"fold={child.fold}",
     ]
     overrides += [f"seed={child.seed}", f"scale.name={child.scale.name}", f"tag='{child.tag}'"]
-    if command.is_composing():
-        raw = compose("train", overrides)
-    else:
-        with initialize_config_dir(CONF, version_base="1.3"):
-            raw = compose("train", overrides)
-    parent = load_config(raw)
+    parent = load_config(_compose(overrides))
     if parent.experiment == child.experiment:
         raise PneumoError(f"experiment {child.experiment} is its own parent")
-    return dataclasses.replace(parent, **{key: getattr(child, key) for key in SHARED})
+    shared = {key: getattr(child, key) for key in SHARED if "." not in key}
+    return dataclasses.replace(parent, **shared)
 
 
 def _handed_on(child: Config) -> Path:
@@ -95,22 +114,12 @@ def _make(one: Config) -> dict[str, Any]:
             for left in folder.glob(".*.partial"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
             out.enter_context(runs.logged(folder))
-            swa = f", averaging the last {one.swa.epochs}" if hasattr(one.swa, "epochs") else ""
-            start = (
-                f"from {one.init_from}"
-                if one.init_from
-                else f"encoder weights: {one.model.encoder_weights}"
-            )
-            print(
-                f"\n{one.experiment}: {one.resolution.size}², batch {one.batch_size}, {one.epochs} epochs{swa}; {start}\n  → {folder}",
-                flush=True,
-            )
-
+            log.info("\n%s\n  → %s", _describe(one), folder)
             from pneumo.training.fit import fit  # torch takes seconds, and help needs none
 
             fit(one, folder)
         else:
-            print(f"{one.experiment}: finished before, used as it is ({folder})", flush=True)
+            log.info("%s: finished before, used as it is (%s)", one.experiment, folder)
         scores = {
             key: value
             for key, value in runs.read_metrics(folder).items()
@@ -125,11 +134,26 @@ def _make(one: Config) -> dict[str, Any]:
     }
 
 
+def _describe(one: Config) -> str:
+    """A fit in one line."""
+    averaging = ""
+    if one.averaging.name != "none":
+        last = getattr(one.averaging, "epochs", None)
+        averaging = f", averaging the last {last}" if last else f", averaging: {one.averaging.name}"
+    start = f"encoder weights: {one.model.encoder_weights}"
+    if one.init_from:
+        start = f"from {one.init_from}"
+    return (
+        f"{one.experiment}: {one.resolution.size}², batch {one.batch_size}, "
+        f"{one.epochs} epochs{averaging}; {start}"
+    )
+
+
 def _already(one: Config, folder: Path) -> bool:
     """Whether a folder holds this very fit, finished. Raises PneumoError if it holds another."""
     if not runs.is_begun(folder):
         return False
-    found = runs.differences(runs.read_record(folder)["config"], one.to_dict())
+    found = runs.differences(record.read(folder).config.to_dict(), one.to_dict(), INCIDENTAL)
     if found:
         shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
         raise PneumoError(

@@ -1,8 +1,8 @@
 """Cached films → batches. The ``LightningDataModule`` reads, divides and serves a data set; batches travel as uint8."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,13 +10,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pneumo import files, pool
-from pneumo.data import cache
-from pneumo.data.films import Item
+from pneumo.data import cache, index
+from pneumo.data.films import Item, patients_from_films
 from pneumo.data.parts import divide
 from pneumo.data.settings import PhantomData
-from pneumo.data.sources import phantom, siim
 from pneumo.training import augmentation
+from pneumo.training.device import uses_cuda
+from pneumo.training.record import DataFacts
 from pneumo.training.settings import Config
+
+log = logging.getLogger(__name__)
 
 
 class FilmDataset(Dataset[dict[str, torch.Tensor]]):
@@ -102,12 +105,12 @@ class FilmData(pl.LightningDataModule):
         """Draw phantoms if asked for, index, cache and divide. Prints what was left aside and why. Raises PneumoError."""
         config, data = self.config, self.config.data
         if isinstance(data, PhantomData):
-            data = phantom.in_place(config.scale.of(data), config.runs_dir)
-        self.index = siim.read_index(data)
+            data = config.scale.of(data)
+        self.index = index.read(data, config.runs_dir)
         items = self._fewer(self.index.items)
         patients = {item.id: item.patient for item in items}
         if not any(patients.values()):
-            patients.update(siim.patients_from_films(items))
+            patients.update(patients_from_films(items))
         folder = Path(data.cache)
         limit = data.max_megapixels * 1_000_000
         self.films = cache.build(items, config.resolution.size, folder, data.on_error, limit)
@@ -118,31 +121,28 @@ class FilmData(pl.LightningDataModule):
         if self.films.left_aside:
             self.index.left_aside["films that could not be read"] = self.films.left_aside
         for reason, cases in self.index.left_aside.items():
-            print(f"Left aside, {reason}: {len(cases):,}, e.g. {cases[0]}")
-        print(self.parts.describe(self.positive), flush=True)
+            log.info("Left aside, %s: %s, e.g. %s", reason, f"{len(cases):,}", cases[0])
+        log.info(self.parts.describe(self.positive))
         transform = augmentation.build(config.augmentation, config.resolution)
         self.training = FilmDataset(self.films, self.parts.training, transform, config.seed)
         self.validation = FilmDataset(self.films, self.parts.validation)
 
-    def record(self) -> dict[str, Any]:
+    def facts(self) -> DataFacts:
         """What a run's record keeps of the data: fingerprints and counts, no paths."""
-        ids = [
-            [self.films.ids[i] for i in part]
-            for part in (self.parts.training, self.parts.validation)
-        ]
-        return {
-            "films": self.films.fingerprint,
-            "parts": files.digest(ids),
-            "annotations": files.digest(
-                sorted((item.id, item.annotations) for item in self.index.items)
-            ),
-            "training": len(ids[0]),
-            "validation": len(ids[1]),
-            "validation_positive": sum(self.positive[i] for i in self.parts.validation),
-            "by_patient": self.parts.grouped,
-            "validation_positives_sharing_a_patient": self.parts.shared,
-            "left_aside": {reason: len(cases) for reason, cases in self.index.left_aside.items()},
-        }
+        parts = (self.parts.training, self.parts.validation)
+        ids = [[self.films.ids[i] for i in part] for part in parts]
+        truth = sorted((item.id, item.annotations) for item in self.index.items)
+        return DataFacts(
+            films=self.films.fingerprint,
+            parts=files.digest(ids),
+            annotations=files.digest(truth),
+            training=len(ids[0]),
+            validation=len(ids[1]),
+            validation_positive=sum(self.positive[i] for i in self.parts.validation),
+            by_patient=self.parts.grouped,
+            validation_positives_sharing_a_patient=self.parts.shared,
+            left_aside={reason: len(cases) for reason, cases in self.index.left_aside.items()},
+        )
 
     def parts_by_id(self) -> dict[str, dict[str, str | None]]:
         """The films of each part, with their patients: what a run keeps to say later what it was trained on."""
@@ -181,7 +181,7 @@ class FilmData(pl.LightningDataModule):
         sampler = EpochSampler(dataset, self.config.seed, shuffle, rank, world_size)
         batch_size = self.config.batch_size // world_size
         workers = self.config.machine.workers
-        cuda = torch.cuda.is_available() and self.config.machine.accelerator != "cpu"
+        cuda = uses_cuda(self.config.machine)
         if workers < 0:  # a GPU waits for films, so decode beside it; a CPU has nothing to spare
             workers = min(pool.cores(), 8) if cuda else 0
         return DataLoader(

@@ -14,26 +14,19 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from pneumo import files, tracking
+from pneumo.errors import brief
 from pneumo.masks import pictures
 from pneumo.masks.rule import to_mask
+from pneumo.masks.scores import LABELS, TRAINING
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Log
 from pneumo.training.loader import FilmData
 from pneumo.training.module import SegmentationModule
+from pneumo.training.network import probabilities
 from pneumo.training.settings import Config
 
 log = logging.getLogger(__name__)
-COLUMNS = (
-    "epoch",
-    "lr",
-    "train/loss",
-    "val/loss",
-    "val/iou",
-    "val/dice",
-    "val/dice_positive",
-    "val/sensitivity",
-    "val/specificity",
-)
+COLUMNS = ("epoch", "lr", "train/loss", "val/loss", *(f"val/{key}" for key in TRAINING))
 
 
 class History(Callback):
@@ -81,9 +74,11 @@ class History(Callback):
                 {"epoch": trainer.current_epoch, "lr": self._lr}, step=trainer.global_step
             )
         if self.echo:
+            shown = ("iou", "dice", "dice_positive")
+            scores = ", ".join(f"{LABELS[key]} {row[f'val/{key}']:.4f}" for key in shown)
             print(
-                f"  epoch {row['epoch'] + 1}/{trainer.max_epochs}: loss {row['train/loss']:.4f}, validation loss {row['val/loss']:.4f}, "
-                f"IoU {row['val/iou']:.4f}, Dice {row['val/dice']:.4f}, on positives {row['val/dice_positive']:.4f}",
+                f"  epoch {row['epoch'] + 1}/{trainer.max_epochs}: loss {row['train/loss']:.4f}, "
+                f"validation loss {row['val/loss']:.4f}, {scores}",
                 flush=True,
             )
 
@@ -118,9 +113,8 @@ class Pictures(Callback):
         images = torch.stack([sample["image"] for sample in samples])
         assert isinstance(pl_module, SegmentationModule)
         with torch.no_grad():
-            probability = (
-                pl_module.network(images.to(pl_module.device)).float().sigmoid().cpu().numpy()[:, 0]
-            )
+            logits = pl_module.network(images.to(pl_module.device))
+            probability = probabilities(logits).mask[:, 0].cpu().numpy()
         tiles = [
             pictures.overlay(
                 sample["image"][0].numpy(), sample["mask"][0].numpy(), to_mask(p, self.rule)
@@ -159,10 +153,7 @@ class GuardedWandbLogger(WandbLogger):
             action()
         except Exception as error:  # whatever its client may raise
             self.broken = True
-            print(
-                f"Weights & Biases failed and is left out from here on ({' '.join(str(error).split())[:120]})",
-                flush=True,
-            )
+            log.warning("Weights & Biases failed and is left out from here on (%s)", brief(error))
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         self._guard(lambda: super(GuardedWandbLogger, self).log_metrics(metrics, step))
@@ -193,35 +184,24 @@ class GuardedWandbLogger(WandbLogger):
         self._guard(lambda: super(GuardedWandbLogger, self).finalize(status))
 
 
-def loggers(config: Config, folder: Path, record: dict[str, Any]) -> list[Logger]:
+def loggers(config: Config, folder: Path, about: dict[str, Any]) -> list[Logger]:
     """TensorBoard and Weights & Biases as configured; online when logged in, else offline with one line."""
     chosen: list[Logger] = []
     if config.log.tensorboard:
         try:
             chosen.append(TensorBoardLogger(folder, name="", version="tensorboard"))
         except ModuleNotFoundError:
-            print(
-                "log.tensorboard=true needs TensorBoard: pip install -e '.[tensorboard]'; training goes on without it",
-                flush=True,
+            log.warning(
+                "log.tensorboard=true needs TensorBoard: pip install -e '.[tensorboard]'; "
+                "training goes on without it"
             )
     run = tracking.start(
         config.log,
         folder,
-        group="-".join(
-            filter(
-                None,
-                (
-                    config.experiment.removesuffix("_stage1"),
-                    config.data.name,
-                    config.scale.name,
-                    config.tag,
-                ),
-            )
-        ),
+        group="-".join(filter(None, (config.data.name, config.scale.name, config.tag))),
         name="-".join(config.path.parts[-3:]),
         job_type=config.experiment,
-        config={key: value for key, value in record.items() if key != "parent"}
-        | {"parent": (record.get("parent") or {}).get("sha256")},
+        config=about,
     )
     if run is not None:
         chosen.append(GuardedWandbLogger(experiment=run))

@@ -1,79 +1,38 @@
-"""Dice and IoU per image under the challenge's rule for empty masks, and their means over a set."""
+"""Scores of validation films while training: the ones of ``masks.scores``, over all processes."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-
-def dice(prediction: Tensor, target: Tensor) -> Tensor:
-    """2|X∩Y| / (|X| + |Y|) of each image, 1 if both are empty. Binary (N, ..., H, W) → float (N,).
-
-    >>> dice(torch.tensor([[[1, 1]], [[0, 0]]]), torch.tensor([[[1, 0]], [[0, 0]]]))
-    tensor([0.6667, 1.0000])
-    """
-    overlap, total = _overlap(prediction, target)
-    return torch.where(total == 0, 1.0, 2 * overlap / total.clamp(min=1))
-
-
-def iou(prediction: Tensor, target: Tensor) -> Tensor:
-    """|X∩Y| / |X∪Y| of each image, 1 if both are empty. Binary (N, ..., H, W) → float (N,)."""
-    overlap, total = _overlap(prediction, target)
-    return torch.where(total == 0, 1.0, overlap / (total - overlap).clamp(min=1))
-
-
-def _overlap(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    x, y = prediction.flatten(1).bool(), target.flatten(1).bool()
-    return (x & y).sum(1).float(), x.sum(1).float() + y.sum(1).float()
+from pneumo.masks.scores import Films, summary
 
 
 class ImageScores(Metric):
-    """Means over images, right for any batching and number of processes.
+    """Pixel counts of every film, and at the end the scores of all of them.
 
-    ``compute`` gives ``dice`` (challenge rule), ``dice_positive`` (films with pneumothorax only), ``iou``, ``sensitivity``
-    and ``specificity`` (of finding any pneumothorax in a film), and ``all_empty_dice``, what empty masks alone would
-    score. A score over no films is NaN.
+    Right for any batching and number of processes. ``compute`` gives each score of
+    ``pneumo.masks.scores`` that needs no image-level score; one over no films is NaN.
     """
 
     full_state_update = False
     higher_is_better = True
-    _names = ("images", "positives", "dice", "dice_positive", "iou", "found", "clear")
-
-    images: Tensor
-    positives: Tensor
-    dice: Tensor
-    dice_positive: Tensor
-    iou: Tensor
-    found: Tensor
-    clear: Tensor
+    counts: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        for name in self._names:
-            self.add_state(
-                name, torch.zeros(()), dist_reduce_fx="sum"
-            )  # not float64: Apple's GPUs have none
+        self.add_state("counts", [], dist_reduce_fx="cat")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add binary masks (N, ..., H, W)."""
-        d, i = dice(prediction, target), iou(prediction, target)
-        positive = target.flatten(1).bool().any(1)
-        marked = prediction.flatten(1).bool().any(1)
-        self.images += len(d)
-        self.positives += positive.sum()
-        self.dice += d.sum()
-        self.dice_positive += d[positive].sum()
-        self.iou += i.sum()
-        self.found += (marked & positive).sum()
-        self.clear += (~marked & ~positive).sum()
+        x, y = prediction.flatten(1).bool(), target.flatten(1).bool()
+        self.counts.append(torch.stack([x.sum(1), y.sum(1), (x & y).sum(1)], dim=1))
 
-    def compute(self) -> dict[str, Tensor]:
-        """The scores, each a float32 scalar."""
-        negatives = self.images - self.positives
+    def compute(self) -> dict[str, float]:
+        """The scores."""
+        counts = dim_zero_cat(self.counts) if self.counts else torch.zeros((0, 3))
+        predicted, truth, overlap = counts.cpu().numpy().astype(np.int64).T
         return {
-            "dice": self.dice / self.images,
-            "dice_positive": self.dice_positive / self.positives,
-            "iou": self.iou / self.images,
-            "sensitivity": self.found / self.positives,
-            "specificity": self.clear / negatives,
-            "all_empty_dice": negatives / self.images,
+            key: float(one[0]) for key, one in summary(Films(predicted, truth, overlap)).items()
         }

@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pneumo.masks.rule import to_mask
-from pneumo.training import loss, schedule
+from pneumo.training import loss, optimizer, schedule
 from pneumo.training.metrics import ImageScores
-from pneumo.training.network import Network
+from pneumo.training.network import Network, probabilities
+from pneumo.training.optimizer import freeze_encoder
 from pneumo.training.settings import Config
+from pneumo.training.weights import renamed
 
 Batch = dict[str, Tensor]
 
@@ -36,6 +38,13 @@ class SegmentationModule(pl.LightningModule):
         sequence = np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
+    def train(self, mode: bool = True) -> "SegmentationModule":
+        """As torch's, but a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.config.optimizer.freeze_encoder:
+            freeze_encoder(self.network)
+        return self
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         value = loss.total_loss(self.network(batch["image"]), batch["mask"], self.config.loss)
         self.log(
@@ -53,8 +62,8 @@ class SegmentationModule(pl.LightningModule):
         logits = self.network(batch["image"])
         value = loss.total_loss(logits, batch["mask"], self.config.loss)
         self.log("val/loss", value, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
-        probabilities = logits.float().sigmoid().cpu().numpy()
-        masks = np.stack([to_mask(p[0], self.config.postprocess) for p in probabilities])
+        films = probabilities(logits).mask[:, 0].cpu().numpy()
+        masks = np.stack([to_mask(film, self.config.postprocess) for film in films])
         self.scores.update(torch.from_numpy(masks[:, None]).to(self.device), batch["mask"])
 
     def on_validation_epoch_end(self) -> None:
@@ -64,17 +73,20 @@ class SegmentationModule(pl.LightningModule):
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:
-        """Adam, and the schedule stepped per epoch (a plateau looks at the validation loss)."""
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.lr, fused=True)
-        scheduler = schedule.build(self.config.scheduler, optimizer, self.config.epochs)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            self._plateau = scheduler
+        """Optimizer and schedule; a plateau, which looks at the validation loss, is stepped here."""
+        config = self.config
+        moves = optimizer.build(config.optimizer, self.network, config.lr)
+        steps = int(self.trainer.estimated_stepping_batches)
+        course = schedule.build(config.scheduler, moves, config.epochs, steps)
+        if course is None:
+            return moves
+        if isinstance(course.scheduler, ReduceLROnPlateau):
+            self._plateau = course.scheduler
             if self._plateau_state:
-                scheduler.load_state_dict(self._plateau_state)
-            return optimizer
-        return (
-            optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
-        )
+                course.scheduler.load_state_dict(self._plateau_state)
+            return moves
+        stepped = {"scheduler": course.scheduler, "interval": course.interval.name}
+        return {"optimizer": moves, "lr_scheduler": stepped}
 
     def on_train_epoch_end(self) -> None:
         """Step a plateau here: Lightning would after the checkpoint is written, and a resumed fit would miss the step."""
@@ -86,4 +98,5 @@ class SegmentationModule(pl.LightningModule):
             checkpoint["plateau"] = self._plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = renamed(checkpoint["state_dict"], "network.")
         self._plateau_state = checkpoint.get("plateau")

@@ -1,45 +1,85 @@
 """Model settings → network. segmentation-models-pytorch and timm underneath."""
 
+from typing import Any, NamedTuple
+
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
 from pneumo.errors import PneumoError, brief
-from pneumo.training.settings import Model, Stem
+from pneumo.training.settings import Architecture, Model, Stem
 from pneumo.training.weights import load_encoder
 
 
-class Network(nn.Module):
-    """U-Net that takes films as they are stored and gives logits.
+class Output(NamedTuple):
+    """What a network says of N films: logits from ``forward``, or what ``probabilities`` makes."""
 
-    Input uint8 (or float 0 to 255), (N, 1, H, W); output float (N, 1, H, W). Grey levels are scaled to [0, 1], then
-    ``(x - mean) / std`` (the paper: none), then made three channels, all on the network's device.
+    mask: Tensor  # (N, 1, H, W)
+    presence: Tensor | None = None  # (N,), if the network has that head
+
+
+class Network(nn.Module):
+    """Takes films as they are stored and gives logits.
+
+    Input uint8 (or float 0 to 255), (N, 1, H, W); ``Output`` of the same height and width. Grey
+    levels are scaled to [0, 1], then ``(x - mean) / std`` (the paper: none), then made three
+    channels, all on the network's device.
     """
 
     def __init__(self, config: Model):
         super().__init__()
         self.mean, self.std = config.mean, config.std
-        self.stem = nn.Conv2d(1, 3, kernel_size=3, padding=1) if config.stem is Stem.conv else None
-        try:
-            self.unet = smp.Unet(config.encoder, encoder_weights=None, in_channels=3, classes=1)
-        except (KeyError, ValueError) as error:
-            raise PneumoError(
-                f"model.encoder={config.encoder}: segmentation-models-pytorch has no such encoder ({brief(error)})"
-            ) from None
+        learned = config.stem is Stem.conv
+        self.stem = nn.Conv2d(1, 3, kernel_size=3, padding=1) if learned else None
+        body = _body(config)
+        self.encoder, self.decoder, self.head = body.encoder, body.decoder, body.segmentation_head
+        channels = body.encoder.out_channels[-1]
+        self.presence = nn.Linear(channels, 1) if config.presence else None
 
-    def forward(self, films: Tensor) -> Tensor:
+    def forward(self, films: Tensor) -> Output:
         """Films → logits, see the class."""
         x = (films.float() / 255 - self.mean) / self.std
         x = self.stem(x) if self.stem is not None else x.expand(-1, 3, -1, -1)
-        return self.unet(x.contiguous(memory_format=torch.channels_last))
+        features = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        mask = self.head(self.decoder(features))
+        if self.presence is None:
+            return Output(mask)
+        return Output(mask, self.presence(features[-1].mean((2, 3)))[:, 0])
+
+
+def probabilities(logits: Output) -> Output:
+    """Logits → probabilities in [0, 1], single precision."""
+    presence = None if logits.presence is None else logits.presence.float().sigmoid()
+    return Output(logits.mask.float().sigmoid(), presence)
 
 
 def build_network(config: Model, pretrained: bool = True) -> Network:
-    """The network, with the encoder weights of ``config`` if ``pretrained`` (not needed when all weights will be loaded).
+    """The network, with the encoder weights of ``config`` if ``pretrained``.
 
-    Raises PneumoError if they cannot be had: random weights are never a silent stand-in.
+    They are not needed when all weights will be loaded. Raises PneumoError if they cannot be had:
+    random weights are never a silent stand-in.
     """
     network = Network(config)
     if pretrained and config.encoder_weights != "none":
-        load_encoder(network.unet.encoder, config)
+        load_encoder(network.encoder, config)
     return network.to(memory_format=torch.channels_last)
+
+
+def _body(config: Model) -> Any:
+    """Encoder, decoder and segmentation head of a family."""
+    options = {"encoder_weights": None, "in_channels": 3, "classes": 1}
+    try:
+        match config.architecture:
+            case Architecture.unet:
+                return smp.Unet(config.encoder, **options)
+            case Architecture.unetplusplus:
+                return smp.UnetPlusPlus(config.encoder, **options)
+            case Architecture.fpn:
+                return smp.FPN(config.encoder, **options)
+            case Architecture.deeplabv3plus:
+                return smp.DeepLabV3Plus(config.encoder, **options)
+    except (KeyError, ValueError) as error:
+        raise PneumoError(
+            f"model.encoder={config.encoder}: not an encoder that segmentation-models-pytorch "
+            f"offers for model.architecture={config.architecture.name} ({brief(error)})"
+        ) from None

@@ -1,23 +1,19 @@
-"""The vocabulary of a run: every setting with its type, default and check. Imports no torch, so that help answers at once.
-
-YAML files in ``conf/`` choose values; these dataclasses own names and types, so that a typo fails while the configuration
-is composed. ``load`` turns a composed configuration into a checked ``Config``; no ``DictConfig`` travels further.
-"""
+"""One fit: its parts, the scale that shrinks it, the hand-off from its parent; systems of fits."""
 
 import dataclasses
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from pneumo import runs
 from pneumo.data.settings import Data, PhantomData, Split, SplitKind
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, brief
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import (
     CONF,
@@ -25,27 +21,25 @@ from pneumo.settings import (
     Log,
     Machine,
     checked,
+    declare,
+    options_of,
     register,
     register_options,
     require,
+    settings_from,
 )
 
 
 @dataclass
 class Resolution:
-    """Side of the square images the network sees (pixels), and what the paper ties to it."""
+    """Side of the square films the network sees, and what the paper ties to it."""
 
-    size: int = 256
-    crop_min: float = 0.609375  # least side of a random crop, as a share of the image's
-    swa_epochs: int = 5  # epochs to average at the end, if weights are averaged
+    size: int = declare(256, "side of the square films, pixels")
+    crop_min: float = declare(0.609375, "least side of a random crop, as a share of the film's")
 
     def __post_init__(self) -> None:
-        require(
-            self.size >= 32 and self.size % 32 == 0,
-            "resolution.size",
-            self.size,
-            "a multiple of 32, at least 32",
-        )
+        multiple = self.size >= 32 and self.size % 32 == 0
+        require(multiple, "resolution.size", self.size, "a multiple of 32, at least 32")
         require(0 < self.crop_min <= 1, "resolution.crop_min", self.crop_min, "above 0, at most 1")
 
 
@@ -53,17 +47,19 @@ class Resolution:
 class Augmentation:
     """Probabilities of the paper's four groups (0 leaves a group out) and their limits."""
 
-    flip: float = 0.0
-    intensity: float = 0.0
-    distortion: float = 0.0
-    crop: float = 0.0
-    contrast_limit: float = 0.2
-    brightness_limit: float = 0.2
-    gamma_limit: list[int] = field(default_factory=lambda: [80, 120])
-    elastic_alpha: float = 120.0  # pixels at 256² and above; less in proportion below
-    elastic_sigma: float = 6.0
-    optical_limit: float = 2.0
-    grid_limit: float = 0.3
+    flip: float = declare(0.0, "probability of a mirror image")
+    intensity: float = declare(0.0, "probability of contrast, gamma or brightness")
+    distortion: float = declare(0.0, "probability of elastic, grid or optical distortion")
+    crop: float = declare(0.0, "probability of a random sized crop")
+    contrast_limit: float = declare(0.2, "largest change of contrast, a share")
+    brightness_limit: float = declare(0.2, "largest change of brightness, a share")
+    gamma_limit: list[int] = declare(
+        factory=lambda: [80, 120], help="lowest and highest gamma, per cent"
+    )
+    elastic_alpha: float = declare(120.0, "pixels at 256² and above; less in proportion below")
+    elastic_sigma: float = declare(6.0, "smoothness of the elastic distortion, pixels")
+    optical_limit: float = declare(2.0, "largest coefficient of the optical distortion")
+    grid_limit: float = declare(0.3, "largest shift of the grid distortion, a share of a cell")
 
     def __post_init__(self) -> None:
         for key in ("flip", "intensity", "distortion", "crop"):
@@ -98,16 +94,33 @@ class Stem(Enum):
     conv = "conv"  # a learned 1 → 3 convolution (Exp1)
 
 
+class Architecture(Enum):
+    """Families of segmentation networks, as segmentation-models-pytorch builds them."""
+
+    unet = "unet"
+    unetplusplus = "unetplusplus"
+    fpn = "fpn"
+    deeplabv3plus = "deeplabv3plus"
+
+
 @dataclass
 class Model:
-    """A U-Net with a pretrained encoder."""
+    """A network with a pretrained encoder."""
 
-    name: str = MISSING
-    encoder: str = "resnet34"  # a name of segmentation-models-pytorch
-    encoder_weights: str = "imagenet"  # imagenet (from the hub) | lite (from the extra `lite`) | none | path of a local file
-    stem: Stem = Stem.repeat
-    mean: float = 0.0  # grey levels in [0, 1] become (x - mean) / std; the paper leaves them
-    std: float = 1.0
+    name: str = declare(help="name of the model, for records")
+    architecture: Architecture = declare(
+        Architecture.unet, "family: unet, unetplusplus, fpn or deeplabv3plus"
+    )
+    encoder: str = declare("resnet34", "a name of segmentation-models-pytorch, or tu-<timm's name>")
+    encoder_weights: str = declare(
+        "imagenet", "imagenet (from the hub), lite (extra `lite`), none, or a local file"
+    )
+    stem: Stem = declare(
+        Stem.repeat, "how one grey channel becomes three: repeat, or conv (learned)"
+    )
+    presence: bool = declare(False, "a second head: the probability of any pneumothorax in a film")
+    mean: float = declare(0.0, "grey levels in [0, 1] become (x - mean) / std; the paper's stay")
+    std: float = declare(1.0, "see mean")
 
     def __post_init__(self) -> None:
         require(self.std > 0, "model.std", self.std, "positive")
@@ -115,100 +128,187 @@ class Model:
 
 @dataclass
 class Loss:
-    """Weighted sum of binary cross-entropy and soft Dice loss."""
+    """A weighted sum of losses; a weight of 0 leaves one out."""
 
-    bce: float = 1.0
-    dice: float = 1.0
-    smooth: float = 1.0
-    dice_per_image: bool = False  # False pools the batch, as Keras losses of the time did
+    name: str = declare("bce_dice", "name of the loss, for records")
+    bce: float = declare(1.0, "weight of binary cross-entropy")
+    dice: float = declare(1.0, "weight of soft Dice loss")
+    focal: float = declare(0.0, "weight of focal loss")
+    presence: float = declare(0.0, "weight of the presence head's binary cross-entropy")
+    smooth: float = declare(1.0, "added to both sides of the Dice fraction")
+    dice_per_image: bool = declare(False, "false pools the batch, as Keras losses of the time did")
+    focal_gamma: float = declare(2.0, "how much focal loss plays down what is right already")
 
     def __post_init__(self) -> None:
-        require(
-            self.bce >= 0 and self.dice >= 0 and self.bce + self.dice > 0,
-            "loss",
-            self,
-            "of non-negative weights, not all 0",
-        )
+        weights = (self.bce, self.dice, self.focal, self.presence)
+        valid = min(weights) >= 0 and sum(weights[:3]) > 0
+        require(valid, "loss", self, "of non-negative weights, one of bce, dice and focal positive")
+        require(self.smooth > 0, "loss.smooth", self.smooth, "positive")
+        require(self.focal_gamma >= 0, "loss.focal_gamma", self.focal_gamma, "0 or more")
+
+
+@dataclass
+class Optimizer:
+    """Adam (Kingma & Ba 2015), the paper's; what all optimizers share."""
+
+    name: str = declare("adam", "name of the optimizer")
+    weight_decay: float = declare(0.0, "of weights and biases; Adam adds it to the gradient")
+    encoder_lr: float = declare(1.0, "factor on the encoder's learning rate")
+    freeze_encoder: bool = declare(
+        False, "leave the encoder as it is, batch-norm statistics included"
+    )
+    clip: float = declare(0.0, "largest norm of the gradient; 0 does not clip")
+    accumulate: int = declare(1, "batches whose gradients are added up before a step")
+
+    def __post_init__(self) -> None:
+        for key in ("weight_decay", "clip"):
+            require(getattr(self, key) >= 0, f"optimizer.{key}", getattr(self, key), "0 or more")
+        require(self.encoder_lr > 0, "optimizer.encoder_lr", self.encoder_lr, "positive")
+        require(self.accumulate >= 1, "optimizer.accumulate", self.accumulate, "at least 1")
+
+
+@dataclass
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    name: str = declare("adamw", "name of the optimizer")
+    weight_decay: float = declare(0.01, "of weights, not of biases and norms; decoupled")
+
+
+class Interval(Enum):
+    """When a learning rate is stepped."""
+
+    epoch = "epoch"
+    step = "step"
 
 
 @dataclass
 class Scheduler:
     """The learning rate stays as it is."""
 
-    name: str = "constant"
+    name: str = declare("constant", "name of the schedule")
 
 
 @dataclass
 class Cosine(Scheduler):
-    """Cosine annealing per epoch from ``lr`` to ``lr_min``."""
+    """Cosine annealing from ``lr`` to ``lr_min``, per epoch (the paper's) or per step."""
 
-    name: str = "cosine"
-    lr_min: float = 0.0
+    name: str = declare("cosine", "name of the schedule")
+    lr_min: float = declare(0.0, "learning rate at the end")
+    interval: Interval = declare(Interval.epoch, "stepped per epoch or per step")
+    warmup: float = declare(0.0, "share of the steps in which the rate rises linearly from 0")
+
+    def __post_init__(self) -> None:
+        require(self.lr_min >= 0, "scheduler.lr_min", self.lr_min, "0 or more")
+        require(0 <= self.warmup < 1, "scheduler.warmup", self.warmup, "0 or more, below 1")
 
 
 @dataclass
 class Plateau(Scheduler):
     """Keras' ReduceLROnPlateau on the validation loss."""
 
-    name: str = "plateau"
-    factor: float = 0.2
-    patience: int = 5
-    min_delta: float = 1e-4
-    lr_min: float = 0.0
+    name: str = declare("plateau", "name of the schedule")
+    factor: float = declare(0.2, "by which the rate shrinks")
+    patience: int = declare(5, "epochs without improvement before it shrinks")
+    min_delta: float = declare(1e-4, "least improvement that counts")
+    lr_min: float = declare(0.0, "least learning rate")
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.factor < 1, "scheduler.factor", self.factor, "between 0 and 1, both exclusive"
-        )
+        between = "between 0 and 1, both exclusive"
+        require(0 < self.factor < 1, "scheduler.factor", self.factor, between)
         require(self.patience >= 1, "scheduler.patience", self.patience, "at least 1")
 
 
 @dataclass
-class SWA:
-    """No weight averaging."""
+class OneCycle(Scheduler):
+    """One rise to ``lr`` and one fall (Smith & Topin 2017), per step."""
 
-    name: str = "none"
+    name: str = declare("onecycle", "name of the schedule")
+    rise: float = declare(0.3, "share of the steps in which the rate rises")
+    start_factor: float = declare(0.04, "first learning rate, as a share of lr")
+    end_factor: float = declare(4e-6, "last learning rate, as a share of lr")
+
+    def __post_init__(self) -> None:
+        require(0 < self.rise < 1, "scheduler.rise", self.rise, "between 0 and 1, both exclusive")
+        for key in ("start_factor", "end_factor"):
+            value = getattr(self, key)
+            require(0 < value <= 1, f"scheduler.{key}", value, "above 0, at most 1")
 
 
 @dataclass
-class PaperSWA(SWA):
-    """Plain mean of weights and batch-norm statistics at the end of each of the last ``epochs`` epochs."""
+class Cyclic(Scheduler):
+    """Cosine cycles of equal length that restart at ``lr`` (Loshchilov & Hutter 2017), per step."""
 
-    name: str = "paper"
-    epochs: int = MISSING
+    name: str = declare("cyclic", "name of the schedule")
+    cycles: int = declare(4, "how many cycles the fit has")
+    lr_min: float = declare(0.0, "learning rate at the end of each cycle")
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "swa.epochs", self.epochs, "at least 1")
+        require(self.cycles >= 1, "scheduler.cycles", self.cycles, "at least 1")
+        require(self.lr_min >= 0, "scheduler.lr_min", self.lr_min, "0 or more")
 
 
 @dataclass
-class LightningSWA(SWA):
-    """Lightning's own callback: snapshots at the start of epochs, its own learning rate, a batch-norm epoch."""
+class Averaging:
+    """No averaging of weights."""
 
-    name: str = "lightning"
-    epochs: int = MISSING
-    lr: float = 1e-3
-    annealing_epochs: int = 1
+    name: str = declare("none", "name of the averaging")
+
+
+@dataclass
+class PaperAveraging(Averaging):
+    """Plain mean of weights and batch-norm statistics at the end of the last ``epochs`` epochs."""
+
+    name: str = declare("paper", "name of the averaging")
+    epochs: int = declare(help="how many of the last epochs are averaged")
+    update_bn: bool = declare(False, "re-estimate batch-norm statistics of the mean")
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "swa.epochs", self.epochs, "at least 1")
-        require(self.lr > 0, "swa.lr", self.lr, "positive")
+        require(self.epochs >= 1, "averaging.epochs", self.epochs, "at least 1")
+
+
+@dataclass
+class LightningAveraging(Averaging):
+    """Lightning's own callback: snapshots at the start of epochs, its own learning rate."""
+
+    name: str = declare("lightning", "name of the averaging")
+    epochs: int = declare(help="how many epochs are averaged")
+    lr: float = declare(1e-3, "learning rate while averaging")
+    annealing_epochs: int = declare(1, "epochs in which the rate moves to it")
+    update_bn: bool = declare(True, "re-estimate batch-norm statistics in an extra epoch")
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "averaging.epochs", self.epochs, "at least 1")
+        require(self.lr > 0, "averaging.lr", self.lr, "positive")
+
+
+@dataclass
+class Ema(Averaging):
+    """Exponential moving average of weights and batch-norm statistics, updated every step."""
+
+    name: str = declare("ema", "name of the averaging")
+    decay: float = declare(0.999, "weight of the past in each step")
+    update_bn: bool = declare(False, "re-estimate batch-norm statistics of the average")
+
+    def __post_init__(self) -> None:
+        between = "between 0 and 1, both exclusive"
+        require(0 < self.decay < 1, "averaging.decay", self.decay, between)
 
 
 @dataclass
 class Scale:
     """Shrinks any experiment: the number of films, and factors on side, epochs and batch size (see ``Config.scaled``)."""
 
-    name: str = "full"
-    images: int | None = None
-    positive_rate: float | None = (
-        None  # share of positives among them (and of phantoms); None keeps the data's own
+    name: str = declare("full", "name of the scale, part of a run's folder")
+    images: int | None = declare(None, "at most so many films")
+    positive_rate: float | None = declare(
+        None, "share of positives among them (and of phantoms); None keeps the data's own"
     )
-    size: float = 1.0
-    epochs: float = 1.0
-    batch: float = 1.0
-    encoder_weights: str | None = (
-        None  # replaces model.encoder_weights=imagenet, so that a trial needs no download
+    size: float = declare(1.0, "factor on the side of the films")
+    epochs: float = declare(1.0, "factor on the epochs")
+    batch: float = declare(1.0, "factor on the batch size")
+    encoder_weights: str | None = declare(
+        None, "replaces model.encoder_weights=imagenet, so that a trial needs no download"
     )
 
     def __post_init__(self) -> None:
@@ -247,68 +347,120 @@ class Source(Enum):
 class Handoff:
     """What passes from parent to child."""
 
-    source: Source = Source.swa
+    source: Source = declare(
+        Source.swa, "swa (the average where one was made, else the last epoch), best or last"
+    )
+
+
+class Blend(Enum):
+    """How the maps of several runs become one result."""
+
+    mean = "mean"  # runs on the same films: the mean of their maps
+    folds = "folds"  # the folds of one cross-validation: each film from the fold that held it out
+    mean_folds = "mean_folds"  # first the mean of the networks of each fold, then join the folds
+
+
+@dataclass
+class System:
+    """A named combination of finished experiments, judged and handed on like a single one."""
+
+    name: str = declare(help="name of the system")
+    experiments: list[str] = declare(help="the experiments it is made of")
+    folds: list[int] = declare(factory=lambda: [0], help="the folds of each of them")
+    blend: Blend | None = declare(None, "mean, folds or mean_folds; not needed for a single run")
+
+    overrides: list[str] = declare(
+        factory=list, help="settings of all its fits, as typed: split=kfold5"
+    )
+
+    def __post_init__(self) -> None:
+        require(bool(self.experiments), "system.experiments", self.experiments, "at least one")
+        require(bool(self.folds), "system.folds", self.folds, "at least one")
+        several = len(self.experiments) * len(self.folds) > 1
+        choices = "mean, folds or mean_folds, since the system has several runs"
+        require(not several or self.blend is not None, "system.blend", self.blend, choices)
 
 
 @dataclass
 class Config:
     """One fit. An experiment with a parent starts from the parent's finished weights."""
 
-    experiment: str = ""
-    parent: str | None = None
-    init_from: str | None = None  # weights to start from; by default the parent's
-    runs_dir: str = "runs"
-    tag: str = ""  # sets runs with other settings apart; filled from overrides (see runs.tags)
-    variant: str = ""  # like tag, but not shared with the parent
-    seed: int = 0
-    fold: int = 0
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    lr: float = 1e-3
-    data: Data = MISSING
-    split: Split = field(default_factory=Split)
-    resolution: Resolution = field(default_factory=Resolution)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    model: Model = field(default_factory=Model)
-    loss: Loss = field(default_factory=Loss)
-    scheduler: Scheduler = MISSING
-    swa: SWA = MISSING
-    postprocess: Postprocess = field(default_factory=Postprocess)
-    scale: Scale = field(default_factory=Scale)
-    handoff: Handoff = field(default_factory=Handoff)
-    machine: Machine = field(default_factory=Machine)
-    log: Log = field(default_factory=Log)
+    experiment: str = declare("", "name of the experiment", named=True)
+    parent: str | None = declare(None, "experiment whose finished weights this one starts from")
+    init_from: str | None = declare(
+        None, "weights to start from; by default the parent's", place=True, incidental=True
+    )
+    runs_dir: str = declare("runs", "folder of all runs", place=True, incidental=True, shared=True)
+    stage: bool = declare(
+        False, "only a step towards its children, not reported by itself", incidental=True
+    )
+    tag: str = declare(
+        "",
+        "sets runs with other settings apart; filled from what is typed",
+        shared=True,
+        named=True,
+    )
+    variant: str = declare("", "like tag, but not shared with the parent", named=True)
+    seed: int = declare(0, "of everything random", shared=True, named=True)
+    fold: int = declare(
+        0,
+        "which part of a k-fold is validation; of a hold-out, which division",
+        shared=True,
+        named=True,
+    )
+    epochs: int = declare(help="passes over the training films")
+    batch_size: int = declare(help="films a step, over all devices")
+    lr: float = declare(1e-3, "learning rate")
+    data: Data = declare(help="the data set", shared=True, named=True)
+    split: Split = declare(factory=Split, help="training and validation parts", shared=True)
+    resolution: Resolution = declare(factory=Resolution, help="side of the films")
+    augmentation: Augmentation = declare(
+        factory=Augmentation, help="random changes of training films"
+    )
+    model: Model = declare(factory=Model, help="the network", shared=True)
+    loss: Loss = declare(factory=Loss, help="what training minimises")
+    optimizer: Optimizer = declare(help="how the weights move")
+    scheduler: Scheduler = declare(help="the learning rate's course")
+    averaging: Averaging = declare(help="averaging of weights")
+    postprocess: Postprocess = declare(factory=Postprocess, help="from probabilities to a mask")
+    scale: Scale = declare(factory=Scale, help="shrinks any experiment", shared=True, named=True)
+    handoff: Handoff = declare(factory=Handoff, help="what a child starts from", shared=True)
+    machine: Machine = declare(
+        factory=Machine, help="where and how the work is done", incidental=True, shared=True
+    )
+    log: Log = declare(
+        factory=Log, help="what is recorded beside metrics.csv", incidental=True, shared=True
+    )
+    system: System | None = declare(
+        None, "fit all experiments and folds of a system: +system=<name>", incidental=True
+    )
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         devices = self.machine.devices
-        rule = f"a multiple of machine.devices={devices}, at least {2 * devices} (batch norm needs two images on each)"
-        require(
-            self.batch_size >= 2 * devices and self.batch_size % devices == 0,
-            "batch_size",
-            self.batch_size,
-            rule,
+        shares = self.batch_size >= 2 * devices and self.batch_size % devices == 0
+        rule = (
+            f"a multiple of machine.devices={devices}, at least {2 * devices} "
+            "(batch norm needs two images on each)"
         )
+        require(shares, "batch_size", self.batch_size, rule)
         require(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "a positive number")
         require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
-        parts = self.split.folds if self.split.kind is SplitKind.kfold else None
-        require(
-            self.fold >= 0 and (parts is None or self.fold < parts),
-            "fold",
-            self.fold,
-            f"0 to {(parts or 0) - 1}" if parts else "0 or more",
-        )
+        if self.split.kind is SplitKind.kfold:
+            last = self.split.folds - 1
+            require(0 <= self.fold <= last, "fold", self.fold, f"0 to {last}")
+        require(self.fold >= 0, "fold", self.fold, "0 or more")
         for key in ("experiment", "tag", "variant"):
             value = getattr(self, key)
-            require(
-                re.fullmatch(r"[\w.+-]*", value) is not None,
-                key,
-                value,
-                "letters, digits and . _ + - only",
-            )
-        if isinstance(self.swa, PaperSWA | LightningSWA) and self.swa.epochs > self.epochs:
+            plain = re.fullmatch(r"[\w.+-]*", value) is not None
+            require(plain, key, value, "letters, digits and . _ + - only")
+        if self.loss.presence and not self.model.presence:
+            raise PneumoError("loss.presence needs a network with that head: model.presence=true")
+        averaged = getattr(self.averaging, "epochs", 1)
+        if averaged > self.epochs:
             raise PneumoError(
-                f"swa.epochs={self.swa.epochs}: must not exceed epochs={self.epochs} (set swa.epochs, or swa=none)"
+                f"averaging.epochs={averaged}: must not exceed epochs={self.epochs} "
+                "(set averaging.epochs, or averaging=none)"
             )
 
     @property
@@ -328,39 +480,27 @@ class Config:
     def scaled(self, exact: Collection[str] = ()) -> "Config":
         """The configuration that is really run: ``scale`` applied to what the experiment declares.
 
-        Keys in ``exact`` (those the user typed) stay as they are. Epochs of averaging shrink with the epochs; two remain, if
-        the fit has more than two.
+        Keys in ``exact`` (those the user typed) stay as they are. Epochs of averaging shrink with
+        the epochs; two remain, if the fit has more than two.
         """
         scale = self.scale
 
         def shrink(key: str, value: int, factor: float, least: int) -> int:
-            return (
-                value
-                if key in exact
-                else max(least, round(value * factor))
-                if factor < 1
-                else value
-            )
+            if key in exact or factor >= 1:
+                return value
+            return max(least, round(value * factor))
 
         epochs = shrink("epochs", self.epochs, scale.epochs, min(5, self.epochs))
-        side = (
-            self.resolution.size
-            if "resolution.size" in exact
-            else max(32, 32 * round(self.resolution.size * scale.size / 32))
-        )
-        resolution = dataclasses.replace(self.resolution, size=side)
-        swa = self.swa
-        if isinstance(swa, PaperSWA | LightningSWA) and "swa.epochs" not in exact:
-            swa = dataclasses.replace(
-                swa,
-                epochs=min(shrink("swa.epochs", swa.epochs, scale.epochs, 2), max(1, epochs - 1)),
-            )
+        side = 32 * shrink("resolution.size", self.resolution.size // 32, scale.size, 1)
+        averaging = self.averaging
+        if isinstance(averaging, PaperAveraging | LightningAveraging):
+            fewer = shrink("averaging.epochs", averaging.epochs, scale.epochs, 2)
+            if "averaging.epochs" not in exact:
+                fewer = min(fewer, max(1, epochs - 1))
+            averaging = dataclasses.replace(averaging, epochs=fewer)
         model = self.model
-        if (
-            scale.encoder_weights
-            and model.encoder_weights == "imagenet"
-            and "model.encoder_weights" not in exact
-        ):
+        pretrained = model.encoder_weights == "imagenet"
+        if scale.encoder_weights and pretrained and "model.encoder_weights" not in exact:
             model = dataclasses.replace(model, encoder_weights=scale.encoder_weights)
         batch_size = shrink("batch_size", self.batch_size, scale.batch, 8)
         if "data.images" in exact and "scale.images" not in exact:
@@ -371,37 +511,26 @@ class Config:
             self,
             epochs=epochs,
             batch_size=batch_size,
-            resolution=resolution,
-            swa=swa,
+            resolution=dataclasses.replace(self.resolution, size=side),
+            averaging=averaging,
             model=model,
             scale=scale,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as recorded with a run."""
-        return cast(
-            dict[str, Any], OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
-        )
-
-
-# what a parent takes over from its child: everything that is not the parent's own recipe
-SHARED = (
-    "runs_dir",
-    "tag",
-    "seed",
-    "fold",
-    "data",
-    "split",
-    "model",
-    "scale",
-    "handoff",
-    "machine",
-    "log",
-)
+        """Plain values, as recorded with a run; the system that asked for it is not part of it."""
+        alone = dataclasses.replace(self, system=None)
+        values = OmegaConf.to_container(OmegaConf.structured(alone), enum_to_str=True)
+        return {
+            key: value for key, value in cast(dict[str, Any], values).items() if key != "system"
+        }
 
 
 def handoff(parent: str | None, *, _root_: DictConfig) -> str | None:
-    """The ``${handoff:…}`` resolver: where the parent's finished weights are or will be. Pure; never raises, never looks."""
+    """The ``${handoff:…}`` resolver: where the parent's finished weights are or will be.
+
+    Pure: it never raises and never looks.
+    """
     if not parent:
         return None
     key = _root_
@@ -415,24 +544,51 @@ def load_config(raw: DictConfig) -> Config:
     """The configuration of a fit. Raises PneumoError."""
     config = checked(raw)
     assert isinstance(config, Config)
-    if not config.experiment:
+    if not config.experiment and config.system is None:
         names = ", ".join(sorted(p.stem for p in Path(CONF, "experiment").glob("*.yaml")))
         raise PneumoError(f"no experiment chosen: add +experiment=<name>, one of {names}")
     return config
 
 
+def system_of(name: str) -> System:
+    """A system by its name, from ``conf/system``. Raises PneumoError."""
+    path = Path(CONF, "system", f"{name}.yaml")
+    if name not in options_of("system"):
+        names = ", ".join(options_of("system"))
+        raise PneumoError(f"system={name}: not known; one of {names}")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        return settings_from(System, cast(dict[str, Any], values)["system"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PneumoError(f"{path}: not a system ({brief(error)})") from None
+
+
 def recorded_config(values: dict[str, Any]) -> Config:
-    """The ``Config`` of a finished or interrupted run, from what ``to_dict`` recorded."""
+    """The ``Config`` of a run from recorded values; keys that are not there take their defaults.
+
+    Raises PneumoError for options or keys that this version does not know.
+    """
     schema = OmegaConf.structured(Config)
     for group, options in OPTIONS.items():
-        name = values[group]["name"]
+        key = "format" if group == "data" else "name"  # data may bear any name
+        name = values[group][key]
         if name not in options:
-            raise PneumoError(f"{group}.name={name} is not known; one of {', '.join(options)}")
+            raise PneumoError(f"{group}.{key}={name} is not known; one of {', '.join(options)}")
         schema[group] = OmegaConf.structured(options[name])
     return cast(Config, OmegaConf.to_object(OmegaConf.merge(schema, values)))
 
 
 register("schema", Config)
-register_options("scheduler", constant=Scheduler, cosine=Cosine, plateau=Plateau)
-register_options("swa", none=SWA, paper=PaperSWA, lightning=LightningSWA)
+register_options("optimizer", adam=Optimizer, adamw=AdamW)
+register_options(
+    "scheduler",
+    constant=Scheduler,
+    cosine=Cosine,
+    plateau=Plateau,
+    onecycle=OneCycle,
+    cyclic=Cyclic,
+)
+register_options(
+    "averaging", none=Averaging, paper=PaperAveraging, lightning=LightningAveraging, ema=Ema
+)
 OmegaConf.register_new_resolver("handoff", handoff, replace=True)

@@ -7,23 +7,28 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from pneumo.masks.scores import LABELS, TRAINING, number
+from pneumo.tables import Table
+
 JOBS = "jobs.jsonl"
-COLUMNS = ("dice", "dice_positive", "iou", "sensitivity", "specificity", "all_empty_dice")
+NOTE = (
+    "Validation scores; Dice is the challenge's (both empty = 1), beside what empty masks alone "
+    "would score."
+)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Scores on validation, one line a fit."""
-    width = max(len(row["experiment"]) for row in rows)
-    names = ("Dice", "positives", "IoU", "sensit.", "specif.", "all-empty")
-    lines = [" " * width + "  " + " ".join(f"{name:>9}" for name in names) + "      time"]
-    for row in rows:
-        scores = " ".join(f"{row.get(key, float('nan')):>9.4f}" for key in COLUMNS)
-        spent = f"{row['seconds']:>6.0f} s" if row["trained"] else "  before"
-        lines.append(f"{row['experiment']:<{width}}  {scores}  {spent}")
-    lines.append(
-        "Validation scores; Dice is the challenge's (both empty = 1), beside what empty masks alone would score."
-    )
-    return "\n".join(lines)
+    cells = [
+        [row["experiment"], *(number(row.get(key)) for key in TRAINING), _spent(row)]
+        for row in rows
+    ]
+    head = ["", *(LABELS[key] for key in TRAINING), "time"]
+    return Table("fits", "", head, cells, NOTE).aligned()
+
+
+def _spent(row: dict[str, Any]) -> str:
+    return f"{row['seconds']:.0f} s" if row["trained"] else "before"
 
 
 class SweepTable(Callback):

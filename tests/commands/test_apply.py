@@ -136,9 +136,11 @@ def test_the_same_submission_from_bundle_and_run(model, finished, real_data, tmp
             siim.read_table(path).rows
             for path in (tmp_path / engine / "rle.csv", tmp_path / "run.csv")
         )
-        assert {image: rows[0].text for image, rows in ours.items()} == {
-            image: rows[0].text for image, rows in theirs.items()
-        }
+        assert ours.keys() == theirs.keys()
+        for image in ours:
+            mask, expected = (rle.decode(table[image][0].text) for table in (ours, theirs))
+            # ONNX Runtime adds up in another order: a pixel at a level's border may differ
+            assert np.count_nonzero(mask != expected) <= (8 if engine == "onnx" else 0), image
 
 
 def test_mask_area_and_side_in_the_films_own_geometry(film):

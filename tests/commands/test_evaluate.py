@@ -223,7 +223,9 @@ def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
 @pytest.mark.slow
 def test_folds_of_a_cross_validation_are_judged_as_one(tmp_path):
     """Two folds trained, joined by evaluate and by the report: every film once, thresholds of the other fold."""
-    small = [one for one in TINY if not one.startswith(("split", "epochs", "swa", "data.images"))]
+    small = [
+        one for one in TINY if not one.startswith(("split", "epochs", "averaging", "data.images"))
+    ]
     done = launch(
         tmp_path,
         "-m",
@@ -232,7 +234,7 @@ def test_folds_of_a_cross_validation_are_judged_as_one(tmp_path):
         "fold=0,1",
         *small,
         "epochs=2",
-        "swa=none",
+        "averaging=none",
         "data.images=40",
     )
     assert done.returncode == 0, done.stderr

@@ -9,11 +9,12 @@ import torch
 from conftest import TINY, complaint, launch, one
 from PIL import Image
 
-from pneumo import runs
+from pneumo.data import csv_files
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import mapping, maps
 from pneumo.inference.settings import Predict
+from pneumo.training import record
 from pneumo.training.loader import FilmData
 from pneumo.training.network import build_network
 from pneumo.training.settings import recorded_config
@@ -33,7 +34,7 @@ def test_maps_are_those_of_the_network_with_and_without_its_mirror_image(predict
     folder, found = predicted
     monkeypatch.chdir(folder)
     run = one(folder, "exp5")
-    declared = recorded_config(runs.read_record(run)["config"])
+    declared = recorded_config(record.read(run)["config"])
     data = FilmData(declared)
     data.prepare()
     assert found.ids == [data.films.ids[row] for row in data.parts.validation]
@@ -107,7 +108,7 @@ def test_another_network_makes_other_maps(predicted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = one(tmp_path, "exp5")
     weights = run / "weights.safetensors"
-    declared = recorded_config(runs.read_record(run)["config"])
+    declared = recorded_config(record.read(run)["config"])
     torch.manual_seed(1)
     save_weights(build_network(declared.model), weights, read_card(weights))
     again = mapping.predict(run, Predict(run=str(run)))
@@ -152,7 +153,13 @@ def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_p
     siim_data = real_data / "siim"
     where = (f"data.root={siim_data}", f"data.annotations={siim_data}/stage_2_train.csv.gz")
     done = launch(
-        tmp_path, "+experiment=exp2", "data=siim", *where, *TINY[2:], "epochs=1", "swa.epochs=1"
+        tmp_path,
+        "+experiment=exp2",
+        "data=siim",
+        *where,
+        *TINY[2:],
+        "epochs=1",
+        "averaging.epochs=1",
     )
     assert done.returncode == 0, done.stderr
     assert "ids=" in complaint(
@@ -170,7 +177,7 @@ def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_p
     )
     assert done.returncode == 0, done.stderr
     found = maps.load(one(tmp_path, "exp2") / "predictions" / "test")
-    assert set(found.ids) <= set(siim.read_ids(siim_data / "stage_1_sample_submission.csv"))
+    assert set(found.ids) <= set(csv_files.read_ids(siim_data / "stage_1_sample_submission.csv"))
     seen = found.contents["seen_in_training"]
     assert 0 < seen <= len(found)
     assert f"WARNING: {seen} of these films were in the training data" in done.stdout

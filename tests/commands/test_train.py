@@ -175,11 +175,11 @@ def test_a_plateau_goes_on_where_it_was(finished, tmp_path):
         "scheduler.patience=1",
         "scheduler.min_delta=10",
         "epochs=5",
-        "swa=none",
+        "averaging=none",
     )
     arguments = (
         "+experiment=exp2",
-        *(a for a in TINY if not a.startswith(("epochs", "swa"))),
+        *(a for a in TINY if not a.startswith(("epochs", "averaging"))),
         *own,
     )
     kill_after(tmp_path, "epoch 3/5", arguments=arguments)
@@ -218,7 +218,7 @@ def test_a_sweep_trains_a_shared_parent_once_and_ends_with_all_scores(tmp_path):
     arguments = (
         "-m",
         "+experiment=exp1,exp2,exp3,exp4,exp5",
-        *(a for a in TINY if not a.startswith(("swa", "split", "epochs", "batch_size"))),
+        *(a for a in TINY if not a.startswith(("averaging", "split", "epochs", "batch_size"))),
     )
     done = launch(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
@@ -337,7 +337,11 @@ def test_help_and_configuration_need_no_data_and_no_parent(tmp_path, arguments):
 
 def test_weights_and_biases_offline_and_broken(tmp_path):
     """Not logged in: recorded offline with one line. Broken: one line, and the training goes on."""
-    short = (*(a for a in TINY if not a.startswith(("epochs", "swa"))), "epochs=2", "swa.epochs=1")
+    short = (
+        *(a for a in TINY if not a.startswith(("epochs", "averaging"))),
+        "epochs=2",
+        "averaging.epochs=1",
+    )
     offline = launch(
         tmp_path,
         "+experiment=exp2",
@@ -366,10 +370,10 @@ def test_weights_and_biases_offline_and_broken(tmp_path):
 
 
 CHOICES = {
-    "lightning's averaging": ("swa=lightning", "swa.epochs=2"),
+    "lightning's averaging": ("averaging=lightning", "averaging.epochs=2"),
     "best epoch": ("handoff.source=best",),
     "last epoch, third fold": ("handoff.source=last", "split=kfold5", "fold=2"),
-    "no averaging, plateau": ("swa=none", "scheduler=plateau"),
+    "no averaging, plateau": ("averaging=none", "scheduler=plateau"),
     "light network": ("model=unet_lite0",),
     "constant rate, no augmentation, workers": (
         "scheduler=constant",
@@ -389,8 +393,10 @@ CHOICES = {
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 def test_every_choice_trains(finished, tmp_path, choice):
     shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
-    short = [argument for argument in TINY if not argument.startswith(("epochs", "swa"))]
-    short += ["epochs=3"] if choice[0].startswith("swa") else ["epochs=3", "swa.epochs=2"]
+    short = [argument for argument in TINY if not argument.startswith(("epochs", "averaging"))]
+    short += (
+        ["epochs=3"] if choice[0].startswith("averaging") else ["epochs=3", "averaging.epochs=2"]
+    )
     done = launch(tmp_path, "+experiment=exp2", *short, *choice)
     assert done.returncode == 0, done.stderr
     scores = json.loads((one(tmp_path, "exp2") / "metrics.json").read_text())
@@ -398,7 +404,7 @@ def test_every_choice_trains(finished, tmp_path, choice):
     kept = {
         "handoff.source=best": "best epoch",
         "handoff.source=last": "last epoch",
-        "swa=none": "last epoch",
+        "averaging=none": "last epoch",
     }
     assert scores["weights"] == kept.get(choice[0], "average of 2 epochs")
 

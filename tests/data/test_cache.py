@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pneumo.data import cache
-from pneumo.data.settings import Data, OnError
+from pneumo.data.settings import OnError, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
@@ -18,7 +18,7 @@ def items(phantoms, tmp_path):
     root = tmp_path / "films"
     shutil.copytree(phantoms, root)
     return siim.read_index(
-        Data(name="siim", root=str(root), annotations=str(root / "train-rle.csv"))
+        SiimData(name="siim", root=str(root), annotations=str(root / "train-rle.csv"))
     ).items
 
 
@@ -161,7 +161,7 @@ def test_real_masks(real_data, tmp_path):
     folder = real_data / "siim"
     known = {"12743": 2071, "4440": 2486, "4982": 5232, "4904": 9418, "1314": 29079}
     index = siim.read_index(
-        Data(
+        SiimData(
             name="siim",
             root=str(folder / "dicom-images-train"),
             annotations=str(folder / "stage_2_train.csv.gz"),

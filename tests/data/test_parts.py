@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pneumo.data import csv_files
 from pneumo.data.parts import divide
 from pneumo.data.settings import Grouping, Split, SplitKind
 from pneumo.data.sources import siim
@@ -76,7 +77,7 @@ def test_too_few_films():
 def test_the_challenge_leaks_as_measured(real_data):
     """reference: 93.4 % of validation positives in a random 90/10 division of round 1 share their patient."""
     table = siim.read_table(real_data / "siim" / "stage_2_train.csv.gz")
-    patients = siim.read_patients(real_data / "siim" / "nih_id.csv")
+    patients = csv_files.read_patients(real_data / "siim" / "nih_id.csv")
     positive = [bool(table.masks(image)) for image in table.rows]
     known = [patients[image] for image in table.rows]
     leaky = divide(positive, known, Split(group=Grouping.image), 0, 0)

@@ -1,5 +1,6 @@
 """The phantoms look and count as the README says."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ import pydicom
 import pytest
 
 from pneumo.data import dicom
-from pneumo.data.settings import Data, PhantomData
+from pneumo.data.settings import PhantomData, SiimData
 from pneumo.data.sources import phantom, siim
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
@@ -240,10 +241,37 @@ def test_the_pleural_line_is_brighter_than_both_its_sides():
 
 def test_the_table_reads_back(phantoms):
     index = siim.read_index(
-        Data(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
+        SiimData(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
     )
     assert sum(item.positive for item in index.items) == 8
     for item in index.items:
         for text in item.annotations:
             assert rle.encode(rle.decode(text)) == text
     assert json.loads((phantoms / "phantom.json").read_text())["images"] == 24
+
+
+# SHA-256 of three films of version 1, images and annotations
+GOLDEN = {1: "9d9d16667c246062513011d42348c5f676a3b58e823eb95edb91becec39d5872"}
+
+
+def test_films_of_a_version_stay_as_they_are():
+    """Whoever changes what is drawn gives it another version: runs name their films by it."""
+    digest = hashlib.sha256()
+    for number, positive in enumerate((True, False, True)):
+        film = phantom.draw(7, number, number, positive)
+        for array in (film.image, *film.annotations):
+            digest.update(array.tobytes())
+    assert digest.hexdigest() == GOLDEN[phantom.VERSION]
+
+
+def test_films_drawn_before_versions_existed_are_used(tmp_path):
+    data = PhantomData(name="phantom", images=4, positive_rate=0.5, seed=5)
+    older = tmp_path / "phantom" / f"4-0.5-seed5-{phantom.UNVERSIONED[:8]}"
+    phantom.generate(data, older)
+    manifest = older / phantom.MANIFEST
+    values = json.loads(manifest.read_text())
+    del values["version"]
+    manifest.write_text(json.dumps({**values, "generator": phantom.UNVERSIONED}))
+    before = sorted((path, path.stat().st_mtime_ns) for path in older.rglob("*.dcm"))
+    assert phantom.in_place(data, str(tmp_path)).root == str(older)
+    assert sorted((path, path.stat().st_mtime_ns) for path in older.rglob("*.dcm")) == before

@@ -3,8 +3,9 @@ import shutil
 
 import pytest
 
-from pneumo.data.films import read_folder
-from pneumo.data.settings import Data, OnError
+from pneumo.data import csv_files
+from pneumo.data.films import patients_from_films, read_folder
+from pneumo.data.settings import OnError, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 
@@ -77,11 +78,11 @@ def test_nih_names_stand_for_their_patient(tmp_path):
     path = write(
         tmp_path / "p.csv", "Kaggle_ID,NIH_ID\na,00028864_007.png\nb,00028864_008.png\nc,me\n"
     )
-    assert siim.read_patients(path) == {"a": "00028864", "b": "00028864", "c": "me"}
+    assert csv_files.read_patients(path) == {"a": "00028864", "b": "00028864", "c": "me"}
 
 
 def test_ids_that_look_like_words_are_no_header(tmp_path):
-    assert siim.read_patients(write(tmp_path / "p.csv", "ID_001.dcm,me\nID_002,you\n")) == {
+    assert csv_files.read_patients(write(tmp_path / "p.csv", "ID_001.dcm,me\nID_002,you\n")) == {
         "ID_001": "me",
         "ID_002": "you",
     }
@@ -99,7 +100,7 @@ def test_overlap_is_found():
 
 
 def index(root, table, **options):
-    return siim.read_index(Data(name="siim", root=str(root), annotations=str(table), **options))
+    return siim.read_index(SiimData(name="siim", root=str(root), annotations=str(table), **options))
 
 
 def test_films_and_table_are_joined_and_the_rest_is_counted(phantoms, tmp_path):
@@ -128,11 +129,15 @@ def test_films_and_table_are_joined_and_the_rest_is_counted(phantoms, tmp_path):
 
 
 def test_dicom_files_without_a_suffix_are_films_too(phantoms, tmp_path):
-    index = siim.read_index(Data("siim", str(phantoms), str(phantoms / "train-rle.csv")))
+    index = siim.read_index(
+        SiimData(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
+    )
     (tmp_path / "LICENSE").write_text("no film")
     for item in index.items[:3]:
         shutil.copy(item.path, tmp_path / item.id)
-    again = siim.read_index(Data("siim", str(tmp_path), str(phantoms / "train-rle.csv")))
+    again = siim.read_index(
+        SiimData(name="siim", root=str(tmp_path), annotations=str(phantoms / "train-rle.csv"))
+    )
     assert [item.id for item in again.items] == [item.id for item in index.items[:3]]
     assert {item.id for item in read_folder(tmp_path)} == {item.id for item in index.items[:3]}
 
@@ -159,12 +164,10 @@ def test_nothing_to_join(phantoms, tmp_path):
 
 def test_repeated_patient_ids_group_films(phantoms):
     found = index(phantoms, phantoms / "train-rle.csv")
-    assert siim.patients_from_films(found.items) == siim.read_patients(phantoms / "patients.csv")
-    alone = list(
-        {siim.patients_from_films(found.items)[item.id]: item for item in found.items}.values()
-    )
+    assert patients_from_films(found.items) == csv_files.read_patients(phantoms / "patients.csv")
+    alone = list({patients_from_films(found.items)[item.id]: item for item in found.items}.values())
     assert (
-        siim.patients_from_films(alone) == {}
+        patients_from_films(alone) == {}
     )  # one film a patient, as in the challenge's files: tells nothing
 
 
@@ -198,7 +201,7 @@ def test_table_i(real_data, command):
 def test_round_1_of_table_i(real_data):
     folder = real_data / "siim"
     sample = folder / "stage_1_sample_submission.csv"
-    data = Data(
+    data = SiimData(
         name="siim",
         root=str(folder),
         annotations=str(folder / "stage_2_train.csv.gz"),

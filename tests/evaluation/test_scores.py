@@ -9,6 +9,7 @@ from sklearn import metrics as independent
 from pneumo.evaluation import scores
 from pneumo.evaluation.scores import Outcomes
 from pneumo.masks.histograms import Histograms
+from pneumo.masks.scores import iou_mean_precision, iou_stepped, summary
 
 
 def outcomes(seed=0, n=300, patients=60, sharpness=3.0):
@@ -47,7 +48,7 @@ def test_dice_and_iou_equal_smp_image_by_image():
 
 def test_areas_and_curves_equal_scikit_learn():
     o = outcomes()
-    found = scores.summary(o)
+    found = summary(o)
     assert found["roc_auc"][0] == pytest.approx(independent.roc_auc_score(o.positive, o.score))
     assert found["pr_auc"][0] == pytest.approx(
         independent.average_precision_score(o.positive, o.score)
@@ -55,8 +56,8 @@ def test_areas_and_curves_equal_scikit_learn():
     weights = scores.resamples(o.patients, 5, 0)
     for row, auc, ap in zip(
         weights,
-        scores.summary(o, weights)["roc_auc"],
-        scores.summary(o, weights)["pr_auc"],
+        summary(o, weights)["roc_auc"],
+        summary(o, weights)["pr_auc"],
         strict=True,
     ):
         assert auc == pytest.approx(
@@ -79,18 +80,16 @@ def test_areas_and_curves_equal_scikit_learn():
 
 def test_the_two_variants_of_iou():
     values = np.array([0.0, 0.44, 0.45, 0.5, 0.52, 0.55, 0.949, 0.95, 1.0])
-    assert scores.iou_stepped(values) == pytest.approx([0, 0, 0, 0.1, 0.1, 0.2, 0.9, 1.0, 1.0])
-    assert scores.iou_mean_precision(values) == pytest.approx([0, 0, 0, 0, 0.1, 0.1, 0.9, 0.9, 1.0])
+    assert iou_stepped(values) == pytest.approx([0, 0, 0, 0.1, 0.1, 0.2, 0.9, 1.0, 1.0])
+    assert iou_mean_precision(values) == pytest.approx([0, 0, 0, 0, 0.1, 0.1, 0.9, 0.9, 1.0])
 
 
 def test_a_weight_of_two_is_the_film_twice():
     o = outcomes(n=40)
     rows = np.array([0, 1, 1, 5, 7, 7, 7, *range(10, 40)])
     weights = np.bincount(rows, minlength=40)[None].astype(float)
-    once = {name: value[0] for name, value in scores.summary(o, weights).items()}
-    assert once == pytest.approx(
-        {name: value[0] for name, value in scores.summary(o[rows]).items()}
-    )
+    once = {name: value[0] for name, value in summary(o, weights).items()}
+    assert once == pytest.approx({name: value[0] for name, value in summary(o[rows]).items()})
 
 
 def test_a_resample_takes_whole_patients():

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pneumo.data import cache
-from pneumo.data.settings import Data
+from pneumo.data.settings import SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.training import augmentation
@@ -75,7 +75,7 @@ def test_none():
 @pytest.fixture(scope="module")
 def films(phantoms, tmp_path_factory):
     index = siim.read_index(
-        Data(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
+        SiimData(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
     )
     return cache.build(index.items, 64, tmp_path_factory.mktemp("cache"), workers=0)
 

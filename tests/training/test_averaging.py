@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader, TensorDataset
 
 from pneumo.training import averaging
-from pneumo.training.settings import SWA, LightningSWA, PaperSWA
+from pneumo.training.settings import Averaging, Ema, LightningAveraging, PaperAveraging
 
 EPOCHS = 10
 
@@ -16,12 +16,12 @@ class Net(pl.LightningModule):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.net = torch.nn.Sequential(
+        self.network = torch.nn.Sequential(
             torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1)
         )
 
     def training_step(self, batch, _):
-        return self.net(batch[0]).pow(2).mean()
+        return self.network(batch[0]).pow(2).mean()
 
     def configure_optimizers(self):
         optimizer = torch.optim.Adam(self.parameters(), lr=1e-2)
@@ -75,7 +75,7 @@ def _few_workers_on_purpose(recwarn):
 @pytest.mark.parametrize("n", [1, 3, EPOCHS])
 def test_the_mean_of_the_last_epochs_batch_norm_included_and_rate_untouched(n):
     seen = Snapshots()
-    module, trainer = fit(seen, averaging.build(PaperSWA(epochs=n), EPOCHS))
+    module, trainer = fit(seen, averaging.build(PaperAveraging(epochs=n), EPOCHS))
     assert len(seen.states) == trainer.max_epochs == EPOCHS
     assert seen.rates == pytest.approx(
         [
@@ -91,7 +91,7 @@ def test_the_mean_of_the_last_epochs_batch_norm_included_and_rate_untouched(n):
 
 def test_training_itself_is_not_changed():
     with_it, without = Snapshots(), Snapshots()
-    fit(with_it, averaging.build(PaperSWA(epochs=3), EPOCHS))
+    fit(with_it, averaging.build(PaperAveraging(epochs=3), EPOCHS))
     fit(without)
     assert all(
         torch.equal(a[key], b[key])
@@ -103,8 +103,8 @@ def test_training_itself_is_not_changed():
 @pytest.mark.parametrize("stop", [2, 6, 7, 8, 9])
 def test_resuming_anywhere_gives_the_same_weights(stop, tmp_path):
     path = tmp_path / "stop.ckpt"
-    whole, _ = fit(averaging.build(PaperSWA(epochs=3), EPOCHS), SaveAt(stop, path))
-    again, _ = fit(averaging.build(PaperSWA(epochs=3), EPOCHS), resume=path)
+    whole, _ = fit(averaging.build(PaperAveraging(epochs=3), EPOCHS), SaveAt(stop, path))
+    again, _ = fit(averaging.build(PaperAveraging(epochs=3), EPOCHS), resume=path)
     assert all(
         torch.equal(a, b)
         for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
@@ -113,14 +113,79 @@ def test_resuming_anywhere_gives_the_same_weights(stop, tmp_path):
 
 
 def test_a_fresh_callback_for_each_fit():
-    assert averaging.build(PaperSWA(epochs=2), 10) is not averaging.build(PaperSWA(epochs=2), 10)
-    assert averaging.build(SWA(), 10) is None
+    assert averaging.build(PaperAveraging(epochs=2), 10) is not averaging.build(
+        PaperAveraging(epochs=2), 10
+    )
+    assert averaging.build(Averaging(), 10) is None
 
 
 def test_lightnings_own_averages_the_asked_number_of_epochs_one_earlier():
     seen = Snapshots()
-    module, _ = fit(seen, averaging.build(LightningSWA(epochs=3, lr=1e-2), EPOCHS))
+    module, _ = fit(seen, averaging.build(LightningAveraging(epochs=3, lr=1e-2), EPOCHS))
     expected = torch.stack(
-        [state["net.0.weight"] for state in seen.states[EPOCHS - 4 : EPOCHS - 1]]
+        [state["network.0.weight"] for state in seen.states[EPOCHS - 4 : EPOCHS - 1]]
     ).mean(0)
-    assert torch.allclose(module.state_dict()["net.0.weight"], expected, atol=1e-6)
+    assert torch.allclose(module.state_dict()["network.0.weight"], expected, atol=1e-6)
+
+
+class Steps(Callback):
+    """The state after every step."""
+
+    def __init__(self):
+        self.states = []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.states.append(copy.deepcopy(module.state_dict()))
+
+
+def test_ema_follows_its_formula():
+    seen = Steps()
+    module, _ = fit(seen, averaging.build(Ema(decay=0.9), EPOCHS))
+    key = "network.0.weight"
+    mean = seen.states[0][key].clone()
+    for step, state in enumerate(seen.states[1:], start=2):
+        decay = min(0.9, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * state[key]
+    assert len(seen.states) == 3 * EPOCHS
+    assert torch.allclose(module.state_dict()[key], mean, atol=1e-6)
+    assert not torch.allclose(module.state_dict()[key], seen.states[-1][key], atol=1e-4)
+
+
+def test_a_resumed_ema_gives_the_same_weights(tmp_path):
+    path = tmp_path / "stopped.ckpt"
+    whole, _ = fit(averaging.build(Ema(decay=0.9), EPOCHS), SaveAt(4, path))
+    resumed, _ = fit(averaging.build(Ema(decay=0.9), EPOCHS), resume=path)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+class Films(torch.utils.data.Dataset):
+    """Batches as films travel."""
+
+    def __init__(self):
+        self.images = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, i):
+        return {"image": self.images[i]}
+
+
+def test_reestimated_batch_norm_statistics_are_those_of_the_films():
+    module = Net().train()
+    module.network[1].running_mean += 7
+    averaging.reestimate_batch_norm(module, DataLoader(Films(), batch_size=8))
+    activations = module.network[0](Films().images)
+    assert torch.allclose(module.network[1].running_mean, activations.mean(0), atol=1e-6)
+    batches = activations.reshape(3, 8, -1)
+    assert torch.allclose(module.network[1].running_var, batches.var(1).mean(0), atol=1e-6)
+    assert module.network[1].momentum == 0.1
+    assert not module.network.training
+
+
+def test_lightnings_batch_norm_epoch_can_be_left_out():
+    config = LightningAveraging(epochs=3, lr=1e-2, update_bn=False)
+    seen = Snapshots()
+    fit(seen, averaging.build(config, EPOCHS))
+    assert len(seen.states) == EPOCHS

@@ -1,7 +1,9 @@
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
 from pneumo.training import loss
+from pneumo.training.network import Output
 from pneumo.training.settings import Loss
 
 LOGITS = torch.tensor([0.0, 2.0, -1.0, 3.0, 0.5, -2.0, 1.0, 0.0]).reshape(2, 1, 2, 2)
@@ -12,8 +14,10 @@ def test_value_by_hand():
     p, t = LOGITS.sigmoid().flatten(), TARGET.flatten().float()
     bce = -(t * p.log() + (1 - t) * (1 - p).log()).mean()
     dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
-    assert loss.total_loss(LOGITS, TARGET, Loss()) == pytest.approx(float(bce + dice))
-    assert loss.total_loss(LOGITS, TARGET, Loss(bce=2, dice=0)) == pytest.approx(float(2 * bce))
+    assert loss.total_loss(Output(LOGITS), TARGET, Loss()) == pytest.approx(float(bce + dice))
+    assert loss.total_loss(Output(LOGITS), TARGET, Loss(bce=2, dice=0)) == pytest.approx(
+        float(2 * bce)
+    )
     each = torch.stack(
         [loss.soft_dice_loss(LOGITS[i : i + 1], TARGET[i : i + 1]) for i in range(2)]
     )
@@ -25,12 +29,34 @@ def test_empty_masks_are_defined_and_false_positives_still_cost():
     assert loss.soft_dice_loss(torch.full_like(empty, -50), empty) == pytest.approx(0)
     assert loss.soft_dice_loss(torch.full_like(empty, 50), empty) > 0.9
     logits = torch.zeros(2, 1, 4, 4, requires_grad=True)
-    loss.total_loss(logits, empty.byte(), Loss()).backward()
+    loss.total_loss(Output(logits), empty.byte(), Loss()).backward()
     assert (logits.grad > 0).all()
 
 
 def test_half_precision_logits_are_summed_in_single():
     logits = torch.full((1, 1, 512, 512), 4.0, dtype=torch.float16)
-    value = loss.total_loss(logits, torch.ones(1, 1, 512, 512, dtype=torch.uint8), Loss())
+    value = loss.total_loss(Output(logits), torch.ones(1, 1, 512, 512, dtype=torch.uint8), Loss())
     assert value.dtype == torch.float32
     assert torch.isfinite(value)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0, 3.5])
+def test_focal_loss_by_hand_and_by_an_independent_library(gamma):
+    p, t = LOGITS.sigmoid(), TARGET.float()
+    right = t * p + (1 - t) * (1 - p)
+    expected = (-((1 - right) ** gamma) * right.log()).mean()
+    assert loss.focal_loss(LOGITS, TARGET, gamma) == pytest.approx(float(expected), rel=1e-5)
+    theirs = smp.losses.FocalLoss("binary", gamma=gamma)(LOGITS, TARGET)
+    assert loss.focal_loss(LOGITS, TARGET, gamma) == pytest.approx(float(theirs), rel=1e-5)
+    only = Loss(bce=0, dice=0, focal=2, focal_gamma=gamma)
+    found = loss.total_loss(Output(LOGITS), TARGET, only)
+    assert found == pytest.approx(2 * float(expected), rel=1e-5)
+
+
+def test_the_presence_head_learns_whether_there_is_any():
+    present = torch.tensor([1.5, -0.5])  # of the first film, which has a mask, and of the second
+    weights = Loss(presence=3)
+    without = loss.total_loss(Output(LOGITS), TARGET, Loss())
+    found = loss.total_loss(Output(LOGITS, present), TARGET, weights)
+    entropy = -(present[0].sigmoid().log() + (1 - present[1].sigmoid()).log()) / 2
+    assert found - without == pytest.approx(3 * float(entropy), rel=1e-5)

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from pneumo.errors import PneumoError
-from pneumo.training.network import build_network
-from pneumo.training.settings import Model, Stem
+from pneumo.training.network import build_network, probabilities
+from pneumo.training.settings import Architecture, Model, Stem
 from pneumo.training.weights import load_weights, read_card, save_weights
 
 RANDOM = Model("unet_resnet34", encoder_weights="none")
@@ -20,7 +20,7 @@ def network():
 
 def test_the_papers_network(network):
     assert 24.4e6 < sum(p.numel() for p in network.parameters()) < 24.5e6
-    blocks = network.unet.decoder.blocks
+    blocks = network.decoder.blocks
     assert [block.conv1[0].out_channels for block in blocks] == [256, 128, 64, 32, 16]
     for block in blocks:
         assert [type(layer).__name__ for layer in block.conv1] == ["Conv2d", "BatchNorm2d", "ReLU"]
@@ -30,16 +30,18 @@ def test_the_papers_network(network):
 def test_bytes_in_logits_out(network):
     films = torch.randint(0, 256, (2, 1, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
-        logits = network(films)
+        logits = network(films).mask
         three = torch.cat([films] * 3, 1).float() / 255  # the paper: three equal channels in [0, 1]
-        assert torch.allclose(logits, network.unet(three), atol=1e-5)
+        assert torch.allclose(
+            logits, network.head(network.decoder(network.encoder(three))), atol=1e-5
+        )
     assert logits.shape == (2, 1, 64, 96)
 
 
 def test_exp1_has_a_learned_convolution():
     one = build_network(Model("x", encoder_weights="none", stem=Stem.conv))
     assert (one.stem.in_channels, one.stem.out_channels) == (1, 3)
-    one(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).sum().backward()
+    one(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).mask.sum().backward()
     assert one.stem.weight.grad is not None
 
 
@@ -55,12 +57,12 @@ def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monk
 def test_encoder_weights_from_a_local_file(tmp_path, network, suffix):
     state = {
         key: value.contiguous() + 1 if value.is_floating_point() else value
-        for key, value in network.unet.encoder.state_dict().items()
+        for key, value in network.encoder.state_dict().items()
     }
     state["fc.weight"] = torch.zeros(1000, 512)  # torchvision's classifier does no harm
     path = tmp_path / f"resnet34.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
-    loaded = build_network(Model("x", encoder_weights=str(path))).unet.encoder.state_dict()
+    loaded = build_network(Model("x", encoder_weights=str(path))).encoder.state_dict()
     assert all(
         torch.equal(value, state[key])
         for key, value in loaded.items()
@@ -138,9 +140,62 @@ def test_lite0_weights_are_the_real_ones():
             std=0.5,
         )
     ).eval()
-    state = one.unet.encoder.state_dict()
+    state = one.encoder.state_dict()
     assert len(state) == 288
     assert state["model.conv_stem.weight"].std() > 0.1
     assert state["model.blocks.6.0.bn3.running_var"].min() > 0
     with torch.no_grad():
-        assert one(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape == (1, 1, 64, 64)
+        assert one(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).mask.shape == (1, 1, 64, 64)
+
+
+@pytest.mark.parametrize("architecture", list(Architecture))
+def test_every_family_gives_masks_of_the_films_size(architecture):
+    one = build_network(Model("x", architecture, encoder_weights="none", presence=True)).eval()
+    with torch.no_grad():
+        output = one(torch.zeros(2, 1, 64, 64, dtype=torch.uint8))
+    assert output.mask.shape == (2, 1, 64, 64)
+    assert output.presence.shape == (2,)
+    found = probabilities(output)
+    assert torch.equal(found.mask, output.mask.sigmoid())
+    assert torch.equal(found.presence, output.presence.sigmoid())
+    parts = {key.partition(".")[0] for key in one.state_dict()}
+    assert parts == {"encoder", "decoder", "head", "presence"}
+
+
+def test_an_unknown_encoder_is_named_with_its_family():
+    with pytest.raises(PneumoError, match=r"model\.encoder=resnet35.*model\.architecture=fpn"):
+        build_network(Model("x", Architecture.fpn, "resnet35", encoder_weights="none"))
+
+
+def old_names(state):
+    """As weights of version 1 named the parts."""
+    parts = {
+        "encoder.": "unet.encoder.",
+        "decoder.": "unet.decoder.",
+        "head.": "unet.segmentation_head.",
+    }
+    renamed = {}
+    for key, value in state.items():
+        part = next(name for name in parts if key.startswith(name))
+        renamed[parts[part] + key.removeprefix(part)] = value.contiguous()
+    return renamed
+
+
+def test_weights_of_version_1_are_read(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    card = {"experiment": "exp5", "model": {"encoder": "resnet34"}}
+    metadata = {"format": "pneumo-1", "card": json.dumps(card)}
+    save_file(old_names(network.state_dict()), path, metadata=metadata)
+    assert read_card(path) == card
+    again = build_network(RANDOM)
+    load_weights(again, path)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+
+
+def test_equal_weights_are_equal_files(network, tmp_path):
+    """In any process: safetensors orders several entries of metadata anew in each."""
+    paths = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for path in paths:
+        save_weights(network, path, {"experiment": "exp5", "seed": 0})
+    assert len({path.read_bytes() for path in paths}) == 1

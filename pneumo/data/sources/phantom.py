@@ -1,16 +1,20 @@
-"""Synthetic chest films with pneumothorax, in the challenge's own layout: JPEG-baseline DICOM files and a table of RLE rows.
+"""Synthetic chest films with pneumothorax, in the challenge's own layout.
 
-A film is drawn as a sum of attenuations (soft tissue, lungs, mediastinum, bones, vessels, devices) that a film curve turns
-into grey levels. Pneumothorax is drawn as radiologists describe it: a crescent along the chest wall without vessels, a
-little darker than lung, bounded by the thin bright line of the visceral pleura. Areas, components and places
-follow the statistics of the challenge's training table (README, "Phantoms"). Every film depends on the seed, its number
-and what ``plan`` gives it, not on the number of workers. Patients have several films with the same anatomy.
+That layout is JPEG-baseline DICOM files and a table of run lengths.
+
+A film is drawn as a sum of attenuations (soft tissue, lungs, mediastinum, bones, vessels, devices)
+that a film curve turns into grey levels. Pneumothorax is drawn as radiologists describe it: a
+crescent along the chest wall without vessels, a little darker than lung, bounded by the thin
+bright line of the visceral pleura. Areas, components and places follow the statistics of the
+challenge's training table (README, "Phantoms"). Every film depends on the seed, its number and
+what ``plan`` gives it, not on the number of workers. Patients have several films with the same
+anatomy.
 """
 
 import csv
 import functools
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,31 +27,36 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
 from pneumo import files, pool, runs
-from pneumo.data.settings import PhantomData
+from pneumo.data.settings import PhantomData, SiimData
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
 
 SIZE = 1024  # films are square, as the challenge's
 COARSE = 256  # smooth structures are drawn at this size and enlarged
 FILMS, TABLE, PATIENTS = "dicom-images-train", "train-rle.csv", "patients.csv"
-VERSION = 1  # of the films drawn: a new one draws other films; tests hold the digest of some
-# films of version 1 were once identified by the digest of the source that drew them
+# The version of the drawing: whoever changes what is drawn must raise it. The tests hold the digest
+# of some films, so that a change does not go unnoticed.
+VERSION = 1
+# Older data sets name the digest of the source that drew them instead of a version. This one drew
+# the films of version 1.
 UNVERSIONED = "6e023e4bfe3f6b7cbde6236f10f860264aaa2f77073c51d242a582e729f8e581"
 MANIFEST, JOURNAL = "phantom.json", "journal.jsonl"
-# log10 of the total area in pixels at 1024² (2,669 positive films of the challenge's table): mean and standard deviation
+# Mean and standard deviation of log10 of a film's total area in pixels at 1024², measured on the
+# 2,669 positive films of the challenge's table.
 LOG10_AREA = (3.924, 0.472)
 AREA_RANGE = (120, 160_000)
-# attenuation → grey level: air is black at once, lungs lie on the flat middle, abdomen and mediastinum on the shoulder
+# Attenuation → grey level, as two rows of the same length. Air is black at once, lungs lie in the
+# flat middle, abdomen and mediastinum on the shoulder.
 FILM_CURVE = ((-0.3, 0.0, 0.10, 0.25, 0.75, 1.0, 1.25, 1.7), (2, 6, 55, 84, 152, 206, 224, 234))
-COMPONENTS = ((1, 0.69), (2, 0.20), (3, 0.07), (4, 0.04))
+COMPONENTS = ((1, 0.69), (2, 0.20), (3, 0.07), (4, 0.04))  # how many a film has, and how often
 
 
 @dataclass
 class Film:
-    """One drawn film: uint8 image (1024, 1024), the masks of its annotations (uint8 0/1, maybe overlapping), DICOM facts."""
+    """One drawn film, the masks of its annotations, and what its DICOM header says."""
 
-    image: np.ndarray
-    annotations: list[np.ndarray]
+    image: np.ndarray  # uint8 (1024, 1024)
+    annotations: list[np.ndarray]  # uint8 of 0 and 1, each of the image's shape; may overlap
     view: str
     sex: str
     age: int
@@ -58,17 +67,21 @@ class Film:
 class Side:
     """One lung as the film shows it. Coordinates in pixels at 1024², (n, 2) arrays of x, y."""
 
-    outline: np.ndarray  # closed: costal boundary from the medial apex outwards and down, then diaphragm, then mediastinum
+    # closed: the costal boundary from the medial apex outwards and down, then the diaphragm, then
+    # the mediastinum
+    outline: np.ndarray
     costal: np.ndarray  # the part of the outline along ribs and apex, 200 points evenly spaced
     hilum: np.ndarray
     outward: int  # -1 for the lung on the image's left, +1 on its right
-    pleura: list[np.ndarray] = field(
-        default_factory=list
-    )  # visceral pleural lines of this film's pneumothoraces
+    # visceral pleural lines of this film's pneumothoraces
+    pleura: list[np.ndarray] = field(default_factory=list)
 
 
 def draw(seed: int, patient: int, film: int, positive: bool) -> Film:
-    """Draw film number ``film`` of ``patient``; the same arguments give the same film on every machine of one kind."""
+    """Draw film number ``film`` of ``patient``.
+
+    The same arguments give the same film on every machine of one kind.
+    """
     anatomy = np.random.default_rng([seed, 1, patient])
     rng = np.random.default_rng([seed, 2, film])
     body = _Body(anatomy, rng)
@@ -78,7 +91,11 @@ def draw(seed: int, patient: int, film: int, positive: bool) -> Film:
 
 
 class _Body:
-    """The geometry of one film: a patient's anatomy (``anatomy``) as positioned and inflated on this film (``rng``)."""
+    """The geometry of one film.
+
+    The generator ``anatomy`` draws what all films of a patient share, ``rng`` how the patient was
+    positioned and had inhaled for this film.
+    """
 
     def __init__(self, anatomy: np.random.Generator, rng: np.random.Generator):
         self.sex = "M" if anatomy.random() < 0.56 else "F"
@@ -94,9 +111,8 @@ class _Body:
         inspiration = rng.normal(1.0 if self.view == "PA" else 0.9, 0.06)
         self.centre = 512 + rng.normal(0, 18)
         self.top = 95 + rng.normal(0, 28)
-        self.half = np.clip(
-            385 * width + rng.normal(0, 12), 290, 460
-        )  # half the thorax's inner width at the base
+        # half the thorax's inner width at the base
+        self.half = np.clip(385 * width + rng.normal(0, 12), 290, 460)
         self.height = np.clip(735 * height * inspiration, 500, 850)
         self.tilt = rng.normal(0, 1.8)
         self.sides = [self._lung(-1, shape), self._lung(+1, shape)]
@@ -104,15 +120,22 @@ class _Body:
     def _lung(self, outward: int, shape: np.ndarray) -> Side:
         c, t, w, h = self.centre, self.top, self.half, self.height
         s = 1 + 0.03 * shape[0] * outward
-        base = h * (
-            1.0 - (0.045 if outward < 0 else 0.0)
-        )  # the right hemidiaphragm (image left) stands higher
+        # the right hemidiaphragm (on the image's left) stands higher
+        raised = 0.045 if outward < 0 else 0.0
+        base = h * (1.0 - raised)
         costal = _spline(
             [
-                (0.17, 0.13), (0.26, 0.025), (0.42, 0.0), (0.60, 0.075), (0.76 + 0.015 * shape[1], 0.22),
-                (0.89, 0.42), (0.965 + 0.01 * shape[2], 0.65), (0.99, 0.84), (0.97, 1.0),
+                (0.17, 0.13),
+                (0.26, 0.025),
+                (0.42, 0.0),
+                (0.60, 0.075),
+                (0.76 + 0.015 * shape[1], 0.22),
+                (0.89, 0.42),
+                (0.965 + 0.01 * shape[2], 0.65),
+                (0.99, 0.84),
+                (0.97, 1.0),
             ]
-        )  # fmt: skip
+        )
         dome = 0.80 + 0.02 * shape[3]
         diaphragm = _spline(
             [(0.97, 1.0), (0.82, 0.91), (0.60, dome + 0.02), (0.40, dome), (0.24, dome + 0.05)]
@@ -139,14 +162,15 @@ class _Body:
         return Side(outline, costal_px, hilum, outward)
 
 
-# --- the data set -----------------------------------------------------------------------------------------------------
+# --- the data set ---------------------------------------------------------------------------------
 
 
 def generate(data: PhantomData, root: Path, workers: int = -1) -> None:
     """Draw the films of ``data`` into ``root`` unless they are there; continues interrupted work.
 
-    Leaves ``dicom-images-train/<study>/<series>/<sop>.dcm``, ``train-rle.csv`` and ``patients.csv``; the manifest is written
-    last. Raises PneumoError if ``root`` holds something else.
+    Leaves ``dicom-images-train/<study>/<series>/<sop>.dcm``, ``train-rle.csv`` and
+    ``patients.csv``; the manifest is written last. Raises PneumoError if ``root`` holds something
+    else.
     """
     settings = {
         "images": data.images,
@@ -163,7 +187,8 @@ def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: 
     if manifest.is_file():
         if _versioned(json.loads(manifest.read_text())) != settings:
             raise PneumoError(
-                f"{root}: holds phantoms of other settings; choose another data.root, or delete the folder"
+                f"{root}: holds phantoms of other settings; "
+                "choose another data.root, or delete the folder"
             )
         return
     if any(path.name != ".lock" for path in root.iterdir()) and not journal.is_file():
@@ -181,36 +206,38 @@ def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: 
             file.flush()
     ordered = [rows[number] for number in sorted(rows)]
     table = [(row["id"], text) for row in ordered for text in row["annotations"]]
-    _write_csv(
-        root / TABLE, ("ImageId", " EncodedPixels"), table
-    )  # the challenge's header has that blank, too
-    _write_csv(
-        root / PATIENTS, ("ImageId", "Patient"), [(row["id"], row["patient"]) for row in ordered]
-    )
+    patients = [(row["id"], row["patient"]) for row in ordered]
+    # the challenge's header has a blank before its second word, too
+    _write_csv(root / TABLE, ("ImageId", " EncodedPixels"), table)
+    _write_csv(root / PATIENTS, ("ImageId", "Patient"), patients)
     files.write_json(manifest, settings)
     journal.unlink()
 
 
 def plan(data: PhantomData) -> list[tuple[int, bool]]:
-    """(patient, positive) of each film: exactly the asked share is positive, and positives gather in few patients,
-    as in the challenge (12,047 films of 6,171 patients; 2,669 positive films of 802).
+    """Decide the patient of each film and whether it is positive.
+
+    Exactly the asked share of films is positive, and positive films gather in few patients, as in
+    the challenge (12,047 films of 6,171 patients; 2,669 positive films of 802).
     """
     rng = np.random.default_rng([data.seed, 0])
     patients: list[int] = []
     while len(patients) < data.images:
         films = 1 if rng.random() < 0.68 else 1 + int(rng.geometric(0.33))
-        patients += [patients[-1] + 1 if patients else 0] * films
+        number = patients[-1] + 1 if patients else 0
+        patients += [number] * films
     patients = patients[: data.images]
     leaning = rng.beta(0.15, 0.5, size=patients[-1] + 1)
     scores = leaning[patients] + 0.25 * rng.random(data.images)
+    count = max(1, round(data.images * data.positive_rate))
     positive = np.zeros(data.images, bool)
-    positive[np.argsort(-scores)[: max(1, round(data.images * data.positive_rate))]] = True
+    positive[np.argsort(-scores)[:count]] = True
     order = rng.permutation(data.images)
     return [(patients[i], bool(positive[i])) for i in order]
 
 
 def _versioned(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest says, with a version where an older one names the generator's source instead."""
+    """The settings in a manifest, with a version where an older one names the source instead."""
     if settings.get("generator") != UNVERSIONED:
         return settings
     rest = {key: value for key, value in settings.items() if key != "generator"}
@@ -218,14 +245,19 @@ def _versioned(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_journal(journal: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Films finished by an interrupted call. A last line cut short is left out."""
+    """Films finished by an interrupted call.
+
+    A last line that was cut short is left out, and the journal is written anew without it, so that
+    new lines can follow.
+    """
     if not journal.is_file():
         return {}
     rows: dict[int, dict[str, Any]] = {}
     lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
     if lines and _versioned(json.loads(lines[0])) != settings:
         raise PneumoError(
-            f"{journal.parent}: holds unfinished phantoms of other settings; choose another data.root, or delete the folder"
+            f"{journal.parent}: holds unfinished phantoms of other settings; "
+            "choose another data.root, or delete the folder"
         )
     for line in lines[1:]:
         number, row = json.loads(line)
@@ -290,13 +322,16 @@ def _write_film(root: Path, seed: int, item: tuple[int, int, bool]) -> dict[str,
     return {"id": str(sop), "patient": name, "annotations": annotations}
 
 
-# --- pneumothorax ------------------------------------------------------------------------------------------------------
+# --- pneumothorax ---------------------------------------------------------------------------------
 
 
 def _pneumothorax(
     body: _Body, anatomy: np.random.Generator, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Choose and cut out the components; returns their masks (uint8 0/1) and leaves the pleural lines in ``body.sides``."""
+    """Choose and cut out the components.
+
+    Returns their masks (uint8 of 0 and 1) and leaves the pleural lines in ``body.sides``.
+    """
     total = float(np.clip(10 ** rng.normal(*LOG10_AREA), *AREA_RANGE))
     counts, weights = zip(*COMPONENTS, strict=True)
     count = int(rng.choice(counts, p=weights))
@@ -314,9 +349,10 @@ def _pneumothorax(
 def _crescent(
     side: Side, area: float, rng: np.random.Generator, taken: list[np.ndarray]
 ) -> np.ndarray | None:
-    """A component of about ``area`` pixels between chest wall and visceral pleura; None if its place is taken.
+    """A component of about ``area`` pixels between chest wall and visceral pleura.
 
-    Its length and depth share the area as in the challenge's table (8,600 px are about 300 x 29 px).
+    None if its place is taken. Its length and depth share the area as in the challenge's table
+    (8,600 pixels are about 300 x 29 pixels).
     """
     n = len(side.costal)
     length = np.linalg.norm(np.diff(side.costal, axis=0), axis=1).sum()
@@ -339,35 +375,45 @@ def _crescent(
         wall, depth = side.costal[keep], profile[keep, None]
         toward = _inward(side)[keep]
         low, high = 0.0, 420.0
-        for _ in range(18):  # the deeper, the larger: bisect the depth that gives the area
+        # a deeper component has a larger area: find the depth that gives the area by bisection
+        for _ in range(18):
             middle = (low + high) / 2
             polygon = np.concatenate([wall, (wall + toward * depth * middle)[::-1]])
-            low, high = (middle, high) if abs(_polygon_area(polygon)) < area else (low, middle)
+            if abs(_polygon_area(polygon)) < area:
+                low = middle
+            else:
+                high = middle
         pleura = wall + toward * depth * low
         mask = _fill(np.concatenate([wall, pleura[::-1]]))
         mask &= _fill(side.outline)
         grown = cv2.dilate(mask, np.ones((15, 15), np.uint8))
-        if mask.sum() >= min(60, area / 2) and not any((grown & other).any() for other in taken):
+        touches_another = any((grown & other).any() for other in taken)
+        if mask.sum() >= min(60, area / 2) and not touches_another:
             side.pleura.append(pleura)
             return mask
     return None
 
 
 def _inward(side: Side) -> np.ndarray:
-    """Directions (n, 2) in which the lung falls away from the wall: the inward normal, leaning toward the hilum."""
+    """Directions (n, 2) in which the lung falls away from the chest wall.
+
+    They are the inward normals of the wall, leaning toward the hilum.
+    """
     tangent = np.gradient(side.costal, axis=0)
     normal = np.column_stack([-tangent[:, 1], tangent[:, 0]]) * side.outward
     hilum = side.hilum - side.costal
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (normal, hilum)]
     mixed = unit[0] + 0.6 * unit[1]
-    mixed = cv2.blur(
-        mixed, (1, 41), borderType=cv2.BORDER_REPLICATE
-    )  # neighbours move together: the line does not fold
+    # neighbouring points move in similar directions, so that the pleural line does not cross itself
+    mixed = cv2.blur(mixed, (1, 41), borderType=cv2.BORDER_REPLICATE)
     return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
 
 
 def _annotate(lesions: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Lesions as the challenge's readers left them: mostly one row each, some merged, some in two overlapping rows."""
+    """Annotations of the lesions as the challenge's readers left them.
+
+    Most lesions have one row each; some are merged, some lie in two overlapping rows.
+    """
     if len(lesions) > 1 and rng.random() < 0.3:
         return [np.maximum.reduce(lesions)]
     rows = []
@@ -384,11 +430,15 @@ def _annotate(lesions: list[np.ndarray], rng: np.random.Generator) -> list[np.nd
     return rows
 
 
-# --- the film ------------------------------------------------------------------------------------------------------------
+# --- the film -------------------------------------------------------------------------------------
 
 
 def _expose(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Sum the attenuations (about 0 air, 1 mediastinum), blur, add noise, apply the film curve, add markers → uint8."""
+    """Draw the film, uint8, and turn ``lesions`` in place as the film is turned.
+
+    The attenuations (about 0 is air, 1 the mediastinum) are summed and blurred; the film curve
+    turns them into grey levels; noise and markers are added.
+    """
     film = _soft_tissue(body, rng)
     lungs = [_fill(side.outline) for side in body.sides]
     lesion = np.maximum.reduce(lesions) if lesions else np.zeros((SIZE, SIZE), np.uint8)
@@ -423,13 +473,22 @@ def _expose(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) ->
 
 
 def _soft_tissue(body: _Body, rng: np.random.Generator) -> np.ndarray:
-    """Neck, shoulders and trunk, thinner to the sides; the abdomen is thicker below the diaphragm."""
+    """Neck, shoulders and trunk, thinner to the sides; the abdomen below is thicker."""
     c, w, t, h = body.centre, body.half, body.top, body.height
     trunk = w * (1.13 + 0.25 * body.fat)
     half = np.array(
-        [(-400, 0.34 * w), (t - 90, 0.36 * w), (t - 20, 0.62 * w), (t + 50, 1.25 * w), (t + 120, 1.62 * w), (t + 290, trunk * 1.36),
-         (t + 420, trunk * 1.05), (t + h, trunk), (1500, trunk * 1.08)]
-    )  # fmt: skip
+        [
+            (-400, 0.34 * w),
+            (t - 90, 0.36 * w),
+            (t - 20, 0.62 * w),
+            (t + 50, 1.25 * w),
+            (t + 120, 1.62 * w),
+            (t + 290, trunk * 1.36),
+            (t + 420, trunk * 1.05),
+            (t + h, trunk),
+            (1500, trunk * 1.08),
+        ]
+    )
     rows = np.linspace(0, SIZE - 1, COARSE)
     width = np.interp(rows, half[:, 0], half[:, 1])[:, None]
     x = np.abs(np.linspace(0, SIZE - 1, COARSE)[None] - c) / width
@@ -447,27 +506,29 @@ def _soft_tissue(body: _Body, rng: np.random.Generator) -> np.ndarray:
 
 
 def _aeration(lung: np.ndarray, depth: float) -> np.ndarray:
-    """How much lung takes away from the attenuation: rises from its edge inwards, as a rounded body does."""
+    """How much lung takes away from the attenuation.
+
+    It rises from the lung's edge inwards, as the thickness of a rounded body does.
+    """
     small = cv2.resize(lung, (COARSE, COARSE), interpolation=cv2.INTER_AREA)
     distance = cv2.distanceTransform((small > 0).astype(np.uint8), cv2.DIST_L2, 5)
     rounded = 1 - np.exp(-distance / 22.0)
-    return _enlarge(
-        cv2.GaussianBlur(
-            (depth * (0.10 + 1.02 * rounded) * (small > 0)).astype(np.float32), (0, 0), 0.9
-        )
-    )
+    taken = depth * (0.10 + 1.02 * rounded) * (small > 0)
+    return _enlarge(cv2.GaussianBlur(taken.astype(np.float32), (0, 0), 0.9))
 
 
 def _vessels(side: Side, where: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A branching tree from the hilum, thinner outwards, drawn only where there is expanded lung; plus fine marking."""
+    """Lung markings: vessels that branch from the hilum, thinner outwards, and a fine texture.
+
+    They are drawn only ``where`` there is expanded lung.
+    """
     tree = np.zeros((SIZE, SIZE), np.float32)
 
     def grow(point: np.ndarray, angle: float, width: float, length: float) -> None:
         steps = max(int(length / 14), 2)
         bends = angle + np.cumsum(rng.normal(0, 0.11, steps))
-        path = np.vstack(
-            [point, point + np.cumsum(14 * np.column_stack([np.cos(bends), np.sin(bends)]), axis=0)]
-        )
+        strides = 14 * np.column_stack([np.cos(bends), np.sin(bends)])
+        path = np.vstack([point, point + np.cumsum(strides, axis=0)])
         _line(tree, path, max(1, round(width)), 0.35 + 0.05 * width)
         if width > 1.6:
             for turn in (rng.uniform(0.2, 0.7), -rng.uniform(0.2, 0.7)):
@@ -546,7 +607,10 @@ def _mediastinum(body: _Body, rng: np.random.Generator) -> np.ndarray:
 
 
 def _bones(body: _Body, rng: np.random.Generator) -> np.ndarray:
-    """Posterior and anterior ribs, clavicles, shoulder blades, vertebrae; edges brighter than the marrow between them."""
+    """Posterior and anterior ribs, clavicles, shoulder blades and vertebrae.
+
+    Their edges are brighter than the marrow between them.
+    """
     c, w, t, h = body.centre, body.half, body.top, body.height
     cortex = np.zeros((SIZE, SIZE), np.float32)
     marrow = np.zeros((SIZE, SIZE), np.float32)
@@ -564,21 +628,15 @@ def _bones(body: _Body, rng: np.random.Generator) -> np.ndarray:
         o = side.outward
         for k in range(10):
             y = t + h * (0.015 + 0.092 * k)
-            reach = (
-                np.interp(y + 0.1 * h, side.costal[:, 1], np.abs(side.costal[:, 0] - c))
-                if k
-                else 0.62 * w
-            )
+            if k:
+                reach = np.interp(y + 0.1 * h, side.costal[:, 1], np.abs(side.costal[:, 0] - c))
+            else:
+                reach = 0.62 * w
             u = np.linspace(0, 1, 40)
             drop = (0.10 + 0.022 * k) * h * body.rib_slope
             x = c + o * (0.10 * w + (reach * 1.02 - 0.10 * w) * np.sin(u * np.pi / 2))
-            bone(
-                np.column_stack(
-                    [x, y - 0.05 * h * np.sin(np.pi * u) * (1 - 0.05 * k) + drop * u**2]
-                ),
-                thick,
-                1.0,
-            )
+            arch = y - 0.05 * h * np.sin(np.pi * u) * (1 - 0.05 * k) + drop * u**2
+            bone(np.column_stack([x, arch]), thick, 1.0)
             if 1 <= k <= 6:
                 front = np.column_stack(
                     [
@@ -612,7 +670,10 @@ def _bones(body: _Body, rng: np.random.Generator) -> np.ndarray:
 
 
 def _devices(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Lines, tubes and electrodes; chest drains are commoner on films with pneumothorax, but not a sure sign of it."""
+    """Lines, tubes and electrodes.
+
+    Chest drains are commoner on films with pneumothorax, but not a sure sign of it.
+    """
     c, w, t, h = body.centre, body.half, body.top, body.height
     layer = np.zeros((SIZE, SIZE), np.float32)
 
@@ -631,8 +692,13 @@ def _devices(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -
         if rng.random() < (0.18 if lesions else 0.05):
             o = side.outward
             y = t + h * rng.uniform(0.5, 0.8)
-            tube([(c + o * 1.3 * w, y + 60), (c + o * 0.95 * w, y), (c + o * 0.8 * w, y - 0.25 * h),
-                  (c + o * rng.uniform(0.3, 0.5) * w, t + h * rng.uniform(0.08, 0.25))], 9, 0.28)  # fmt: skip
+            drain = [
+                (c + o * 1.3 * w, y + 60),
+                (c + o * 0.95 * w, y),
+                (c + o * 0.8 * w, y - 0.25 * h),
+                (c + o * rng.uniform(0.3, 0.5) * w, t + h * rng.uniform(0.08, 0.25)),
+            ]
+            tube(drain, 9, 0.28)
     if rng.random() < 0.3:  # central venous catheter
         o = rng.choice([-1, 1])
         tube(
@@ -681,11 +747,10 @@ def _markers(grey: np.ndarray, body: _Body, rng: np.random.Generator) -> None:
         if rng.random() < 0.3:
             cv2.circle(grey, (x + 16, y - 16), 42, 250, 3, cv2.LINE_AA)
     if body.view == "AP":
-        x, y = (
-            (int(rng.integers(20, 80)), int(rng.integers(40, 130)))
-            if rng.random() < 0.5
-            else (790, int(rng.integers(250, 330)))
-        )
+        if rng.random() < 0.5:
+            x, y = int(rng.integers(20, 80)), int(rng.integers(40, 130))
+        else:
+            x, y = 790, int(rng.integers(250, 330))
         write("AP", x, y, 0.9)
         if rng.random() < 0.7:
             write("PORTABLE", x, y + 40, 0.8)
@@ -701,7 +766,7 @@ def _collimate(grey: np.ndarray, rng: np.random.Generator) -> None:
         grey[:, SIZE - max(right, 1) :] = 2
 
 
-# --- drawing ---------------------------------------------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 def _spline(points: list[tuple[float, float]], per_piece: int = 12) -> np.ndarray:
@@ -710,15 +775,10 @@ def _spline(points: list[tuple[float, float]], per_piece: int = 12) -> np.ndarra
     u = np.linspace(0, 1, per_piece, endpoint=False)[:, None]
     pieces = []
     for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True):
-        pieces.append(
-            0.5
-            * (
-                2 * b
-                + (c - a) * u
-                + (2 * a - 5 * b + 4 * c - d) * u**2
-                + (3 * b - a - 3 * c + d) * u**3
-            )
-        )
+        linear = (c - a) * u
+        square = (2 * a - 5 * b + 4 * c - d) * u**2
+        cubic = (3 * b - a - 3 * c + d) * u**3
+        pieces.append(0.5 * (2 * b + linear + square + cubic))
     return np.concatenate([*pieces, p[-1:]])
 
 
@@ -757,10 +817,10 @@ def _turn(image: np.ndarray, degrees: float) -> np.ndarray:
     )
 
 
-def in_place(data: PhantomData, runs_dir: str) -> PhantomData:
+def in_place(data: PhantomData, runs_dir: str) -> SiimData:
     """Draw the phantoms unless they are there, below ``runs_dir`` where ``data`` names no root.
 
-    Returns ``data`` with ``root``, ``annotations`` and ``patients`` filled in. Raises PneumoError.
+    Returns the data set as it lies on disk. Raises PneumoError.
     """
     name = f"{data.images}-{data.positive_rate:g}-seed{data.seed}"
     below = Path(runs_dir) / "phantom"
@@ -771,6 +831,12 @@ def in_place(data: PhantomData, runs_dir: str) -> PhantomData:
     elif older.is_dir():
         root = older
     generate(data, root)
-    return replace(
-        data, root=str(root), annotations=str(root / TABLE), patients=str(root / PATIENTS)
+    return SiimData(
+        name=data.name,
+        root=str(root),
+        annotations=str(root / TABLE),
+        patients=str(root / PATIENTS),
+        on_error=data.on_error,
+        cache=data.cache,
+        max_megapixels=data.max_megapixels,
     )

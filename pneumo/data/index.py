@@ -1,0 +1,17 @@
+"""Data settings → an index of annotated films, whatever the format."""
+
+from pneumo.data.films import Index
+from pneumo.data.settings import Data, FolderData, PhantomData, SiimData
+from pneumo.data.sources import folder, phantom, siim
+
+
+def read(data: Data, runs_dir: str) -> Index:
+    """The films of a data set; phantoms are drawn below ``runs_dir`` first. Raises PneumoError."""
+    match data:
+        case PhantomData():
+            return siim.read_index(phantom.in_place(data, runs_dir))
+        case FolderData():
+            return folder.read_index(data)
+        case SiimData():
+            return siim.read_index(data)
+    raise TypeError(f"no source for {type(data).__name__}")

@@ -1,0 +1,55 @@
+"""A bundle in three lines of Python: load it, call it on a film, look at what it found."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pneumo.data.dicom import MAX_PIXELS, Film
+from pneumo.inference import bundle, findings
+from pneumo.inference.findings import Finding
+from pneumo.inference.settings import Polarity
+from pneumo.masks.settings import Postprocess
+from pneumo.settings import Machine
+
+
+class LoadedModel:
+    """A bundle ready for use. Calling it on a film gives a ``Finding``."""
+
+    def __init__(self, folder: Path, machine: Machine, engine: str = "auto"):
+        self.bundle = bundle.load(folder, machine, engine)
+
+    @property
+    def rule(self) -> Postprocess:
+        """Thresholds and removal rule that the bundle carries."""
+        return self.bundle.rule
+
+    def __call__(self, film: str | Path | np.ndarray, tta: bool | None = None) -> Finding:
+        """What the model finds on one film.
+
+        Args:
+            film: a DICOM, PNG or JPEG file; or an upright film with dark lungs, uint8 (rows,
+                columns).
+            tta: mean with the mirror image; None: as the bundle says.
+
+        Returns:
+            ``mask`` (uint8 of 0 and 1) and ``levels`` (probability in levels of 1/255, uint8), both
+            of the upright film's shape; ``probability`` of the film, ``area`` in pixels,
+            ``area_mm2`` where the header gives a spacing, ``notes`` on how the film was read.
+
+        Raises:
+            PneumoError: a file that is no film, or cannot be read.
+            TypeError, ValueError: an array of another dtype or shape.
+        """
+        notes: list[str] = []
+        if isinstance(film, np.ndarray):
+            if film.dtype != np.uint8:
+                raise TypeError(f"film: dtype {film.dtype}, expected uint8")
+            if film.ndim != 2:
+                raise ValueError(f"film: shape {film.shape}, expected (rows, columns)")
+            read = Film(pixels=film, stored_shape=(film.shape[0], film.shape[1]))
+        else:
+            content = Path(film).read_bytes()
+            read, notes = findings.read(str(film), content, Polarity.auto, False, MAX_PIXELS)
+        finding = findings.find(read, self.bundle, self.rule, tta)
+        finding.notes += notes
+        return finding

@@ -1,0 +1,188 @@
+"""The table of scores: what each is called, how it is shown, and the function that computes it.
+
+Training, sweeps, tables, pages and Weights & Biases all read ``SCORES``: a new score is one entry
+and one function of ``Counted``. Every mean takes weights, so that a bootstrap is one matrix product:
+row b of ``weights`` says how often each film stands in resample b.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pneumo.masks.overlap import dice, iou
+
+IOU_STEPS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+
+
+class Counted:
+    """What scores are computed from: pixels of n films at one size, int64 (n,) each.
+
+    ``score`` is the image-level score of each film, float (n,), where it is known.
+    """
+
+    predicted: np.ndarray
+    truth: np.ndarray
+    overlap: np.ndarray
+    score: np.ndarray | None
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Which films show pneumothorax, bool (n,)."""
+        return self.truth > 0
+
+    @property
+    def marked(self) -> np.ndarray:
+        """Which films have a predicted mask, bool (n,)."""
+        return self.predicted > 0
+
+    @property
+    def dice(self) -> np.ndarray:
+        """Dice of each film by the challenge's rule, float (n,)."""
+        return dice(self.overlap, self.predicted, self.truth)
+
+    @property
+    def iou(self) -> np.ndarray:
+        """IoU of each film, 1 if both masks are empty, float (n,)."""
+        return iou(self.overlap, self.predicted, self.truth)
+
+
+@dataclass
+class Films(Counted):
+    """Pixel counts alone, as validation while training has them."""
+
+    predicted: np.ndarray
+    truth: np.ndarray
+    overlap: np.ndarray
+    score: np.ndarray | None = None
+
+
+Weights = np.ndarray  # float (b, n)
+Compute = Callable[[Counted, Weights], np.ndarray]  # → (b,)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score: its key in files, its label for people, and how it is computed."""
+
+    key: str
+    label: str
+    compute: Compute
+    higher_is_better: bool = True
+    main: bool = True  # shown in every table, not only in full listings
+    ranked: bool = False  # needs the image-level score
+    varies: bool = True  # depends on the prediction, so that an interval tells something
+
+
+def mean(values: np.ndarray, weights: Weights) -> np.ndarray:
+    """Weighted means of values (n,) by weights (b, n) → (b,); NaN where all weights are 0."""
+    total = weights.sum(1)
+    some = np.where(total > 0, total, 1)
+    return np.where(total > 0, weights @ values.astype(np.float64) / some, np.nan)
+
+
+def iou_stepped(values: np.ndarray) -> np.ndarray:
+    """IoU in steps of a tenth from .5 on, 0 below: floor(20 (IoU - .45)) / 10, at most 1.
+
+    For a single object the mean over the IoU thresholds .5, .55, …, .95 of "IoU reaches the
+    threshold"; a stand-in for it in many kernels of 2018 and 2019 (which give 1.1 to a perfect
+    mask).
+    """
+    return np.minimum(np.floor(np.maximum(0, (values - 0.45) * 20) + 1e-9) / 10, 1)
+
+
+def iou_mean_precision(values: np.ndarray) -> np.ndarray:
+    """Mean over .5, .55, …, .95 of "IoU exceeds the threshold", the mask taken as one object."""
+    return np.mean([values > step for step in IOU_STEPS], axis=0)
+
+
+def ranked(
+    score: np.ndarray, positive: np.ndarray, weights: Weights
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct scores, highest first, and the weights of positives and negatives at or above each.
+
+    Shapes (m,), (b, m), (b, m).
+    """
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.diff(score[order]) != 0, True)
+    above = [
+        np.cumsum((weights * part)[:, order], axis=1)[:, last] for part in (positive, ~positive)
+    ]
+    return score[order][last], above[0], above[1]
+
+
+def roc_auc(score: np.ndarray, positive: np.ndarray, weights: Weights) -> np.ndarray:
+    """Area under the ROC curve, ties counted half; NaN without both classes. (b,)."""
+    _, found, wrong = ranked(score, positive, weights)
+    zero = np.zeros((len(weights), 1))
+    y, x = np.hstack([zero, found]), np.hstack([zero, wrong])
+    area = (np.diff(x, axis=1) * (y[:, 1:] + y[:, :-1]) / 2).sum(1)
+    total = found[:, -1] * wrong[:, -1]
+    return np.where(total > 0, area / np.where(total > 0, total, 1), np.nan)
+
+
+def average_precision(score: np.ndarray, positive: np.ndarray, weights: Weights) -> np.ndarray:
+    """Area under the precision-recall curve, as steps; NaN without positives. (b,)."""
+    _, found, wrong = ranked(score, positive, weights)
+    precision = found / np.maximum(found + wrong, 1e-300)
+    gained = np.diff(found, axis=1, prepend=0)
+    total = found[:, -1]
+    return np.where(total > 0, (precision * gained).sum(1) / np.where(total > 0, total, 1), np.nan)
+
+
+def _roc_auc(films: Counted, weights: Weights) -> np.ndarray:
+    assert films.score is not None
+    return roc_auc(films.score, films.positive, weights)
+
+
+def _pr_auc(films: Counted, weights: Weights) -> np.ndarray:
+    assert films.score is not None
+    return average_precision(films.score, films.positive, weights)
+
+
+SCORES = (
+    # Dice by the challenge's rule: 1 where both masks are empty
+    Score("dice", "Dice", lambda f, w: mean(f.dice, w)),
+    Score("dice_positive", "on positives", lambda f, w: mean(f.dice, w * f.positive)),
+    Score(
+        "dice_found",
+        "where found",
+        lambda f, w: mean(f.dice, w * (f.positive & f.marked)),
+        main=False,
+    ),
+    Score("iou", "IoU", lambda f, w: mean(f.iou, w)),
+    # two variants of the challenge's public kernels under which IoU was published at the time
+    Score("iou_stepped", "IoU, stepped", lambda f, w: mean(iou_stepped(f.iou), w), main=False),
+    Score(
+        "iou_mean_precision",
+        "IoU, mean precision",
+        lambda f, w: mean(iou_mean_precision(f.iou), w),
+        main=False,
+    ),
+    # of finding any pneumothorax in a film
+    Score("sensitivity", "sensitivity", lambda f, w: mean(f.marked, w * f.positive)),
+    Score("specificity", "specificity", lambda f, w: mean(~f.marked, w * ~f.positive)),
+    Score("roc_auc", "ROC AUC", _roc_auc, ranked=True),
+    Score("pr_auc", "PR AUC", _pr_auc, ranked=True),
+    # what empty masks alone would score
+    Score("all_empty_dice", "all-empty", lambda f, w: mean(~f.positive, w), varies=False),
+)
+LABELS = {score.key: score.label for score in SCORES}
+MAIN = tuple(score.key for score in SCORES if score.main)
+TRAINING = tuple(score.key for score in SCORES if score.main and not score.ranked)
+
+
+def summary(films: Counted, weights: Weights | None = None) -> dict[str, np.ndarray]:
+    """All scores of a set of films; with ``weights`` (b, n) one value a row, else of shape (1,).
+
+    A mean over no films is NaN. Scores that need the image-level score are left out where it is
+    not known.
+    """
+    w = np.ones((1, len(films.truth))) if weights is None else weights
+    known = films.score is not None
+    return {score.key: score.compute(films, w) for score in SCORES if known or not score.ranked}
+
+
+def number(value: float | None) -> str:
+    """A score for people; a dash where there is none."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:.4f}"

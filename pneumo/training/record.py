@@ -1,0 +1,200 @@
+"""What a run says of itself: its settings, its origin, its data, its parent. Read by every later stage.
+
+``config.yaml`` outlives the code that wrote it. A record of an older version is brought to today's
+settings by ``_STEPS``; a setting that it lacks has the value that its absence meant.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf.errors import OmegaConfBaseException
+
+from pneumo import files, runs
+from pneumo.errors import PneumoError
+from pneumo.training.settings import Config, recorded_config
+
+VERSION = 2
+PACKAGES = (
+    "pneumo",
+    "torch",
+    "pytorch-lightning",
+    "segmentation-models-pytorch",
+    "timm",
+    "albumentations",
+    "numpy",
+    "pydicom",
+)
+
+
+@dataclass
+class Origin:
+    """The command, versions and git commit that made a run."""
+
+    commit: str | None = None
+    command: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def now(cls) -> "Origin":
+        """Of this process."""
+        versions = {"python": sys.version.split()[0]}
+        for name in PACKAGES:
+            try:
+                versions[name] = version(name)
+            except PackageNotFoundError:
+                continue
+        return cls(runs.commit(), shlex.join(["python", "-m", *sys.argv]), versions)
+
+
+@dataclass
+class DataFacts:
+    """What a run's data was: fingerprints and counts, no paths."""
+
+    films: str  # fingerprint of the cache: ids, files, annotations, size
+    parts: str  # digest of the ids of both parts
+    annotations: str | None  # digest of ids and run lengths
+    training: int
+    validation: int
+    validation_positive: int
+    by_patient: bool
+    validation_positives_sharing_a_patient: float | None
+    left_aside: dict[str, int]
+
+
+@dataclass
+class Parent:
+    """The weights a fit started from, fixed by their content."""
+
+    path: str
+    sha256: str
+
+
+@dataclass
+class Record:
+    """Everything that ``config.yaml`` of a run holds."""
+
+    config: Config
+    origin: Origin
+    data: DataFacts
+    parent: Parent | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write ``config.yaml``, whole or not at all."""
+        values = {
+            "version": VERSION,
+            "config": self.config.to_dict(),
+            "origin": dataclasses.asdict(self.origin),
+            "data": dataclasses.asdict(self.data),
+            "parent": dataclasses.asdict(self.parent) if self.parent else None,
+        }
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        files.write_text(folder / runs.RECORD, text)
+
+
+def read(folder: Path) -> Record:
+    """The record of a run, whatever version wrote it.
+
+    Raises:
+        PneumoError: no run, a damaged record, or one that this version does not understand.
+    """
+    path = folder / runs.RECORD
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PneumoError(f"{folder}: no run here (no {runs.RECORD}); train it first") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise PneumoError(f"{path}: damaged; delete the folder to train it anew") from None
+    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+        raise PneumoError(
+            f"{path}: holds no recorded configuration; delete the folder to train it anew"
+        )
+    try:
+        return Record(
+            config=read_config(values["config"], int(values.get("version", 1))),
+            origin=Origin(**values["origin"]),
+            data=DataFacts(**{"annotations": None, **values["data"]}),
+            parent=Parent(**values["parent"]) if values.get("parent") else None,
+        )
+    except (PneumoError, OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise PneumoError(
+            f"{path}: written by {_writer(values)}, and not understood by this version ({reason})"
+        ) from None
+
+
+def _writer(values: dict[str, Any]) -> str:
+    origin = values.get("origin")
+    origin = origin if isinstance(origin, dict) else {}
+    versions = origin.get("versions")
+    number = versions.get("pneumo") if isinstance(versions, dict) else None
+    return f"pneumo {number or 'of unknown version'} (commit {origin.get('commit') or 'unknown'})"
+
+
+def read_config(values: dict[str, Any], written: int = VERSION) -> Config:
+    """Recorded settings of any version → today's ``Config``. Raises PneumoError."""
+    if written > VERSION:
+        raise PneumoError(f"record version {written} is newer than {VERSION}; update pneumo")
+    for step in _STEPS[written - 1 :]:
+        values = step(values)
+    return recorded_config(values)
+
+
+def _from_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had no optimizer, called averaging ``swa``, told stages by their
+    names, and gave all data the same keys.
+    """
+    values = {**values, "optimizer": {"name": "adam"}, "averaging": values["swa"]}
+    values.pop("swa")
+    values["stage"] = values["experiment"].endswith("_stage1")
+    values["resolution"] = {k: v for k, v in values["resolution"].items() if k != "swa_epochs"}
+    data = dict(values["data"])
+    data["format"] = "phantom" if data["name"] == "phantom" else "siim"
+    if data["format"] == "phantom":
+        for key in ("annotations", "round", "round1_test"):
+            data.pop(key, None)
+    return {**values, "data": data}
+
+
+# step n brings version n to version n + 1
+_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_from_1,)
+
+
+def ancestors(folder: Path, record: Record) -> list[tuple[Path, Record]]:
+    """Folder and record of the runs whose weights this one began with, the first one first.
+
+    As far as they are still there: a parent lies beside its child's experiment.
+    """
+    if record.parent is None:
+        return []
+    recorded = Path(record.parent.path).parent
+    parent = folder.resolve().parents[2].joinpath(*recorded.parts[-3:])
+    if not (parent / runs.RECORD).is_file():
+        return []
+    theirs = read(parent)
+    return [*ancestors(parent, theirs), (parent, theirs)]
+
+
+def trained_on(folder: Path, record: Record) -> dict[str, str | None] | None:
+    """Films that these weights or their ancestors' were trained on, with their patients.
+
+    None if a part of it is not known.
+    """
+    lineage = ancestors(folder, record)
+    if record.parent is not None and not lineage:
+        return None
+    films: dict[str, str | None] = {}
+    for place, _ in [*lineage, (folder, record)]:
+        try:
+            parts = json.loads((place / runs.PARTS).read_text(encoding="utf-8"))
+            films |= parts["training"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    return films
