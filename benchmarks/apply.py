@@ -1,10 +1,12 @@
-"""CPU time of a whole film (read, decode, network, mask, overlay, files written) against the network's bare forward pass.
+"""CPU time of a whole film (read, decode, network, mask, overlay, files written) against the
+network's bare forward pass.
 
     python benchmarks/apply.py [films]
 
-The paper's network at 512², random weights (they do not change the time), without TTA, two threads. Bare: the same network on
-the same film already in memory, in PyTorch (channels_last, inference mode) and in ONNX Runtime; the faster one counts.
-Rounds alternate; figures are medians of a film's CPU time (all threads) and wall time.
+The paper's network at 512², random weights (they do not change the time), without TTA, two threads.
+Bare: the same network on the same film already in memory, in PyTorch (channels_last, inference
+mode) and in ONNX Runtime; the faster one counts. Rounds alternate; figures are medians of a film's
+CPU time (all threads) and wall time.
 """
 
 import sys

@@ -2,8 +2,9 @@
 
     python benchmarks/codec.py <stage_2_train.csv.gz> [masks]
 
-Both work on the same rows of the table, and must agree; the whole table must come back unchanged. The slow codec is written
-after the challenge's description (one step a run to decode, one step a pixel to encode), not copied.
+Both work on the same rows of the table, and must agree; the whole table must come back unchanged.
+The slow codec is written after the challenge's description (one step a run to decode, one step a
+pixel to encode), not copied.
 """
 
 import sys
@@ -19,7 +20,7 @@ from pneumo.masks import rle
 
 
 def slow_decode(text: str) -> np.ndarray:
-    """Run by run into a flat array, then made the same array as ours (uint8 of 0 and 1, row-major)."""
+    """Run by run into a flat array, then made the same array as ours (uint8, row-major)."""
     mask = np.zeros(1024 * 1024)
     numbers = np.asarray([int(one) for one in text.split()])
     position = 0

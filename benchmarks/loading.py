@@ -1,8 +1,10 @@
-"""Films per second: the cache against decoding and resizing each film anew, as many training scripts do.
+"""Films per second: the cache against decoding and resizing each film anew, as many training
+scripts do.
 
     python benchmarks/loading.py [films]
 
-Both give the same arrays; the times are of the same films in the same process, alternating, medians of five.
+Both give the same arrays; the times are of the same films in the same process, alternating, medians
+of five.
 """
 
 import sys
@@ -49,7 +51,8 @@ def main(count: int) -> None:
                 spent.append(time.perf_counter() - start)
         slow, fast = (count / median(times[way]) for way in (anew, cached))
         print(
-            f"decoding anew: {slow:,.0f} films/s; from the cache: {fast:,.0f} films/s; ratio {fast / slow:,.0f} (512², {count} films)"
+            f"decoding anew: {slow:,.0f} films/s; from the cache: {fast:,.0f} films/s; ratio "
+            f"{fast / slow:,.0f} (512², {count} films)"
         )
 
 

@@ -1,10 +1,11 @@
-"""Peak memory of predicting a set as large as the challenge's, against its size: it must not grow with the number of films.
+"""Peak memory of predicting a set as large as the challenge's, against its size: it must not grow
+with the number of films.
 
     python benchmarks/memory.py [films]
 
-Draws that many pictures of noise, 64², trains nothing (random weights), and predicts a tenth of them and all of them, each in a
-process of its own. Anonymous memory is what the process itself needs; pages of memory-mapped files the system takes back when
-it needs them.
+Draws that many pictures of noise, 64², trains nothing (random weights), and predicts a tenth of
+them and all of them, each in a process of its own. Anonymous memory is what the process itself
+needs; pages of memory-mapped files the system takes back when it needs them.
 """
 
 import subprocess
@@ -21,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from pneumo.data import cache
 from pneumo.data.films import read_folder
-from pneumo.inference import mapping, maps
+from pneumo.inference import engine, mapping, maps
+from pneumo.settings import Machine
 from pneumo.training.network import build_network
 from pneumo.training.settings import Model
 torch.set_num_threads(2)
@@ -30,22 +32,24 @@ peak = 0
 def watch():
     global peak
     while True:
-        fields = dict(line.split(":") for line in open("/proc/self/status") if line.startswith(("RssAnon", "RssFile")))
+        lines = open("/proc/self/status")
+        fields = dict(line.split(":") for line in lines if line.startswith("RssAnon"))
         peak = max(peak, int(fields["RssAnon"].split()[0]))
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
 items = read_folder(films)
 made = cache.build(items, 64, place / "cache")
 part = mapping.Part(maps.cases_of(items, False), made, np.arange(len(items)))
-network = build_network(Model(name="x", encoder="resnet34", encoder_weights="none")).eval()
+network = build_network(Model(name="x", encoder="resnet34", encoder_weights="none"))
+run = engine.torch_engine(network, Machine(accelerator="cpu"))
 def fill(plain, flip, begin):
-    with torch.inference_mode():
-        for start in range(begin, len(items), 64):
-            stop = min(start + 64, len(items))
-            plain[start:stop], flip[start:stop] = mapping.predict_batch(network, made.images[start:stop], torch.device("cpu"))
-            yield stop
-found = maps.write(place / "maps", "key", part.cases, 64, fill, {"on": "folder", "run": "", "weights": "", "left_out": [],
-                    "seen_in_training": 0})
+    for start in range(begin, len(items), 64):
+        stop = min(start + 64, len(items))
+        both = engine.with_flip(run, np.array(made.images[start:stop]))
+        plain[start:stop], flip[start:stop] = map(engine.to_levels, both)
+        yield stop
+facts = {"on": "folder", "run": "", "weights": "", "left_out": [], "seen_in_training": 0}
+found = maps.write(place / "maps", "key", part.cases, 64, fill, facts)
 print(len(found), peak // 1024)
 """
 

@@ -1,10 +1,12 @@
-"""Every B-TH × R-TH at once, against the nested loop over thresholds, areas and films that people write.
+"""Every B-TH × R-TH at once, against the nested loop over thresholds, areas and films that people
+write.
 
     python benchmarks/thresholds.py [films] [side]
 
-Both read the same uint8 maps and masks. The loop is timed on a part of the grid and of the films, spread over both, and
-scaled to all of it; on that part both must give the same Dice for every film. The one pass is timed whole: histograms from
-the arrays, then the surface. Peak memory is what each allocates beyond the arrays (tracemalloc).
+Both read the same uint8 maps and masks. The loop is timed on a part of the grid and of the films,
+spread over both, and scaled to all of it; on that part both must give the same Dice for every film.
+The one pass is timed whole: histograms from the arrays, then the surface. Peak memory is what each
+allocates beyond the arrays (tracemalloc).
 """
 
 import sys
@@ -88,10 +90,12 @@ def main(count: int, side: int) -> None:
     assert np.allclose(slow, same, rtol=0, atol=1e-12), np.abs(slow - same).max()
     whole = seconds / share
     print(
-        f"{count:,} films at {side}², {len(THRESHOLDS)} thresholds × {len(areas)} areas; same mean Dice on the part both computed"
+        f"{count:,} films at {side}², {len(THRESHOLDS)} thresholds × {len(areas)} areas; same "
+        "mean Dice on the part both computed"
     )
     print(
-        f"nested loop: {whole:,.0f} s (scaled from {seconds:.1f} s, {share:.2%} of the work), {slow_peak:.1f} MiB"
+        f"nested loop: {whole:,.0f} s (scaled from {seconds:.1f} s, {share:.2%} of the work), "
+        f"{slow_peak:.1f} MiB"
     )
     print(f"one pass:    {quick:.2f} s, histograms included, {fast_peak:.1f} MiB")
     print(f"ratio:       {whole / quick:,.0f}")

@@ -58,7 +58,8 @@ def run(
             print(f"error: {explain(error)}", file=sys.stderr, flush=True)
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 print(
-                    f"  (in job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)})",
+                    f"  (in job {HydraConfig.get().job.num}: "
+                    f"{' '.join(HydraConfig.get().overrides.task)})",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -73,7 +74,8 @@ def run(
         print("\nstopped; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        # Hydra refuses what was typed with exceptions of many kinds; once a job has begun, others are our own mistakes
+        # Hydra refuses what was typed with exceptions of many kinds; once a job has begun, others
+        # are our own mistakes
         if started and not isinstance(
             error, PneumoError | OSError | HydraException | OmegaConfBaseException
         ):
@@ -123,7 +125,9 @@ def help_text(schema: type, config_name: str) -> str:
 
 
 def _quoted(one: str, places: Collection[str]) -> str:
-    """An override that names a place, quoted for Hydra's grammar where a file's name needs it (blanks, brackets, other alphabets)."""
+    """An override that names a place, quoted for Hydra's grammar where a file's name needs it
+    (blanks, brackets, other alphabets).
+    """
     key, equals, value = one.partition("=")
     plain = re.fullmatch(r"[\w./:+%@?|*~,-]*", value, re.ASCII) is not None
     if not equals or key.lstrip("+") not in places or plain or value[0] in "[{'\"" or "${" in value:

@@ -2,7 +2,9 @@
 
 
 class PneumoError(ValueError):
-    """A mistake in the input or the configuration: the message says what is wrong, where, and what to do."""
+    """A mistake in the input or the configuration: the message says what is wrong, where, and what
+    to do.
+    """
 
 
 def brief(error: BaseException) -> str:

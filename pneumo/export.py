@@ -1,4 +1,7 @@
-"""A model to hand on, with its card: ``python -m pneumo.export run=runs/…/fold0-seed0 out=model``."""
+"""A model to hand on, with its card.
+
+``python -m pneumo.export run=runs/…/fold0-seed0 out=model``.
+"""
 
 import sys
 
@@ -17,7 +20,8 @@ def task(raw: DictConfig) -> None:
     settings = checked(raw)
     card = bundling.export(settings)
     print(
-        f"{settings.out}: {len(card['members'])} network(s); {rule_text(card['postprocess'])} ({card['thresholds']})"
+        f"{settings.out}: {len(card['members'])} network(s); {rule_text(card['postprocess'])} "
+        f"({card['thresholds']})"
     )
     print(f"\nNext: python -m pneumo.predict model={settings.out} input=<films> out=masks")
 

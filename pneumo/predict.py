@@ -1,7 +1,7 @@
 """Probability maps, or masks of any films.
 
-``python -m pneumo.predict run=runs/…/fold0-seed0 on=val``: maps of a finished run, on val, test or a
-folder. ``python -m pneumo.predict model=model input=<films> out=masks``: a bundle's masks.
+``python -m pneumo.predict run=runs/…/fold0-seed0 on=val``: maps of a finished run, on val, test or
+a folder. ``python -m pneumo.predict model=model input=<films> out=masks``: a bundle's masks.
 """
 
 import shlex
@@ -25,7 +25,8 @@ def task(raw: DictConfig) -> None:
     if settings.model is not None:
         if settings.run is not None:
             raise PneumoError(
-                "run and model are both set: run=… on=… judges a finished run, model=… input=… uses a bundle"
+                "run and model are both set: run=… on=… judges a finished run, model=… input=… "
+                "uses a bundle"
             )
         applying.apply(settings)
         return

@@ -1,9 +1,11 @@
-"""What all settings share: the registry that Hydra composes from, checks, and the settings of every stage.
+"""What all settings share: the registry that Hydra composes from, checks, and the settings of every
+stage.
 
-YAML files in ``conf/`` choose values; dataclasses own names, types and defaults, so that a typo fails while
-the configuration is composed. Each stage keeps its dataclasses in its own ``settings`` module and registers
-them here. ``checked`` turns a composed configuration into its dataclass; no ``DictConfig`` travels further.
-No settings module imports torch, so that ``--help`` answers at once.
+YAML files in ``conf/`` choose values; dataclasses own names, types and defaults, so that a typo
+fails while the configuration is composed. Each stage keeps its dataclasses in its own ``settings``
+module and registers them here. ``checked`` turns a composed configuration into its dataclass; no
+``DictConfig`` travels further. No settings module imports torch, so that ``--help`` answers at
+once.
 """
 
 import dataclasses
@@ -48,7 +50,8 @@ def declare(
     shared: bool = False,
     named: bool = False,
 ) -> Any:
-    """A field of a settings dataclass, with everything that is known of it. Nothing else keeps lists of keys.
+    """A field of a settings dataclass, with everything that is known of it. Nothing else keeps
+    lists of keys.
 
     Args:
         default: its value; without one, a YAML file must choose it.
@@ -67,7 +70,10 @@ def declare(
 
 
 def fields(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting of a command: (dotted key, dataclass field), those of every option of a group among them."""
+    """Every setting of a command: (dotted key, dataclass field).
+
+    Those of every option of a group are among them.
+    """
     for one in dataclasses.fields(schema):
         yield prefix + one.name, one
         kinds = [kind for kind in get_args(one.type) if kind is not type(None)] or [one.type]
@@ -77,7 +83,9 @@ def fields(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def keys(schema: type, mark: str = "") -> list[str]:
-    """The dotted keys of a command's settings: all, or those marked as place, incidental, shared or named."""
+    """The dotted keys of a command's settings: all, or those marked as place, incidental, shared or
+    named.
+    """
     return list(
         dict.fromkeys(key for key, one in fields(schema) if not mark or one.metadata.get(mark))
     )

@@ -18,13 +18,13 @@ from pneumo.settings import checked
 
 
 def check(raw: DictConfig) -> None:
-    """The command: print Table I for a data set, and decode each of its films unless told not to."""
+    """Print Table I for a data set, and decode each of its films unless told not to."""
     settings = checked(raw)
     data = settings.data
     if not isinstance(data, SiimData):
         raise PneumoError(
-            f"data={data.format}: only the challenge's layout has a Table I; of drawn phantoms check "
-            "the folder, data=siim data.root=<folder> data.annotations=<table>"
+            f"data={data.format}: only the challenge's layout has a Table I; of drawn phantoms "
+            "check the folder, data=siim data.root=<folder> data.annotations=<table>"
         )
     index = siim.read_index(data)
     if settings.decode:
@@ -35,7 +35,8 @@ def check(raw: DictConfig) -> None:
     print(siim.describe(index, cases=0 if settings.verbose else 5))
     if settings.decode and faults and data.on_error is OnError.stop:
         raise PneumoError(
-            f"{len(faults)} of {len(index.items)} films cannot be used; replace them, or leave them out with data.on_error=skip"
+            f"{len(faults)} of {len(index.items)} films cannot be used; replace them, or leave "
+            "them out with data.on_error=skip"
         )
 
 

@@ -28,7 +28,8 @@ def task(raw: DictConfig) -> None:
     total = len(wanted) if wanted is not None else sum(map(len, parts))
     if absent:
         print(
-            f"{len(absent):,} ids of {settings.sample} have no film in {settings.on} and were given an empty mask, e.g. {absent[0]}"
+            f"{len(absent):,} ids of {settings.sample} have no film in {settings.on} and were "
+            f"given an empty mask, e.g. {absent[0]}"
         )
     print(
         f"{out}: {total:,} images, {positive:,} with a mask; decoded again, all masks as predicted"

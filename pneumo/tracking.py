@@ -1,4 +1,7 @@
-"""Weights & Biases: opened the same way by training and judging; it never stops either. No torch."""
+"""Weights & Biases: opened the same way by training and judging; it never stops either.
+
+No torch.
+"""
 
 import logging
 import os
@@ -13,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 
 def start(log: Log, folder: Path, **about: Any) -> Any | None:
-    """A run of Weights & Biases, online when logged in, else offline with one line; None if disabled or not to be had.
+    """A run of Weights & Biases, online when logged in, else offline with one line; None if
+    disabled or not to be had.
 
     ``about`` is what ``wandb.init`` takes: ``group``, ``name``, ``job_type``, ``config``.
     """
@@ -62,7 +66,10 @@ def record(
     figures: Mapping[str, Any] | None = None,
     **about: Any,
 ) -> None:
-    """One whole run of Weights & Biases: final numbers, tables (head, rows) and plotly figures. Never raises."""
+    """One whole run of Weights & Biases: final numbers, tables (head, rows) and plotly figures.
+
+    Never raises.
+    """
     run = start(log, folder, **about)
     if run is None:
         return

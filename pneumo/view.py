@@ -44,7 +44,8 @@ def task(raw: DictConfig) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise PneumoError(
-            f"host={settings.host} port={settings.port}: cannot be opened ({reason}); choose another with port="
+            f"host={settings.host} port={settings.port}: cannot be opened ({reason}); choose "
+            "another with port="
         ) from None
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}/"

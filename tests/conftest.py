@@ -1,4 +1,6 @@
-"""Shared by all tests: the real data's place, a small phantom data set, and how to run a command as a user does."""
+"""Shared by all tests: the real data's place, a small phantom data set, and how to run a command as
+a user does.
+"""
 
 import contextlib
 import os
@@ -34,15 +36,18 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 TINY = (
-    "data=phantom", "data.images=24", "scale=mini", "scale.positive_rate=0.34", "scale.size=0.125", "epochs=4", "scale.epochs=0.03",
-    "batch_size=8", "averaging.epochs=2", "log.pictures=2", "log.pictures_every=2", "machine.threads=1", "split.validation=0.25",
-)  # fmt: skip
+    *("data=phantom", "data.images=24", "scale=mini", "scale.positive_rate=0.34"),
+    *("scale.size=0.125", "epochs=4", "scale.epochs=0.03", "batch_size=8", "averaging.epochs=2"),
+    *("log.pictures=2", "log.pictures_every=2", "machine.threads=1", "split.validation=0.25"),
+)
 
 
 def launch(
     folder, *arguments, module="pneumo.train", env=None, **options
 ) -> subprocess.CompletedProcess:
-    """Run ``python -m <module> <arguments>`` in a folder; returns the finished process with its text output."""
+    """Run ``python -m <module> <arguments>`` in a folder; returns the finished process with its
+    text output.
+    """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
@@ -73,7 +78,9 @@ def complaint(done, status=1) -> str:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A folder with one finished exp5 (both stages) on 24 phantoms at 32² and 64², and the command that made it."""
+    """A folder with one finished exp5 (both stages) on 24 phantoms at 32² and 64², and the command
+    that made it.
+    """
     folder = tmp_path_factory.mktemp("finished")
     done = launch(folder, "+experiment=exp5", *TINY)
     assert done.returncode == 0, done.stderr
@@ -114,7 +121,9 @@ def browser():
 
 @contextlib.contextmanager
 def visited(browser, url, width, ready):
-    """A page once something on it is there; afterwards, it must neither have failed nor asked anybody but its own server."""
+    """A page once something on it is there; afterwards, it must neither have failed nor asked
+    anybody but its own server.
+    """
     page = browser.new_page(viewport={"width": width, "height": 900})
     faults, outside = [], []
     own = ("data:", "blob:", "file:" if url.startswith("file:") else url)

@@ -1,4 +1,6 @@
-"""The map of the package in the README is true: every module is in it and imports only what stands above it."""
+"""The map of the package in the README is true: every module is in it and imports only what stands
+above it.
+"""
 
 import ast
 import re

@@ -65,7 +65,10 @@ def divide(
             "give data.patients=<file.csv>, or split.group=auto"
         )
     grouped = known and split.group.value != "image"
-    names = [patients[i] if grouped and patients[i] else f"#{i}" for i in range(len(labels))]
+    # films of the same name form a group; a film without a patient is a group of its own
+    names = [f"#{i}" for i in range(len(labels))]
+    if grouped:
+        names = [patient or name for patient, name in zip(patients, names, strict=True)]
     if split.kind is SplitKind.kfold:
         shares = np.full(split.folds, 1 / split.folds)
         held = _deal(labels, names, shares, [seed]) == fold

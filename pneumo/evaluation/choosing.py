@@ -1,4 +1,6 @@
-"""Probability maps and truth → results under a rule, with thresholds declared beforehand or chosen honestly. No network."""
+"""Probability maps and truth → results under a rule, with thresholds declared beforehand or chosen
+honestly. No network.
+"""
 
 import dataclasses
 import logging
@@ -30,7 +32,9 @@ OPTIMISTIC = "OPTIMISTIC: thresholds chosen on the films they are scored on"
 
 @dataclass
 class Result:
-    """Scores of one set of films under thresholds that were declared beforehand, or chosen in a way that ``how`` tells."""
+    """Scores of one set of films under thresholds that were declared beforehand, or chosen in a way
+    that ``how`` tells.
+    """
 
     name: str
     how: str
@@ -38,7 +42,10 @@ class Result:
     outcomes: Outcomes
 
     def to_dict(self, resamples: int, seed: int) -> dict[str, Any]:
-        """Plain values: rules, scores, 95 % intervals, the same by group. What cannot be known is None."""
+        """Plain values: rules, scores, 95 % intervals, the same by group.
+
+        What cannot be known is None.
+        """
         return {
             "name": self.name,
             "how": self.how,
@@ -58,11 +65,13 @@ def judge(
     tune: Tune = Tune.none,
     seed: int = 0,
 ) -> list[Result]:
-    """The result under the declared rule and, if asked for, under thresholds chosen on other films than they are scored on.
+    """The result under the declared rule and, if asked for, under thresholds chosen on other films
+    than they are scored on.
 
-    For the folds of a cross-validation each fold is scored with thresholds chosen on all others; a single part is halved by
-    patient, and each half scored with the other's. ``Tune.optimistic`` adds the choice on the very same films, marked. Where
-    thresholds cannot be chosen, that is said and left out. Raises PneumoError where the truth of a film is unknown.
+    For the folds of a cross-validation each fold is scored with thresholds chosen on all others; a
+    single part is halved by patient, and each half scored with the other's. ``Tune.optimistic``
+    adds the choice on the very same films, marked. Where thresholds cannot be chosen, that is said
+    and left out. Raises PneumoError where the truth of a film is unknown.
     """
     everything = outcomes(parts, rule, tta)
     results = [Result("declared", "thresholds declared beforehand", [rule], everything)]
@@ -78,7 +87,8 @@ def judge(
         group, how = _groups(parts, everything, seed)
     except PneumoError:
         log.warning(
-            "No thresholds were chosen from these films: %d cannot be halved by patient so that both "
+            "No thresholds were chosen from these films: %d cannot be halved by patient so "
+            "that both "
             "halves have some",
             len(everything),
         )
@@ -87,7 +97,8 @@ def judge(
     for number in range(int(group.max()) + 1):
         rows = np.flatnonzero(group == number)
         chosen.append(search(parts, np.flatnonzero(group != number), rule, tta))
-        # the films' own scores stay those of the declared area: areas of different groups would mix scales
+        # the films' own scores stay those of the declared area: areas of different groups would mix
+        # scales
         picked.append(
             dataclasses.replace(
                 outcomes(parts, chosen[-1], tta, rows), score=everything.score[rows]
@@ -139,7 +150,10 @@ def _groups(
 def outcomes(
     parts: Sequence[Predictions], rule: Postprocess, tta: bool, rows: np.ndarray | None = None
 ) -> Outcomes:
-    """Results of the films of the parts (or of some rows of them) under a rule, at 1024². Raises PneumoError without truth."""
+    """Results of the films of the parts (or of some rows of them) under a rule, at 1024².
+
+    Raises PneumoError without truth.
+    """
     histograms = joined(parts, tta)
     places = [(part, row) for part in parts for row in range(len(part))]
     if rows is not None:
@@ -177,11 +191,15 @@ def outcomes(
 
 
 def joined(parts: Sequence[Predictions], tta: bool) -> Histograms:
-    """The histograms of all parts, one after the other. Raises PneumoError where the truth is unknown."""
+    """The histograms of all parts, one after the other.
+
+    Raises PneumoError where the truth is unknown.
+    """
     for part in parts:
         if not part.labelled:
             raise PneumoError(
-                f"{part.folder}: the truth of these films is not known; give their table with annotations=<file.csv>"
+                f"{part.folder}: the truth of these films is not known; give their table with "
+                "annotations=<file.csv>"
             )
     tables = [part.histograms(tta) for part in parts]
     return Histograms(
@@ -192,7 +210,10 @@ def joined(parts: Sequence[Predictions], tta: bool) -> Histograms:
 def search(
     parts: Sequence[Predictions], rows: np.ndarray, rule: Postprocess, tta: bool
 ) -> Postprocess:
-    """The thresholds with the best mean Dice on these rows: B-TH and R-TH, or the triplet if ``rule`` has a top threshold."""
+    """The thresholds with the best mean Dice on these rows.
+
+    B-TH and R-TH, or the triplet if ``rule`` has a top threshold.
+    """
     histograms = joined(parts, tta)[rows]
     if rule.top_threshold is not None:
         table = surfaces.triplets(histograms, COARSE, surfaces.AREAS, COARSE)["dice"]
@@ -224,16 +245,21 @@ def _at(rule: Postprocess, threshold: float, area: int, top: float | None = None
 
 
 def compare(ours: Outcomes, theirs: Outcomes, resamples: int, seed: int) -> dict[str, Any]:
-    """Differences film by film, ours minus theirs. Raises PneumoError if films or their truth differ."""
+    """Differences film by film, ours minus theirs.
+
+    Raises PneumoError if films or their truth differ.
+    """
     place = {image: row for row, image in enumerate(theirs.ids)}
     if set(place) != set(ours.ids):
         raise PneumoError(
-            "the two runs were not judged on the same films, so they cannot be compared film by film"
+            "the two runs were not judged on the same films, so they cannot be compared film "
+            "by film"
         )
     aligned = theirs[np.array([place[image] for image in ours.ids], np.int64)]
     if not np.array_equal(aligned.truth, ours.truth):
         raise PneumoError(
-            "the two runs were judged by different truths of the same films, so they cannot be compared"
+            "the two runs were judged by different truths of the same films, so they cannot be "
+            "compared"
         )
     gaps = scores.paired(ours, aligned, resamples, seed)
     return {

@@ -23,7 +23,10 @@ FOLDER = "evaluations"  # beside the maps
 
 
 def evaluate(settings: Evaluate) -> tuple[dict[str, Any], Path]:
-    """Score the runs of ``settings``; returns what was found and the JSON file it was written to. Raises PneumoError."""
+    """Score the runs of ``settings``; returns what was found and the JSON file it was written to.
+
+    Raises PneumoError.
+    """
     parts = blend.gather(settings)
     folders = blend.folders_of(settings)
     records = [record.read(folder) for folder in folders]
@@ -91,12 +94,16 @@ def evaluate(settings: Evaluate) -> tuple[dict[str, Any], Path]:
 
 
 def declared_rule(settings: Any, records: Sequence[Record]) -> Postprocess:
-    """The rule that all these runs declare, under what is typed. Raises PneumoError if they declare different ones."""
+    """The rule that all these runs declare, under what is typed.
+
+    Raises PneumoError if they declare different ones.
+    """
     rules = [settings.postprocess.over(about.config.postprocess) for about in records]
     if any(rule != rules[0] for rule in rules):
         told = "; ".join(dict.fromkeys(rule_text(plain(rule)) for rule in rules))
         raise PneumoError(
-            f"these runs declare different thresholds ({told}): type the ones to use, postprocess.binarization_threshold=…"
+            f"these runs declare different thresholds ({told}): type the ones to use, "
+            "postprocess.binarization_threshold=…"
         )
     return rules[0]
 
@@ -191,7 +198,8 @@ def describe(found: dict[str, Any]) -> str:
     if found["results"][0]["intervals"]:
         by = "patient" if not unknown else "patient where known, else by film"
         lines.append(
-            f"Brackets: 95 % intervals, bootstrap by {by}. Dice at 1024², both empty = 1; size groups: Dice of their films."
+            f"Brackets: 95 % intervals, bootstrap by {by}. Dice at 1024², both empty = 1; size "
+            "groups: Dice of their films."
         )
     return "\n".join(lines)
 
@@ -201,7 +209,8 @@ def warnings_of(found: dict[str, Any]) -> list[str]:
     lines = []
     if found["seen_in_training"]:
         lines.append(
-            f"WARNING: {found['seen_in_training']:,} of these films were in the training data of these weights"
+            f"WARNING: {found['seen_in_training']:,} of these films were in the training data "
+            "of these weights"
         )
     elif found["seen_in_training"] is None:
         lines.append(
@@ -209,11 +218,13 @@ def warnings_of(found: dict[str, Any]) -> list[str]:
         )
     if found["patients_in_training"]:
         lines.append(
-            f"WARNING: {found['patients_in_training']:,} of these films are of patients whose other films were in the training data"
+            f"WARNING: {found['patients_in_training']:,} of these films are of patients whose "
+            "other films were in the training data"
         )
     if found["left_out"]:
         lines.append(
-            f"WARNING: {found['left_out']:,} films that belong to this set are not here or cannot be read"
+            f"WARNING: {found['left_out']:,} films that belong to this set are not here or "
+            "cannot be read"
         )
     return lines
 

@@ -1,4 +1,6 @@
-"""One self-contained HTML page for the runs of a setting: plotly inlined, figures and pictures as data, no network."""
+"""One self-contained HTML page for the runs of a setting: plotly inlined, figures and pictures as
+data, no network.
+"""
 
 import base64
 import csv
@@ -35,7 +37,10 @@ KINDS = {
 
 
 def render(setting: str, how: str, found: list[Run], tables: list[Table], gallery: int) -> str:
-    """The page, made by the command ``how``. ``gallery`` films of each kind; of a film that is not there any more, only the facts."""
+    """The page, made by the command ``how``.
+
+    ``gallery`` films of each kind; of a film that is not there any more, only the facts.
+    """
     from plotly.offline import get_plotlyjs
 
     names = [run.name for run in found]
@@ -62,11 +67,16 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
-    return f"<h3>{html.escape(table.title)}</h3><div class=wide><table><tr>{head}</tr>{rows}</table></div>{note}"
+    return (
+        f"<h3>{html.escape(table.title)}</h3><div "
+        f"class=wide><table><tr>{head}</tr>{rows}</table></div>{note}"
+    )
 
 
 def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
-    """Everything the page shows of one run, as plain values; fold and seed in its name unless it is ``alone`` under it."""
+    """Everything the page shows of one run, as plain values; fold and seed in its name unless it is
+    ``alone`` under it.
+    """
     config = run.record.config
     part = maps.load(run.folder / maps.FOLDER / "val")
     rule = config.postprocess

@@ -34,7 +34,10 @@ PUBLISHED_SYSTEMS = (
     ("X5 (2nd place): Deeplabv3+ and U-Nets, 1024²", 0.8665),
     ("2ST-UNet Exp5", 0.8356),
 )
-NO_TRUTH = "the round-2 test set has no public truth; python -m pneumo.submission writes the file to send in"
+NO_TRUTH = (
+    "the round-2 test set has no public truth; python -m pneumo.submission writes the "
+    "file to send in"
+)
 
 
 @dataclass
@@ -64,7 +67,8 @@ def build(found: list[Run]) -> list[Table]:
     comparable = (
         ""
         if real and full
-        else "Not comparable with the published figures, which are of the challenge's films at full scale."
+        else "Not comparable with the published figures, which are of the challenge's films at "
+        "full scale."
     )
     return [
         _table_2(same),
@@ -122,7 +126,10 @@ def _table_3(same: dict[str, list[Run]], note: str) -> Table:
         "published, no TTA",
         "published, TTA",
     ]
-    note = f"IoU per film at 1024² after both thresholds, both empty = 1; whether the published one is plain or stepped is not said. {note}"
+    note = (
+        "IoU per film at 1024² after both thresholds, both empty = 1; whether the "
+        f"published one is plain or stepped is not said. {note}"
+    )
     return Table("table_3", "Table III: validation IoU", head, rows, note)
 
 
@@ -157,12 +164,15 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
             if tested[0]["data"] == "phantom"
             else "The round-1 test set"
         )
-        counts = f"{tested[0]['films']:,} films, {tested[0]['positives']:,} positive; empty masks alone: Dice {empty:.4f}."
+        counts = (
+            f"{tested[0]['films']:,} films, {tested[0]['positives']:,} positive; empty "
+            f"masks alone: Dice {empty:.4f}."
+        )
         note = " ".join([f"{what}: {counts}", *told, note])
     else:
         note = (
-            "The round-1 test set is not here: name its ids with ids=<stage_1_sample_submission.csv>. "
-            + note
+            "The round-1 test set is not here: name its ids with "
+            "ids=<stage_1_sample_submission.csv>. " + note
         )
     head = [
         "experiment",
@@ -217,7 +227,8 @@ def _scores(same: dict[str, list[Run]]) -> Table:
     head = ["experiment", "thresholds", *(LABELS[key] for key in MAIN)]
     tuned = f" Tuned: {'; '.join(dict.fromkeys(ways))}." if ways else ""
     note = (
-        "Validation films, flip TTA. Brackets: 95 % intervals by a bootstrap of patients (of films where patients are unknown); "
+        "Validation films, flip TTA. Brackets: 95 % intervals by a bootstrap of patients (of "
+        "films where patients are unknown); "
         f"±: standard deviation over runs. Declared: thresholds as the experiment says.{tuned}"
     )
     return Table("scores", "All scores on validation", head, rows, note)

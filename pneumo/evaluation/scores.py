@@ -1,7 +1,8 @@
-"""Per-film results → what a paper reports: means, ROC and PR, calibration, groups, intervals by patient, paired tests.
+"""Per-film results → what a paper reports: means, ROC and PR, calibration, groups, intervals by
+patient, paired tests.
 
-Numpy only. Every mean takes weights, so that a bootstrap is one matrix product: row b of ``weights`` says how often each film
-stands in resample b.
+Numpy only. Every mean takes weights, so that a bootstrap is one matrix product: row b of
+``weights`` says how often each film stands in resample b.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,9 @@ SIZES = (
 
 @dataclass
 class Outcomes(Counted):
-    """Results of n films: pixels predicted, true, and both, at 1024²; the film's own score; patients and views (None: unknown)."""
+    """Results of n films: pixels predicted, true, and both, at 1024²; the film's own score;
+    patients and views (None: unknown).
+    """
 
     ids: list[str]
     predicted: np.ndarray  # int64 (n,)
@@ -63,7 +66,9 @@ class Outcomes(Counted):
 
 
 def roc_curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores from high to low, with the share of negatives and of positives at or above each; (0, 0) first."""
+    """Scores from high to low, with the share of negatives and of positives at or above each; (0,
+    0) first.
+    """
     at, right, wrong = ranked(score, positive, np.ones((1, len(score))))
     return (
         np.r_[np.inf, at],
@@ -73,13 +78,17 @@ def roc_curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def pr_curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores from high to low, with precision and recall of calling positive all films at or above each."""
+    """Scores from high to low, with precision and recall of calling positive all films at or above
+    each.
+    """
     at, right, wrong = ranked(score, positive, np.ones((1, len(score))))
     return at, right[0] / (right[0] + wrong[0]), right[0] / max(right[0, -1], 1)
 
 
 def resamples(patients: Sequence[str | None], count: int, seed: int = 0) -> np.ndarray:
-    """Bootstrap weights (count, n): patients drawn with replacement, with all their films; a film of unknown patient is its own."""
+    """Bootstrap weights (count, n): patients drawn with replacement, with all their films; a film
+    of unknown patient is its own.
+    """
     number, place = _by_patient(patients)
     draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=count)
     return draws[:, place].astype(np.float64)
@@ -109,7 +118,9 @@ def _middle(values: np.ndarray) -> tuple[float, float]:
 
 @dataclass
 class Difference:
-    """One run minus another on the same films: mean, 95 % interval by patient, and two-sided p of no difference."""
+    """One run minus another on the same films: mean, 95 % interval by patient, and two-sided p of
+    no difference.
+    """
 
     mean: float
     low: float
@@ -120,8 +131,8 @@ class Difference:
 def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[str, Difference]:
     """Differences of ``dice``, ``dice_positive`` and ``iou`` on the same films, in the same order.
 
-    The interval is a bootstrap by patient; p is of a permutation test that swaps the two runs for whole patients, which
-    is exact whatever the distribution (and at best 1 / (count + 1)).
+    The interval is a bootstrap by patient; p is of a permutation test that swaps the two runs for
+    whole patients, which is exact whatever the distribution (and at best 1 / (count + 1)).
     """
     assert one.ids == other.ids
     weights = resamples(one.patients, count, seed)
@@ -148,7 +159,9 @@ def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[st
 
 
 def groups(outcomes: Outcomes) -> dict[str, np.ndarray]:
-    """Rows of each group that has films: by size of the pneumothorax (quartiles of the challenge's) and by view."""
+    """Rows of each group that has films: by size of the pneumothorax (quartiles of the challenge's)
+    and by view.
+    """
     found = {
         f"size {name}": np.flatnonzero((outcomes.truth >= low) & (outcomes.truth <= high))
         for name, low, high in SIZES
@@ -162,7 +175,9 @@ def groups(outcomes: Outcomes) -> dict[str, np.ndarray]:
 
 @dataclass
 class Calibration:
-    """Pixels by predicted probability, in tenths: mean probability, share that is pneumothorax, pixels; ECE their mean gap."""
+    """Pixels by predicted probability, in tenths: mean probability, share that is pneumothorax,
+    pixels; ECE their mean gap.
+    """
 
     probability: list[float]
     share: list[float]
@@ -171,7 +186,8 @@ class Calibration:
 
 
 def calibration(histograms: Histograms, bins: int = 10) -> Calibration:
-    """How often pixels of a predicted probability are pneumothorax. Exact: it needs no pixels, only the histograms.
+    """How often pixels of a predicted probability are pneumothorax. Exact: it needs no pixels, only
+    the histograms.
 
     ECE is the expected calibration error (Naeini et al. 2015) over pixels.
     """

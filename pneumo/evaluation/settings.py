@@ -13,7 +13,9 @@ class Choose(Enum):
     """Which thresholds a bundle carries."""
 
     declared = "declared"  # the experiment's own
-    tuned = "tuned"  # chosen on all validation films; the score stated is that of choosing and scoring on different ones
+    # chosen on all validation films; the score stated is that of choosing and scoring on different
+    # ones
+    tuned = "tuned"
 
 
 @dataclass
@@ -40,7 +42,8 @@ class Tune(Enum):
     """How thresholds are chosen from the films themselves, beside the ones declared beforehand."""
 
     none = "none"
-    honest = "honest"  # chosen on one part, scored on the other: other folds where there are, else halves by patient
+    # chosen on one part, scored on the other: other folds where there are, else halves by patient
+    honest = "honest"
     optimistic = "optimistic"  # also chosen and scored on the same films, and marked so everywhere
 
 

@@ -27,7 +27,8 @@ def write(
     wanted: list[str] | None = None,
     on_error: OnError | None = None,
 ) -> tuple[int, list[str]]:
-    """Write one row an image, ``-1`` for an empty mask, masks at 1024² as the files store them (not turned upright).
+    """Write one row an image, ``-1`` for an empty mask, masks at 1024² as the files store them (not
+    turned upright).
 
     Args:
         out: the CSV file; written whole or not at all.
@@ -45,8 +46,10 @@ def write(
     absent = [image for image in ids if image not in place]
     if absent and (on_error is not OnError.skip or len(absent) == len(ids)):
         raise PneumoError(
-            f"{len(absent):,} of the {len(ids):,} ids of the sample submission have no film here, e.g. {absent[0]}; "
-            "give the folder that holds them (on=…), or write empty masks for them with on_error=skip"
+            f"{len(absent):,} of the {len(ids):,} ids of the sample submission have no film "
+            f"here, e.g. {absent[0]}; "
+            "give the folder that holds them (on=…), or write empty masks for them with "
+            "on_error=skip"
         )
     checksums: dict[str, int] = {}
     with files.replacing(out) as temporary:

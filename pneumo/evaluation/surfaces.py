@@ -1,9 +1,11 @@
-"""Scores at every threshold at once, from histograms of the probabilities inside and outside the true mask. Pure numpy.
+"""Scores at every threshold at once, from histograms of the probabilities inside and outside the
+true mask. Pure numpy.
 
-Per film, 256 counts of pixels by level, once for all pixels and once for those of the true mask, say everything about every
-binarisation threshold: what is predicted, what of it is right. The removal threshold only asks whether the predicted area
-is large enough, so films sorted by predicted area give the mean for every removal threshold by one cumulative sum. The
-triplet rule sorts by another threshold than it binarises with. All of it is exact, not an approximation.
+Per film, 256 counts of pixels by level, once for all pixels and once for those of the true mask,
+say everything about every binarisation threshold: what is predicted, what of it is right. The
+removal threshold only asks whether the predicted area is large enough, so films sorted by predicted
+area give the mean for every removal threshold by one cumulative sum. The triplet rule sorts by
+another threshold than it binarises with. All of it is exact, not an approximation.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,8 @@ NAMES = ("dice", "dice_positive", "iou", "sensitivity", "specificity")
 def surface(
     histograms: Histograms, thresholds: Sequence[float] = THRESHOLDS, areas: Sequence[float] = AREAS
 ) -> dict[str, np.ndarray]:
-    """Mean scores for every binarisation × removal threshold (total rule), float64 (len(thresholds), len(areas)) each.
+    """Mean scores for every binarisation × removal threshold (total rule), float64
+    (len(thresholds), len(areas)) each.
 
     Areas are pixels of the maps' own size. A mean over no films is NaN.
     """
@@ -36,9 +39,11 @@ def surface(
 def triplets(
     histograms: Histograms, tops: Sequence[float], areas: Sequence[float], bottoms: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """Mean scores for every (top threshold, least area, bottom threshold), float64 (tops, bottoms, areas) each.
+    """Mean scores for every (top threshold, least area, bottom threshold), float64 (tops, bottoms,
+    areas) each.
 
-    The winner's rule: a film whose pixels above the top threshold are fewer than the area gets an empty mask.
+    The winner's rule: a film whose pixels above the top threshold are fewer than the area gets an
+    empty mask.
     """
     gate = np.broadcast_to(
         histograms.predicted(tops)[:, :, None], (len(histograms), len(tops), len(bottoms))
@@ -49,7 +54,9 @@ def triplets(
 def _gated(
     histograms: Histograms, gate: np.ndarray, thresholds: Sequence[float], areas: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """Means where a film keeps its mask at thresholds[b] if gate[:, g, b] reaches the area, float64 (gates, thresholds, areas)."""
+    """Means where a film keeps its mask at thresholds[b] if gate[:, g, b] reaches the area, float64
+    (gates, thresholds, areas).
+    """
     truth = histograms.truth[:, None]
     predicted, overlap = histograms.predicted(thresholds), histograms.overlap(thresholds)
     kept = {"dice": dice(overlap, predicted, truth), "iou": iou(overlap, predicted, truth)}
@@ -89,7 +96,9 @@ def component_surface(
     thresholds: Sequence[float],
     areas: Sequence[float],
 ) -> dict[str, np.ndarray]:
-    """As ``surface``, but each component is judged alone: those smaller than the area are removed. ``truth``: pixels, (n,)."""
+    """As ``surface``, but each component is judged alone: those smaller than the area are removed.
+    ``truth``: pixels, (n,).
+    """
     film, threshold, area, overlap = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("film", "threshold", "area", "overlap")
@@ -127,6 +136,8 @@ def means(overlap: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> dict
 
 
 def best(scores: np.ndarray) -> tuple[int, ...]:
-    """The place of the highest score; of equal ones, the middle one (in the order of the array), which is safest."""
+    """The place of the highest score; of equal ones, the middle one (in the order of the array),
+    which is safest.
+    """
     places = np.flatnonzero(scores.ravel() >= np.nanmax(scores) - 1e-12)
     return tuple(int(i) for i in np.unravel_index(places[len(places) // 2], scores.shape))

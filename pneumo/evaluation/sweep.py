@@ -21,7 +21,9 @@ SWEPT = (
 
 
 class SweepTable(Callback):
-    """Hydra's callback that ends a sweep with a table and a plot of its jobs, also in Weights & Biases."""
+    """Hydra's callback that ends a sweep with a table and a plot of its jobs, also in Weights &
+    Biases.
+    """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table, write ``sweep.csv`` and ``sweep.html``."""

@@ -188,7 +188,9 @@ def _folder(declared: Config, settings: Films) -> Part:
         )
     )
     part = _part(index.items, declared, on_error, labelled=True)
-    reasons = [f"{case}: {reason}" for reason, cases in index.left_aside.items() for case in cases]
+    reasons = []
+    for reason, cases in index.left_aside.items():
+        reasons += [f"{case}: {reason}" for case in cases]
     return dataclasses.replace(part, left_out=reasons + part.left_out)
 
 

@@ -132,13 +132,13 @@ def summary(
     """What is printed at the end: the films, how many, and those that failed with the reason."""
     lines = []
     for row in rows[:20]:
-        found = "none"
+        extent = "none"
         if row["pneumothorax"]:
-            found = f"{row['area_px']:,} px"
+            extent = f"{row['area_px']:,} px"
             if row["area_mm2"] is not None:
-                found += f", {row['area_mm2']:,.0f} mm²"
-            found += f", image {row['image_side']}"
-        line = f"{row['film']}: {found}; probability {row['probability']:.3f}"
+                extent += f", {row['area_mm2']:,.0f} mm²"
+            extent += f", image {row['image_side']}"
+        line = f"{row['film']}: {extent}; probability {row['probability']:.3f}"
         if row["notes"]:
             line += f" ({row['notes']})"
         lines.append(line)

@@ -16,7 +16,8 @@ class Films:
 
     run: Any = declare(
         None,
-        "a run's folder, a pattern of such folders, or a list: [runs/…/fold0-seed0,runs/…/fold1-seed0]",
+        "a run's folder, a pattern of such folders, or a list: "
+        "[runs/…/fold0-seed0,runs/…/fold1-seed0]",
         place=True,
     )
     blend: Blend | None = declare(
@@ -28,12 +29,14 @@ class Films:
     )
     on: str = declare(
         "val",
-        "val (the run's own validation part), test (the round-1 test set; new phantoms), or a folder of films",
+        "val (the run's own validation part), test (the round-1 test set; new phantoms), or a "
+        "folder of films",
         place=True,
     )
     ids: str | None = declare(
         None,
-        "on=test: the challenge's stage_1_sample_submission.csv; by default the run's data.round1_test",
+        "on=test: the challenge's stage_1_sample_submission.csv; by default the run's "
+        "data.round1_test",
         place=True,
     )
     root: str | None = declare(
@@ -41,7 +44,8 @@ class Films:
     )
     annotations: str | None = declare(
         None,
-        "table of run lengths: on=<folder> its own, if there is one; on=val, test instead of the run's",
+        "table of run lengths: on=<folder> its own, if there is one; on=val, test instead of "
+        "the run's",
         place=True,
     )
     patients: str | None = declare(None, "CSV of image id and patient, as annotations", place=True)
@@ -74,7 +78,9 @@ class Save:
 
 @dataclass
 class Predict(Films):
-    """What ``python -m pneumo.predict`` takes: a run, to judge it (``run``, ``on``), or a bundle, to use it (``model``, ``input``)."""
+    """What ``python -m pneumo.predict`` takes: a run, to judge it (``run``, ``on``), or a bundle,
+    to use it (``model``, ``input``).
+    """
 
     batch_size: int = declare(16, "films at a time")
     model: str | None = declare(None, "a folder made by python -m pneumo.export", place=True)

@@ -1,1 +1,4 @@
-"""Masks and probability maps as arrays: run lengths, overlap, rules, components. Numpy and OpenCV alone."""
+"""Masks and probability maps as arrays: run lengths, overlap, rules, components.
+
+Numpy and OpenCV alone.
+"""

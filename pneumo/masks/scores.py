@@ -1,8 +1,8 @@
 """The table of scores: what each is called, how it is shown, and the function that computes it.
 
 Training, sweeps, tables, pages and Weights & Biases all read ``SCORES``: a new score is one entry
-and one function of ``Counted``. Every mean takes weights, so that a bootstrap is one matrix product:
-row b of ``weights`` says how often each film stands in resample b.
+and one function of ``Counted``. Every mean takes weights, so that a bootstrap is one matrix
+product: row b of ``weights`` says how often each film stands in resample b.
 """
 
 from collections.abc import Callable

@@ -16,10 +16,11 @@ class Removal(Enum):
 
 @dataclass
 class Postprocess:
-    """From probabilities to a mask: binarisation threshold (B-TH), removal threshold (R-TH), and the winners' refinements.
+    """From probabilities to a mask: binarisation threshold (B-TH), removal threshold (R-TH), and
+    the winners' refinements.
 
-    The winner's triplet (top threshold, least area, bottom threshold) is ``top_threshold``, ``removal_threshold`` and
-    ``binarization_threshold``.
+    The winner's triplet (top threshold, least area, bottom threshold) is ``top_threshold``,
+    ``removal_threshold`` and ``binarization_threshold``.
     """
 
     binarization_threshold: float = declare(
@@ -66,7 +67,7 @@ class Postprocess:
 
 @dataclass
 class Rule:
-    """Settings of ``Postprocess`` to use instead of those the run recorded; null keeps the run's."""
+    """Settings of ``Postprocess`` to use instead of the recorded ones; null keeps the run's."""
 
     binarization_threshold: float | None = declare(None, "B-TH")
     removal_threshold: int | None = declare(None, "R-TH, pixels at removal_size²")

@@ -1,4 +1,7 @@
-"""Augmentation settings → a function on (image, mask). Everything stays uint8 and one channel; albumentations underneath."""
+"""Augmentation settings → a function on (image, mask).
+
+Everything stays uint8 and one channel; albumentations underneath.
+"""
 
 import random
 from typing import Any
@@ -10,7 +13,7 @@ from pneumo.training.settings import Augmentation, Resolution
 
 
 class Augment:
-    """Calls a pipeline so that a key decides every random choice, whatever process or order asks."""
+    """Calls a pipeline so that a key decides every random choice, in any process and order."""
 
     def __init__(self, pipeline: Any):
         self.pipeline = pipeline
@@ -18,9 +21,10 @@ class Augment:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, key: list[int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Image and mask uint8 (size, size) → the same, augmented; ``key`` is (seed, epoch, film)."""
+        """Image and mask uint8 (size, size), augmented; ``key`` is (seed, epoch, film)."""
         cv2.setNumThreads(0)  # workers are processes already
-        # set_random_seed would do, ten times slower; without either, 2.0.8 repeats itself in workers and epochs
+        # set_random_seed would do, ten times slower; without either, albumentations 2.0.8 repeats
+        # itself in workers and epochs
         sequence = np.random.SeedSequence(key)
         self.pipeline.set_random_state(
             np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0]))
@@ -32,8 +36,9 @@ class Augment:
 def build(config: Augmentation, resolution: Resolution) -> Augment | None:
     """The augmentation for films of this resolution; None if nothing is on.
 
-    The four groups are the paper's (section "Pre-processing and augmentation"): horizontal flip; one of contrast, gamma,
-    brightness; one of elastic transform, grid distortion, optical distortion; random sized crop.
+    The four groups are the paper's (section "Pre-processing and augmentation"): horizontal flip;
+    one of contrast, gamma, brightness; one of elastic transform, grid distortion, optical
+    distortion; random sized crop.
     """
     if not any((config.flip, config.intensity, config.distortion, config.crop)):
         return None

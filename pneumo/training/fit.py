@@ -1,4 +1,4 @@
-"""One Lightning fit from configuration to weights, scores and record; resumes where it was stopped."""
+"""One Lightning fit from configuration to weights and scores; resumes where it was stopped."""
 
 import dataclasses
 import io
@@ -35,7 +35,10 @@ from pneumo.training.weights import load_weights, read_weights, renamed, save_we
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Checkpoints are written under a temporary name and renamed: a process killed meanwhile leaves the one before."""
+    """Checkpoints are written under a temporary name and renamed.
+
+    A process that is killed meanwhile leaves the checkpoint before.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -47,10 +50,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def fit(config: Config, folder: Path) -> dict[str, float]:
-    """Train ``config`` in ``folder`` (locked by the caller) and return its scores on the validation part.
+    """Train ``config`` in ``folder`` (locked by the caller) and return its validation scores.
 
-    Leaves ``config.yaml`` first, ``last.ckpt`` and ``metrics.csv`` each epoch, then ``weights.safetensors`` and, last of all,
-    ``metrics.json``. Validation, weights and hand-off hold the averaged model where weights were averaged.
+    Leaves ``config.yaml`` first, ``last.ckpt`` and ``metrics.csv`` each epoch, then
+    ``weights.safetensors`` and, last of all, ``metrics.json``. Validation, weights and hand-off
+    hold the averaged model where weights were averaged.
 
     Raises:
         PneumoError: data, parent weights or an interrupted run's files that do not fit.
@@ -97,10 +101,9 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
             if name.startswith("val/")
         }
         if trainer.is_global_zero:
-            save_weights(network, folder / runs.WEIGHTS, card(config, record, scores, kept))
-            known = {
-                name: None if math.isnan(value) else value for name, value in scores.items()
-            }  # NaN is no JSON
+            # NaN, of a score over no films, is no JSON
+            known = {name: None if math.isnan(value) else value for name, value in scores.items()}
+            save_weights(network, folder / runs.WEIGHTS, card(config, record, known, kept))
             files.write_json(folder / runs.METRICS, {**known, "weights": kept})
             for logger in chosen:
                 if isinstance(logger, logbook.GuardedWandbLogger):
@@ -110,7 +113,9 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     return scores
 
 
-def card(config: Config, record: Record, scores: dict[str, float], kept: str) -> dict[str, Any]:
+def card(
+    config: Config, record: Record, scores: dict[str, float | None], kept: str
+) -> dict[str, Any]:
     """What the weights say of themselves.
 
     Enough to rebuild the network and judge its output as it was judged here.
@@ -251,10 +256,15 @@ def _checkpoints(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
 
 
 def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
-    """Run a part of the fit; turn what Lightning makes of Ctrl-C and of a damaged checkpoint back into what they are."""
+    """Run a part of the fit.
+
+    Lightning turns Ctrl-C into SystemExit and a damaged checkpoint into a RuntimeError; both are
+    turned back.
+    """
     try:
         with warnings.catch_warnings():
-            # on a CPU the main process loads films: worker processes would compete with the network for its cores
+            # on a CPU the main process loads films: worker processes would compete with the
+            # network for its cores
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             # Lightning 2.6 with torch 2.14
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")

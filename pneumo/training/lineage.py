@@ -1,4 +1,6 @@
-"""An experiment and the ancestors it starts from: those that are missing are trained first, as ``make`` does."""
+"""An experiment and the ancestors it starts from: those that are missing are trained first, as
+``make`` does.
+"""
 
 import contextlib
 import dataclasses
@@ -14,9 +16,9 @@ from omegaconf import DictConfig
 
 from pneumo import command, runs
 from pneumo.errors import PneumoError
-from pneumo.settings import CONF, keys
+from pneumo.settings import CONF, keys, options_of
 from pneumo.training import record
-from pneumo.training.settings import Config, System, load_config
+from pneumo.training.settings import Config, System, load_config, system_of
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +45,26 @@ def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
         typed: keys the user set on the command line; they are not scaled.
 
     Returns:
-        A row for each fit of the chain, ancestors first: name, folder, whether it was trained now, seconds, scores.
+        A row for each fit of the chain, ancestors first: name, folder, whether it was trained now,
+        seconds, scores.
     """
     fits = chain(declared, typed)
     finished = [place for place, one in enumerate(fits) if _already(one, one.path)]
     return [
         _make(one) for one in fits[finished[-1] if finished else 0 :]
     ]  # what led to a finished fit is not needed again
+
+
+def with_experiment(arguments: list[str]) -> list[str]:
+    """The arguments of a command line; ``+system=`` brings its first experiment.
+
+    Settings such as ``averaging.epochs=2`` exist only where an experiment has chosen the group's
+    option. Each fit of the system is composed anew with its own experiment.
+    """
+    names = [one.partition("=")[2] for one in arguments if one.startswith("+system=")]
+    if not names or names[0] not in options_of("system"):
+        return arguments
+    return [*arguments, f"+experiment={system_of(names[0]).experiments[0]}"]
 
 
 def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any]]:
@@ -59,13 +74,14 @@ def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any
         system: what ``+system=<name>`` composed.
         overrides: everything typed, ``+system=`` among it.
     """
-    typed = [one for one in overrides if not one.lstrip("+").startswith("system")]
+    typed = [one for one in overrides if not one.startswith(("+system=", "+experiment="))]
     rows = []
     for fold in system.folds:
         for experiment in system.experiments:
             own = [*system.overrides, *typed, f"+experiment={experiment}", f"fold={fold}"]
             raw = _compose(own)
-            rows += train(load_config(raw), name_run(raw, own))
+            keys_typed = name_run(raw, own)
+            rows += train(load_config(raw), keys_typed)
     return rows
 
 
@@ -86,7 +102,9 @@ def chain(declared: Config, typed: set[str]) -> list[Config]:
 
 
 def parent_of(child: Config) -> Config:
-    """The declared configuration of a child's parent: its own recipe on the child's data, fold, seed, scale and machine."""
+    """The declared configuration of a child's parent: its own recipe on the child's data, fold,
+    seed, scale and machine.
+    """
     overrides = [
         f"+experiment={child.parent}",
         f"data.name={child.data.name}",

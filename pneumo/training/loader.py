@@ -1,4 +1,7 @@
-"""Cached films → batches. The ``LightningDataModule`` reads, divides and serves a data set; batches travel as uint8."""
+"""Cached films → batches.
+
+The ``LightningDataModule`` reads, divides and serves a data set; batches travel as uint8.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -23,7 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class FilmDataset(Dataset[dict[str, torch.Tensor]]):
-    """Films of one part as dicts: ``image`` and ``mask`` uint8 (1, size, size), mask of 0 and 1; ``row`` int64, its place in the cache."""
+    """Films of one part as dicts.
+
+    ``image`` and ``mask`` uint8 (1, size, size), mask of 0 and 1; ``row`` int64, its place in the
+    cache.
+    """
 
     def __init__(
         self,
@@ -56,7 +63,8 @@ class FilmDataset(Dataset[dict[str, torch.Tensor]]):
 
 
 class EpochSampler(Sampler[int]):
-    """Every film once an epoch, in an order that seed and epoch alone decide, so that a resumed fit sees the same one.
+    """Every film once an epoch, in an order that seed and epoch alone decide, so that a resumed fit
+    sees the same one.
 
     Lightning calls ``set_epoch``. With several processes each takes its share of the one order.
     """
@@ -95,14 +103,20 @@ class EpochSampler(Sampler[int]):
 
 
 class FilmData(pl.LightningDataModule):
-    """A data set made ready: indexed, cached at the resolution, divided. ``prepare`` does it; the loaders serve it."""
+    """A data set made ready: indexed, cached at the resolution, divided.
+
+    ``prepare`` does it; the loaders serve it.
+    """
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
 
     def prepare(self) -> None:
-        """Draw phantoms if asked for, index, cache and divide. Prints what was left aside and why. Raises PneumoError."""
+        """Draw phantoms if asked for, index, cache and divide.
+
+        Prints what was left aside and why. Raises PneumoError.
+        """
         config, data = self.config, self.config.data
         if isinstance(data, PhantomData):
             data = config.scale.of(data)
@@ -145,7 +159,9 @@ class FilmData(pl.LightningDataModule):
         )
 
     def parts_by_id(self) -> dict[str, dict[str, str | None]]:
-        """The films of each part, with their patients: what a run keeps to say later what it was trained on."""
+        """The films of each part, with their patients: what a run keeps to say later what it was
+        trained on.
+        """
         return {
             name: {self.films.ids[i]: self.patients[i] for i in part}
             for name, part in (
@@ -155,7 +171,9 @@ class FilmData(pl.LightningDataModule):
         }
 
     def _fewer(self, items: list[Item]) -> list[Item]:
-        """At most ``scale.images`` films, chosen by the seed, with the data's share of positives or ``scale.positive_rate``."""
+        """At most ``scale.images`` films, chosen by the seed, with the data's share of positives or
+        ``scale.positive_rate``.
+        """
         scale = self.config.scale
         limit = scale.images
         if limit is None or len(items) <= limit:

@@ -1,4 +1,6 @@
-"""What a fit shows and records: metrics.csv, overlays, a progress bar or lines, Weights & Biases, TensorBoard."""
+"""What a fit shows and records: metrics.csv, overlays, a progress bar or lines, Weights & Biases,
+TensorBoard.
+"""
 
 import csv
 import logging
@@ -30,7 +32,9 @@ COLUMNS = ("epoch", "lr", "train/loss", "val/loss", *(f"val/{key}" for key in TR
 
 
 class History(Callback):
-    """One row an epoch in ``metrics.csv``, written whole each time; a resumed fit goes on where it was. Prints the row, too."""
+    """One row an epoch in ``metrics.csv``, written whole each time; a resumed fit goes on where it
+    was. Prints the row, too.
+    """
 
     def __init__(self, path: Path, echo: bool):
         self.path, self.echo = path, echo
@@ -84,7 +88,9 @@ class History(Callback):
 
 
 class Pictures(Callback):
-    """Overlays of a few fixed validation films, each few epochs and at the end, into ``pictures/`` and Weights & Biases."""
+    """Overlays of a few fixed validation films, each few epochs and at the end, into ``pictures/``
+    and Weights & Biases.
+    """
 
     def __init__(self, data: FilmData, folder: Path, log: Log, rule: Postprocess):
         count = log.pictures
@@ -142,7 +148,9 @@ class ProgressBar(TQDMProgressBar):
 
 
 class GuardedWandbLogger(WandbLogger):
-    """Weights & Biases that never stops a training: the first failure is said in one line, and nothing more is sent."""
+    """Weights & Biases that never stops a training: the first failure is said in one line, and
+    nothing more is sent.
+    """
 
     broken = False
 
@@ -185,7 +193,9 @@ class GuardedWandbLogger(WandbLogger):
 
 
 def loggers(config: Config, folder: Path, about: dict[str, Any]) -> list[Logger]:
-    """TensorBoard and Weights & Biases as configured; online when logged in, else offline with one line."""
+    """TensorBoard and Weights & Biases as configured; online when logged in, else offline with one
+    line.
+    """
     chosen: list[Logger] = []
     if config.log.tensorboard:
         try:

@@ -22,8 +22,8 @@ Batch = dict[str, Tensor]
 class SegmentationModule(pl.LightningModule):
     """Trains and validates a network on batches of uint8 films.
 
-    Logs per epoch ``train/loss``, ``val/loss`` and the scores of ``ImageScores`` as ``val/…``, of masks made with the
-    experiment's own thresholds (``config.postprocess``).
+    Logs per epoch ``train/loss``, ``val/loss`` and the scores of ``ImageScores`` as ``val/…``, of
+    masks made with the experiment's own thresholds (``config.postprocess``).
     """
 
     def __init__(self, network: Network, config: Config):
@@ -73,7 +73,7 @@ class SegmentationModule(pl.LightningModule):
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:
-        """Optimizer and schedule; a plateau, which looks at the validation loss, is stepped here."""
+        """Optimizer and schedule; a plateau, which watches the validation loss, is stepped here."""
         config = self.config
         moves = optimizer.build(config.optimizer, self.network, config.lr)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -89,7 +89,10 @@ class SegmentationModule(pl.LightningModule):
         return {"optimizer": moves, "lr_scheduler": stepped}
 
     def on_train_epoch_end(self) -> None:
-        """Step a plateau here: Lightning would after the checkpoint is written, and a resumed fit would miss the step."""
+        """Step a plateau.
+
+        Lightning would do so after the checkpoint is written; a resumed fit would miss the step.
+        """
         if self._plateau is not None:
             self._plateau.step(float(self.trainer.callback_metrics["val/loss"]))
 

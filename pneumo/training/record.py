@@ -1,4 +1,5 @@
-"""What a run says of itself: its settings, its origin, its data, its parent. Read by every later stage.
+"""What a run says of itself: its settings, its origin, its data, its parent. Read by every later
+stage.
 
 ``config.yaml`` outlives the code that wrote it. A record of an older version is brought to today's
 settings by ``_STEPS``; a setting that it lacks has the value that its absence meant.

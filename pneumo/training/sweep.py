@@ -44,6 +44,7 @@ class SweepTable(Callback):
         if not any(row["trained"] for row in rows):
             print("Nothing was trained: every run was finished before.")
         print(
-            f"\nNext: tables and a page of all runs:\n  python -m pneumo.report runs_dir={config.runs_dir}",
+            "\nNext: tables and a page of all runs:\n  python -m pneumo.report "
+            f"runs_dir={config.runs_dir}",
             flush=True,
         )

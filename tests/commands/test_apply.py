@@ -1,4 +1,6 @@
-"""A bundle on any film: right geometry, right tables, one line for what cannot be used, nothing of the patient in names."""
+"""A bundle on any film: right geometry, right tables, one line for what cannot be used, nothing of
+the patient in names.
+"""
 
 import csv
 import io
@@ -144,7 +146,9 @@ def test_the_same_submission_from_bundle_and_run(model, finished, real_data, tmp
 
 
 def test_mask_area_and_side_in_the_films_own_geometry(film):
-    """A film stored lying on its side: the mask comes back lying, the side is that of the upright film."""
+    """A film stored lying on its side: the mask comes back lying, the side is that of the upright
+    film.
+    """
     upright = finding(edited(film, PixelSpacing=[0.5, 0.25]))
     assert upright.area == pytest.approx(
         512 * 512, rel=0.01
@@ -309,10 +313,19 @@ def test_names_in_other_spellings_tell_nothing_either(film, patient, file):
 
 
 ODD = {
-    "StudyDate": "2010.13.45", "PatientBirthDate": "unknown", "StudyTime": "25:61", "PatientSex": "male",
-    "AccessionNumber": "x" * 40, "StudyID": "a" * 30, "PatientID": "line\nline", "FrameOfReferenceUID": "abc",
-    "Laterality": "left", "PatientOrientation": ["left", "foot"], "PatientAge": "forty", "StudyDescription": "x" * 200,
-}  # fmt: skip
+    "StudyDate": "2010.13.45",
+    "PatientBirthDate": "unknown",
+    "StudyTime": "25:61",
+    "PatientSex": "male",
+    "AccessionNumber": "x" * 40,
+    "StudyID": "a" * 30,
+    "PatientID": "line\nline",
+    "FrameOfReferenceUID": "abc",
+    "Laterality": "left",
+    "PatientOrientation": ["left", "foot"],
+    "PatientAge": "forty",
+    "StudyDescription": "x" * 200,
+}
 
 
 def test_odd_tags_are_left_empty_in_what_is_written(film, tmp_path):
@@ -407,7 +420,9 @@ def test_the_probability_exceeds_the_threshold_exactly_where_there_is_a_mask(rem
 
 
 def test_dicom_outputs_are_valid_and_come_back_to_the_same_mask(real_data, tmp_path):
-    """By dciodvfy (Debian's dicom3tools) and highdicom, for every film that can be read and its empty mask."""
+    """By dciodvfy (Debian's dicom3tools) and highdicom, for every film that can be read and its
+    empty mask.
+    """
     hd = pytest.importorskip("highdicom")
     validator = shutil.which("dciodvfy")
     if not validator:
@@ -566,7 +581,9 @@ read = refused = 0
 for _ in range(count):
     content = bytearray(rng.choice(originals))
     for _ in range(rng.randint(1, 12)):
-        kind, place = rng.random(), rng.randrange(len(content)) if rng.random() < 0.4 else rng.randrange(min(1500, len(content)))
+        kind = rng.random()
+        end = len(content) if rng.random() < 0.4 else min(1500, len(content))
+        place = rng.randrange(end)
         if kind < 0.5:
             content[place] = rng.randrange(256)
         elif kind < 0.7:
@@ -588,7 +605,9 @@ print(read, refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 @pytest.mark.slow
 def test_ten_thousand_mutated_films_crash_nothing(film, real_data, tmp_path):
-    """Pictures and DICOM files, compressed and plain, changed at random places: read or refused, never more, in 4 GiB."""
+    """Pictures and DICOM files, compressed and plain, changed at random places: read or refused,
+    never more, in 4 GiB.
+    """
     pixels = dicom.read(film).pixels[::8, ::8]
     for name in ("a.png", "b.jpg"):
         Image.fromarray(pixels).save(tmp_path / name)

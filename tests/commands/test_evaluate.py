@@ -1,4 +1,6 @@
-"""What a user sees of ``python -m pneumo.evaluate``: scores that are those of the masks, honest thresholds, sweeps."""
+"""What a user sees of ``python -m pneumo.evaluate``: scores that are those of the masks, honest
+thresholds, sweeps.
+"""
 
 import csv
 import json
@@ -18,7 +20,9 @@ from pneumo.masks.settings import Postprocess, Removal
 
 
 def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled=()):
-    """Predictions at 32² of films whose truth is a square of 256 or 512 pixels at 1024² to a side, or nothing."""
+    """Predictions at 32² of films whose truth is a square of 256 or 512 pixels at 1024² to a side,
+    or nothing.
+    """
     rng = np.random.default_rng([first, films])
     maps, cases = np.zeros((films, 32, 32), np.uint8), []
     for film in range(films):
@@ -222,7 +226,9 @@ def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
 
 @pytest.mark.slow
 def test_folds_of_a_cross_validation_are_judged_as_one(tmp_path):
-    """Two folds trained, joined by evaluate and by the report: every film once, thresholds of the other fold."""
+    """Two folds trained, joined by evaluate and by the report: every film once, thresholds of the
+    other fold.
+    """
     small = [
         one for one in TINY if not one.startswith(("split", "epochs", "averaging", "data.images"))
     ]

@@ -1,4 +1,6 @@
-"""What a user sees of ``python -m pneumo.predict``: maps on disk that are the network's, re-used, continued, joined."""
+"""What a user sees of ``python -m pneumo.predict``: maps on disk that are the network's, re-used,
+continued, joined.
+"""
 
 import json
 import shutil
@@ -149,7 +151,9 @@ def test_a_folder_of_pictures(predicted, tmp_path):
 
 
 def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_path, monkeypatch):
-    """Of the 71 real films, some are of the round-1 test set; a run on round 2 has trained on most of them."""
+    """Of the 71 real films, some are of the round-1 test set; a run on round 2 has trained on most
+    of them.
+    """
     siim_data = real_data / "siim"
     where = (f"data.root={siim_data}", f"data.annotations={siim_data}/stage_2_train.csv.gz")
     done = launch(

@@ -138,7 +138,8 @@ def test_sliders_move_the_scores(opened, finished):
             }
             assert {name: shown[name] for name in expected} == expected
             marker = opened.evaluate(
-                "[document.getElementById('surface').data[1].x[0], document.getElementById('surface').data[1].y[0]]"
+                "[document.getElementById('surface').data[1].x[0], "
+                "document.getElementById('surface').data[1].y[0]]"
             )
             assert marker == [surfaces.AREAS[j], surfaces.THRESHOLDS[i]]
 

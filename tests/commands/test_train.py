@@ -168,7 +168,9 @@ def test_killed_in_the_averaging_epochs_and_run_again_gives_the_same_weights(fin
 
 @pytest.mark.slow
 def test_a_plateau_goes_on_where_it_was(finished, tmp_path):
-    """Nothing counts as better, so each epoch after the second divides the rate by five; a stop changes nothing."""
+    """Nothing counts as better, so each epoch after the second divides the rate by five; a stop
+    changes nothing.
+    """
     shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
     own = (
         "scheduler=plateau",

@@ -86,8 +86,14 @@ def page(browser, address):
 def painted(page):
     """Pixels of the first canvas that have the outline's colour."""
     return page.evaluate(
-        """() => { const c = document.querySelector('.film canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-        let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i] === 255 && d[i + 1] === 140 && d[i + 2] === 0) n++; return n; }"""
+        """() => {
+            const c = document.querySelector('.film canvas');
+            const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+            let n = 0;
+            for (let i = 0; i < d.length; i += 4)
+                if (d[i] === 255 && d[i + 1] === 140 && d[i + 2] === 0) n++;
+            return n;
+        }"""
     )
 
 

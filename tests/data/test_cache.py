@@ -177,7 +177,9 @@ def test_real_masks(real_data, tmp_path):
 
 
 def test_real_mask_lies_where_the_table_of_statistics_says(real_data):
-    """Centroid and box, computed independently, in mask_statistics.csv: a transposed or mirrored mask would be elsewhere."""
+    """Centroid and box, computed independently, in mask_statistics.csv: a transposed or mirrored
+    mask would be elsewhere.
+    """
     rows = (real_data / "siim" / "mask_statistics.csv").read_text().splitlines()
     header = rows[0].split(",")
     table = siim.read_table(real_data / "siim" / "stage_2_train.csv.gz")

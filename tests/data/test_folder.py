@@ -38,9 +38,7 @@ def place(tmp_path):
 
 
 def read(place, **options):
-    data = FolderData(
-        name="own", root=str(place / "films"), masks=str(place / "masks"), **options
-    )
+    data = FolderData(name="own", root=str(place / "films"), masks=str(place / "masks"), **options)
     return index.read(data, str(place / "runs"))
 
 

@@ -75,7 +75,9 @@ def test_too_few_films():
 
 
 def test_the_challenge_leaks_as_measured(real_data):
-    """reference: 93.4 % of validation positives in a random 90/10 division of round 1 share their patient."""
+    """reference: 93.4 % of validation positives in a random 90/10 division of round 1 share their
+    patient.
+    """
     table = siim.read_table(real_data / "siim" / "stage_2_train.csv.gz")
     patients = csv_files.read_patients(real_data / "siim" / "nih_id.csv")
     positive = [bool(table.masks(image)) for image in table.rows]

@@ -218,7 +218,9 @@ def test_lungs_are_dark_and_the_middle_is_bright():
 
 
 def test_the_pleural_line_is_brighter_than_both_its_sides():
-    """Mean profile across the inner border of large pneumothoraces: dark inside, a bright line, lung outside."""
+    """Mean profile across the inner border of large pneumothoraces: dark inside, a bright line,
+    lung outside.
+    """
     inside, line, outside = [], [], []
     for number in range(60):
         film = phantom.draw(0, number, number, positive=True)

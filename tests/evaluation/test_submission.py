@@ -21,7 +21,9 @@ RULE = Postprocess(0.5, 100)
 
 @pytest.fixture
 def part(tmp_path):
-    """Four films: a corner, the whole film, nothing, and a corner on a film that is stored mirrored."""
+    """Four films: a corner, the whole film, nothing, and a corner on a film that is stored
+    mirrored.
+    """
     levels = np.zeros((4, 64, 64), np.uint8)
     levels[0, :8, :4] = 255
     levels[1] = 255

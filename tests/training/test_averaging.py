@@ -57,9 +57,14 @@ def fit(*callbacks, resume=None, epochs=EPOCHS):
     data = TensorDataset(torch.randn(24, 4, generator=torch.Generator().manual_seed(1)))
     module = Net()
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", callbacks=list(callbacks), logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(module, DataLoader(data, batch_size=8), ckpt_path=resume)
     return module, trainer
 

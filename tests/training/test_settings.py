@@ -33,7 +33,8 @@ def loaded(*overrides):
     return load_config(composed(*overrides))
 
 
-# Table II and section "Training": (size, epochs, batch, swa epochs, threshold, validation share, stem, scheduler, from)
+# Table II and section "Training": (size, epochs, batch, swa epochs, threshold, validation share,
+# stem, scheduler, from)
 TABLE_II = {
     "exp1": [(256, 50, 40, None, 0.5, 0.2, "conv", "plateau")],
     "exp2": [(256, 35, 40, 5, 0.55, 0.1, "repeat", "cosine")],
@@ -186,9 +187,10 @@ def test_own_data_may_have_a_name_of_its_own():
 
 def test_a_parent_shares_data_fold_seed_scale_machine_and_model_only():
     child = loaded(
-        "+experiment=exp5", "data=phantom", "data.images=77", "fold=2", "seed=5", "scale=mini", "model=unet_lite0", "machine.threads=1",
-        "lr=0.1", "loss.dice=2", "tag=x", "runs_dir=a b",
-    )  # fmt: skip
+        *("+experiment=exp5", "data=phantom", "data.images=77", "fold=2", "seed=5", "scale=mini"),
+        *("model=unet_lite0", "machine.threads=1", "lr=0.1", "loss.dice=2", "tag=x"),
+        "runs_dir=a b",
+    )
     parent = lineage.parent_of(child)
     for shared in (key for key in SHARED if "." not in key):
         assert getattr(parent, shared) == getattr(child, shared)
@@ -257,5 +259,9 @@ def test_no_experiment_names_the_choices():
 
 def test_configuration_needs_no_torch():
     heavy = {"torch", "pytorch_lightning", "albumentations", "wandb"}
-    code = f"import sys, pneumo.train, pneumo.evaluate, pneumo.predict, pneumo.export, pneumo.submission, pneumo.report, pneumo.view, pneumo.siim; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = (
+        "import sys, pneumo.train, pneumo.evaluate, pneumo.predict, pneumo.export, "
+        f"pneumo.submission, pneumo.report, pneumo.view, pneumo.siim; sys.exit(bool({heavy} & "
+        "set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,73 @@
+"""A system is trained, judged, handed on and used like one experiment; own films, too."""
+
+import json
+
+import cv2
+import pytest
+from conftest import TINY, complaint, launch, one
+
+from pneumo.data import dicom
+from pneumo.data.settings import SiimData
+from pneumo.data.sources import siim
+
+
+@pytest.mark.slow
+def test_a_system_of_two_experiments_from_training_to_masks(tmp_path, film):
+    typed = ("+system=exp4_exp5", *TINY)
+    done = launch(tmp_path, *typed)
+    assert done.returncode == 0, done.stderr
+    for name in ("exp4_stage1", "exp4", "exp5_stage1", "exp5"):
+        assert (one(tmp_path, name) / "metrics.json").is_file()
+    assert "Next" in done.stdout
+    assert "pneumo.evaluate +system=exp4_exp5" in done.stdout
+    again = launch(tmp_path, *typed)
+    assert again.returncode == 0, again.stderr
+    assert "epoch 1" not in again.stdout
+
+    judged = launch(tmp_path, "+system=exp4_exp5", "resamples=20", module="pneumo.evaluate")
+    assert judged.returncode == 0, judged.stderr
+    assert "mean of runs/exp4/" in judged.stdout
+    made = launch(
+        tmp_path, "+system=exp4_exp5", "out=model", "resamples=20", module="pneumo.export"
+    )
+    assert made.returncode == 0, made.stderr
+    card = json.loads((tmp_path / "model" / "card.json").read_text())
+    assert (card["name"], len(card["members"])) == ("exp4_exp5", 2)
+    used = launch(tmp_path, "model=model", f"input={film}", module="pneumo.predict")
+    assert used.returncode == 0, used.stderr
+    assert len(list((tmp_path / "masks").glob("*-mask.png"))) == 1
+    sent = launch(tmp_path, "+system=exp4_exp5", "on=val", module="pneumo.submission")
+    assert sent.returncode == 0, sent.stderr
+    assert "decoded again" in sent.stdout
+    maps = launch(tmp_path, "+system=exp4_exp5", "on=val", module="pneumo.predict")
+    assert maps.returncode == 0, maps.stderr
+
+
+def test_a_system_that_is_not_trained_says_how(tmp_path):
+    done = launch(tmp_path, "+system=exp4_exp5", module="pneumo.evaluate")
+    assert "python -m pneumo.train +system=exp4_exp5" in complaint(done)
+    assert "exp4_exp5, exp5_folds" in complaint(
+        launch(tmp_path, "+system=exp9", module="pneumo.evaluate")
+    )
+
+
+@pytest.mark.slow
+def test_a_folder_of_films_beside_a_folder_of_masks_trains_both_stages(tmp_path, phantoms):
+    data = SiimData(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
+    for folder in ("films", "masks"):
+        (tmp_path / folder).mkdir()
+    for item in siim.read_index(data).items:
+        film = dicom.read(item.path)
+        cv2.imwrite(str(tmp_path / "films" / f"{item.id}.png"), film.pixels)
+        mask = item.mask(film.stored_shape)
+        cv2.imwrite(str(tmp_path / "masks" / f"{item.id}.png"), mask * 255)
+    own = [one for one in TINY if not one.startswith("data")]
+    places = (f"data.root={tmp_path / 'films'}", f"data.masks={tmp_path / 'masks'}")
+    done = launch(tmp_path, "+experiment=exp5", "data=folder", *places, *own)
+    assert done.returncode == 0, done.stderr
+    run = one(tmp_path, "exp5")
+    assert run.parent.name.startswith("folder-mini")
+    judged = launch(tmp_path, f"run={run}", "resamples=20", module="pneumo.evaluate")
+    assert judged.returncode == 0, judged.stderr
+    made = launch(tmp_path, f"run={run}", "out=model", "resamples=20", module="pneumo.export")
+    assert made.returncode == 0, made.stderr
