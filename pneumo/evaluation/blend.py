@@ -90,9 +90,9 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
         PneumoError: runs that are not finished, films that cannot be had, or runs that do not fit
             the blend.
     """
+    folders = folders_of(settings)
     key = files.digest([asked_for(settings), settings.runs_dir, os.getcwd()])
     if key not in _gathered:
-        folders = folders_of(settings)
         each = [mapping.predict(folder, settings, batch_size) for folder in folders]
         _gathered[key] = blend(each, folders, settings)
     return _gathered[key]

@@ -656,7 +656,9 @@ def test_export_replaces_only_bundles(model, finished, tmp_path):
 def test_an_ensemble_is_the_mean_of_its_members(finished, film, tmp_path):
     place = tmp_path / "both"
     wanted = "run=[runs/exp5/*/*,runs/exp5_stage1/*/*]"
-    done = launch(finished[0], wanted, f"out={place}", "resamples=0", module="pneumo.export")
+    done = launch(
+        finished[0], wanted, "blend=mean", f"out={place}", "resamples=0", module="pneumo.export"
+    )
     assert done.returncode == 0, done.stderr
     both = bundle.load(place, engine="torch")
     pixels = dicom.read(film).pixels

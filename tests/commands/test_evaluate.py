@@ -24,21 +24,21 @@ def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled
     or nothing.
     """
     rng = np.random.default_rng([first, films])
-    maps, cases = np.zeros((films, 32, 32), np.uint8), []
+    levels, cases = np.zeros((films, 32, 32), np.uint8), []
     for film in range(films):
         side, corner = (8, 16)[film % 2], int(rng.integers(0, 16))
         annotations = []
         if film % 4:
-            maps[film, corner : corner + side, corner : corner + side] = 150
+            levels[film, corner : corner + side, corner : corner + side] = 150
             start, length = corner * 32, side * 32
             gap = start * 1024 + start
             annotations = [
                 f"{gap} {length} "
                 + " ".join(f"{1024 - length} {length}" for _ in range(length - 1))
             ]
-        maps[film] = np.clip(maps[film] + rng.normal(40, 255 * noise, (32, 32)), 0, 255)
+        levels[film] = np.clip(levels[film] + rng.normal(40, 255 * noise, (32, 32)), 0, 255)
         if str(first + film) in dimmed:
-            maps[film] //= 3
+            levels[film] //= 3
         if str(first + film) in unlabelled:
             annotations = None
         cases.append(
@@ -54,7 +54,7 @@ def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled
         )
 
     def fill(plain, flip, begin):
-        plain[:], flip[:] = maps, maps
+        plain[:], flip[:] = levels, levels
         yield films
 
     facts = {"run": name}
@@ -194,8 +194,8 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
 
 def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
     folder, _ = evaluated
-    maps = one(folder, "exp5") / "predictions" / "test" / "plain.npy"
-    before = maps.stat().st_mtime_ns
+    path = one(folder, "exp5") / "predictions" / "test" / "plain.npy"
+    before = path.stat().st_mtime_ns
     # -m between the settings, as people type it
     done = launch(
         folder,
@@ -206,12 +206,12 @@ def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
         module="pneumo.evaluate",
     )
     assert done.returncode == 0, done.stderr
-    assert maps.stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == before
     (table,) = (folder / "runs" / "sweeps").glob("*/sweep.csv")
     with open(table, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["postprocess.binarization_threshold"] for row in rows] == ["0.3", "0.5", "0.7"]
-    part = maps.load(maps.parent)
+    part = maps.load(path.parent)
     for row in rows:
         rule = Postprocess(float(row["postprocess.binarization_threshold"]), 2048)
         assert float(row["dice"]) == pytest.approx(
@@ -244,7 +244,8 @@ def test_folds_of_a_cross_validation_are_judged_as_one(tmp_path):
         "data.images=40",
     )
     assert done.returncode == 0, done.stderr
-    done = launch(tmp_path, "run=runs/exp2/*/*", "resamples=20", module="pneumo.evaluate")
+    folds = ("run=runs/exp2/*/*", "blend=folds", "resamples=20")
+    done = launch(tmp_path, *folds, module="pneumo.evaluate")
     assert done.returncode == 0, done.stderr
     assert "out of fold, 2 folds" in done.stdout
     (path,) = (tmp_path / "runs" / "joined").rglob("*.json")
@@ -271,12 +272,12 @@ def test_histograms_are_counted_once_and_damage_is_mended(evaluated):
     assert isinstance(again, Histograms)
 
 
-def test_films_of_one_patient_are_scored_but_choose_no_thresholds(tmp_path, capsys):
+def test_films_of_one_patient_are_scored_but_choose_no_thresholds(tmp_path, caplog):
     part = synthetic(tmp_path, "a", films=2)
     assert [result.name for result in choosing.judge([part], Postprocess(), True, Tune.honest)] == [
         "declared"
     ]
-    assert "No thresholds were chosen" in capsys.readouterr().out
+    assert "No thresholds were chosen" in caplog.text
 
 
 def test_runs_judged_by_different_truths_are_not_compared(tmp_path):

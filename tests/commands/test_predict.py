@@ -14,12 +14,13 @@ from PIL import Image
 from pneumo.data import csv_files
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
+from pneumo.evaluation.blend import gather
 from pneumo.inference import mapping, maps
 from pneumo.inference.settings import Predict
 from pneumo.training import record
 from pneumo.training.loader import FilmData
 from pneumo.training.network import build_network
-from pneumo.training.settings import recorded_config
+from pneumo.training.settings import Blend
 from pneumo.training.weights import load_weights, read_card, save_weights
 
 
@@ -36,7 +37,7 @@ def test_maps_are_those_of_the_network_with_and_without_its_mirror_image(predict
     folder, found = predicted
     monkeypatch.chdir(folder)
     run = one(folder, "exp5")
-    declared = recorded_config(record.read(run)["config"])
+    declared = record.read(run).config
     data = FilmData(declared)
     data.prepare()
     assert found.ids == [data.films.ids[row] for row in data.parts.validation]
@@ -46,7 +47,7 @@ def test_maps_are_those_of_the_network_with_and_without_its_mirror_image(predict
     for row in (0, len(found) - 1):
         film = torch.from_numpy(np.array(data.films.images[data.parts.validation[row]]))[None, None]
         with torch.inference_mode():
-            plain, mirrored = (network(x).sigmoid()[0, 0] for x in (film, film.flip(-1)))
+            plain, mirrored = (network(x).mask.sigmoid()[0, 0] for x in (film, film.flip(-1)))
         assert np.abs(found.plain[row] - plain.numpy() * 255).max() <= 0.51
         assert np.abs(found.flip[row] - (plain + mirrored.flip(-1)).numpy() * 127.5).max() <= 0.51
     assert not np.array_equal(found.plain, found.flip)
@@ -84,15 +85,15 @@ def test_interrupted_work_goes_on_to_the_same_maps(predicted, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     run = one(tmp_path, "exp5")
     shutil.rmtree(run / "predictions")
-    real, calls = mapping.predict_batch, []
+    real, calls = mapping.with_flip, []
 
-    def failing(network, films, device):
+    def failing(engine, films):
         calls.append(len(films))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(network, films, device)
+        return real(engine, films)
 
-    monkeypatch.setattr(mapping, "predict_batch", failing)
+    monkeypatch.setattr(mapping, "with_flip", failing)
     monkeypatch.setattr(mapping, "FLUSH", 1)
     settings = Predict(run=str(run), batch_size=2)
     with pytest.raises(KeyboardInterrupt):
@@ -110,7 +111,7 @@ def test_another_network_makes_other_maps(predicted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = one(tmp_path, "exp5")
     weights = run / "weights.safetensors"
-    declared = recorded_config(record.read(run)["config"])
+    declared = record.read(run).config
     torch.manual_seed(1)
     save_weights(build_network(declared.model), weights, read_card(weights))
     again = mapping.predict(run, Predict(run=str(run)))
@@ -119,9 +120,8 @@ def test_another_network_makes_other_maps(predicted, tmp_path, monkeypatch):
 
 def test_several_runs_on_the_same_films_are_averaged(predicted, tmp_path):
     folder, child = predicted
-    done = launch(
-        folder, "run=[runs/exp5/*/*,runs/exp5_stage1/*/*]", "on=val", module="pneumo.predict"
-    )
+    both = "run=[runs/exp5/*/*,runs/exp5_stage1/*/*]"
+    done = launch(folder, both, "blend=mean", "on=val", module="pneumo.predict")
     assert done.returncode == 0, done.stderr
     parent = maps.load(one(folder, "exp5_stage1") / "predictions" / "val")
     (place,) = (folder / "runs" / "ensembles").glob("*/val")
@@ -266,14 +266,16 @@ def test_runs_that_are_no_folds_of_one_cross_validation_are_not_joined(
     for film in contents["films"]:
         film["id"] += "x"
     (other / "predictions" / "val" / "contents.json").write_text(json.dumps(contents))
-    with pytest.raises(PneumoError, match="neither averaged nor joined"):
-        mapping.gather(Predict(run=[str(run), str(other)]))
+    for blend, message in (("mean", "different films"), ("mean_folds", "not the folds")):
+        settings = Predict(run=[str(run), str(other)], blend=Blend[blend])
+        with pytest.raises(PneumoError, match=message):
+            gather(settings)
 
 
 def test_a_run_can_be_named_from_within_its_folder(predicted, monkeypatch):
     folder, found = predicted
     monkeypatch.chdir(one(folder, "exp5"))
-    assert mapping.gather(Predict(run="."))[0].ids == found.ids
+    assert gather(Predict(run="."))[0].ids == found.ids
 
 
 def test_new_truth_for_a_folder_is_counted_anew(predicted, tmp_path, monkeypatch):
@@ -288,6 +290,6 @@ def test_new_truth_for_a_folder_is_counted_anew(predicted, tmp_path, monkeypatch
     for text in ("-1", "0 65536"):
         table = tmp_path / f"{len(text)}.csv"
         table.write_text(f"ImageId,EncodedPixels\na,{text}\nb,-1\n")
-        (part,) = mapping.gather(Predict(run=run, on=str(films), annotations=str(table)))
+        (part,) = gather(Predict(run=run, on=str(films), annotations=str(table)))
         counted.append(part.histograms(True).truth.tolist())
     assert counted == [[0, 0], [65536, 0]]

@@ -127,7 +127,8 @@ def test_a_film_is_dropped_seen_and_judged_as_the_command_judges_it(page, model,
             assert f"{expected.area:,} px" in shown
             assert painted(page) > 0
     move(page, 99, 12544)
-    assert "none found" in page.inner_text(".film")
+    least = findings.find(film, used, bundle.Postprocess(0.99, 12544)).area
+    assert ("none found" in page.inner_text(".film")) == (least == 0)
     assert painted(page) == 0
 
 
