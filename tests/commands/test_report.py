@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,10 +52,7 @@ def test_tables_hold_our_scores_beside_the_published_ones(finished, reported):
         f"{evaluation(folder, 'test', 'tta')['results'][0]['scores']['dice']:.4f}"
     )
     (as_run,) = rows(place / "table_2.csv")
-    assert (as_run["stage 1: batch / epochs"], as_run["stage 2: batch / epochs"]) == (
-        "32²: 8 / 5",
-        "64²: 8 / 4",
-    )
+    assert as_run["stages: batch / epochs"] == "32²: 8 / 5, then 64²: 8 / 4"
     assert [row["published, private part"] for row in rows(place / "table_5.csv")] == [
         "0.8247",
         "0.8330",
@@ -96,7 +94,8 @@ def test_published_figures_stand_beside_the_experiments_as_declared():
         ("val", tta): {"results": [{"name": "declared", "scores": scores, "intervals": {}}]}
         for tta in (False, True)
     }
-    run = published.Run(None, {"config": {"experiment": "exp5", "variant": ""}}, [], found)
+    about = SimpleNamespace(config=SimpleNamespace(experiment="exp5", variant=""))
+    run = published.Run(None, about, [], found)
     (row,) = published._table_3({run.name: [run]}, "").rows
     assert row == ["exp5", "0.5000", "0.5000", "0.4000", "0.7638", "0.7822"]
 

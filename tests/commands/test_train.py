@@ -87,7 +87,7 @@ def test_weights_are_the_average_validated_and_described(finished):
         torch.equal(weights[key.removeprefix("network.")], value)
         for key, value in state["mean"].items()
     )
-    key = "unet.encoder.conv1.weight"
+    key = "encoder.conv1.weight"
     assert not torch.equal(weights[key], checkpoint["state_dict"]["network." + key])
 
 
@@ -101,7 +101,7 @@ def test_the_child_starts_from_its_parent(finished, tmp_path):
     ours, parents = (
         load_file(where / "weights.safetensors") for where in (path, one(tmp_path, "exp5_stage1"))
     )
-    key = "unet.encoder.layer1.0.conv1.weight"
+    key = "encoder.layer1.0.conv1.weight"
     assert torch.allclose(ours[key], parents[key], atol=1e-8)
 
 
