@@ -1,0 +1,55 @@
+"""Bundles outlive the code that wrote them."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from pneumo.errors import PneumoError
+from pneumo.inference import bundle
+
+PARTS = {
+    "encoder.": "unet.encoder.",
+    "decoder.": "unet.decoder.",
+    "head.": "unet.segmentation_head.",
+}
+
+
+@pytest.fixture
+def older(model, tmp_path):
+    """The bundle as commit 0481b17 wrote it: other names of weights, fewer keys in its card."""
+    place = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("*.onnx"))
+    path = place / "weights-0.safetensors"
+    state = {}
+    for key, value in load_file(path).items():
+        part = next(name for name in PARTS if key.startswith(name))
+        state[PARTS[part] + key.removeprefix(part)] = value
+    save_file(state, path, metadata={"format": "pneumo-1", "card": "{}"})
+    card = json.loads((place / "card.json").read_text())
+    (member,) = card["members"]
+    member["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for key in ("onnx", "onnx_sha256", "onnx_difference"):
+        del member[key]
+    for key in ("architecture", "presence"):
+        del member["model"][key]
+    (place / "card.json").write_text(json.dumps(card))
+    return place
+
+
+def test_a_bundle_of_version_1_finds_the_same(model, older):
+    film = np.random.default_rng(0).integers(0, 256, (300, 200), dtype=np.uint8)
+    ours = bundle.load(model, engine="torch")
+    theirs = bundle.load(older)
+    assert theirs.rule == ours.rule
+    assert np.array_equal(theirs.levels(film), ours.levels(film))
+
+
+def test_a_card_that_is_not_understood_names_its_writer(older):
+    card = json.loads((older / "card.json").read_text())
+    card["members"][0]["model"]["colour"] = 1
+    (older / "card.json").write_text(json.dumps(card))
+    with pytest.raises(PneumoError, match=r"written by pneumo 0\.1\.0, commit .*colour"):
+        bundle.load(older)
