@@ -4,16 +4,15 @@ data, no network.
 
 import base64
 import csv
-import html
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 
-from pneumo import files, runs
+from pneumo import files, runs, templates
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
 from pneumo.evaluation import choosing, scores, surfaces
@@ -46,30 +45,14 @@ def render(setting: str, how: str, found: list[Run], tables: list[Table], galler
     names = [run.name for run in found]
     shown = [_run(run, gallery, names.count(run.name) == 1) for run in found]
     data = {"how": how, "runs": shown, "thresholds": surfaces.THRESHOLDS, "areas": surfaces.AREAS}
-    filled = {
-        "TITLE": html.escape(setting),
-        "COMMIT": html.escape(str(runs.commit())),
-        "TABLES": "\n".join(_table(table) for table in tables),
-        "PLOTLY": get_plotlyjs(),
-        # "<" could end the script, or begin a comment in it
-        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-    }
-    text = resources.files("pneumo.evaluation").joinpath("page.html").read_text(encoding="utf-8")
-    for name, value in filled.items():
-        text = text.replace(f"@@{name}@@", value)
-    return text
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-    )
-    note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
-    return (
-        f"<h3>{html.escape(table.title)}</h3><div "
-        f"class=wide><table><tr>{head}</tr>{rows}</table></div>{note}"
+    encoded = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return templates.load("pneumo.evaluation", "page.html").render(
+        title=setting,
+        commit=runs.commit(),
+        tables=tables,
+        plotly=Markup(get_plotlyjs()),
+        # in a script nothing is escaped: "<" could end it, or begin a comment in it
+        data=Markup(encoded.replace("<", "\\u003c")),
     )
 
 

@@ -19,7 +19,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from pneumo import templates
 from pneumo.errors import PneumoError
 from pneumo.inference import dicom_objects, findings, outputs
 from pneumo.inference.bundle import Bundle
@@ -142,7 +142,7 @@ def application(model: Bundle, settings: View) -> Any:
         ) from None
 
     films, limit = Films(model, settings), settings.max_megabytes << 20
-    page = resources.files("pneumo.inference").joinpath("view.html").read_text(encoding="utf-8")
+    page = templates.load("pneumo.inference", "view.html")
 
     def refused(status: int, reason: str) -> Response:
         return JSONResponse({"error": reason}, status)
@@ -157,7 +157,7 @@ def application(model: Bundle, settings: View) -> Any:
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         headers = {"Content-Security-Policy": policy}
-        return HTMLResponse(page.replace("@@NONCE@@", nonce), headers=headers)
+        return HTMLResponse(page.render(nonce=nonce), headers=headers)
 
     async def about(request: Request) -> Response:
         known = {

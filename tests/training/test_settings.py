@@ -13,7 +13,7 @@ from pneumo.errors import PneumoError
 from pneumo.settings import CONF, checked
 from pneumo.training import lineage
 from pneumo.training.lineage import SHARED
-from pneumo.training.settings import load_config, recorded_config
+from pneumo.training.settings import load_config, recorded_config, system_of
 
 FOLDER = Path(CONF)
 EXPERIMENTS = sorted(path.stem for path in (FOLDER / "experiment").glob("*.yaml"))
@@ -265,3 +265,12 @@ def test_configuration_needs_no_torch():
         "set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "system").glob("*.yaml")))
+def test_every_system_is_of_experiments_there_are(name):
+    system = system_of(name)
+    assert system.name == name
+    assert set(system.experiments) <= set(EXPERIMENTS)
+    raw = composed(f"+system={name}", f"+experiment={system.experiments[0]}", *system.overrides)
+    assert load_config(raw).system == system
