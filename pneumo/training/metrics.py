@@ -31,7 +31,8 @@ class ImageScores(Metric):
 
     def compute(self) -> dict[str, float]:
         """The scores."""
-        counts = dim_zero_cat(self.counts) if self.counts else torch.zeros((0, 3))
+        # a list of batches, or, gathered from several processes, one tensor
+        counts = dim_zero_cat(self.counts) if len(self.counts) else torch.zeros((0, 3))
         predicted, truth, overlap = counts.cpu().numpy().astype(np.int64).T
         return {
             key: float(one[0]) for key, one in summary(Films(predicted, truth, overlap)).items()
