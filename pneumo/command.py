@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, one_line
 from pneumo.settings import CONF, default_of, fields, keys, options_of
 
 
@@ -146,7 +146,7 @@ def explain(error: BaseException) -> str:
         )
     if isinstance(error, MemoryError) or _is_memory(error):
         return "not enough memory; try a smaller batch_size or resolution"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None:
         text += f" ({' '.join(str(cause).split()[:40])})"

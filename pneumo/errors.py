@@ -2,12 +2,18 @@
 
 
 class PneumoError(ValueError):
-    """A mistake in the input or the configuration: the message says what is wrong, where, and what
-    to do.
+    """A mistake in the input or the configuration.
+
+    The message says what is wrong, where, and what to do.
     """
 
 
-def brief(error: BaseException) -> str:
-    """An error's text in one line of at most 160 characters, or its kind where it has none."""
-    text = " ".join(str(error).split())
-    return text[:157] + "..." if len(text) > 160 else text or type(error).__name__
+def one_line(error: BaseException) -> str:
+    """An error's text in one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def brief(error: BaseException, most: int = 160) -> str:
+    """The same, cut to ``most`` characters."""
+    text = one_line(error)
+    return text if len(text) <= most else text[: most - 3] + "..."

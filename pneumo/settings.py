@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, one_line
 
 # a wheel keeps conf/ inside the package; a checkout has it beside the package
 _PACKAGED = Path(__file__).parent / "conf"
@@ -122,7 +122,10 @@ def settings_from(schema: type[Settings], values: dict[str, Any]) -> Settings:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
         return cast(Settings, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error)) from None
+
+
+BETWEEN_0_AND_1 = "between 0 and 1, both exclusive"
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
@@ -197,4 +200,4 @@ def checked(raw: DictConfig) -> Any:
     except PneumoError:
         raise
     except OmegaConfBaseException as error:
-        raise PneumoError(" ".join(str(error).split())) from None
+        raise PneumoError(one_line(error)) from None

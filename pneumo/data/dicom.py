@@ -20,7 +20,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_array
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, brief
 
 # Limits against decompression bombs: small files that unpack to more than memory holds.
 MAX_PIXELS = 100_000_000  # of one film
@@ -96,7 +96,7 @@ def read(
         raise FilmError(f"{path}: not enough memory to decode it") from None
     except Exception as error:  # the tags of damaged files may hold anything
         raise FilmError(
-            f"{path}: damaged DICOM file ({type(error).__name__}: {_brief(error)})"
+            f"{path}: damaged DICOM file ({type(error).__name__}: {brief(error)})"
         ) from None
     return Film(pixels=pixels, header=dataset, **vars(tags))
 
@@ -148,7 +148,7 @@ def read_tags(path: Path) -> Tags:
                 with Image.open(path) as picture:
                     return Tags((picture.height, picture.width))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise FilmError(f"{path}: not a readable picture ({_brief(error)})") from None
+            raise FilmError(f"{path}: not a readable picture ({brief(error)})") from None
     return _tags(read_header(path))
 
 
@@ -204,7 +204,7 @@ def read_header(path: Path, pixels: bool = False, content: bytes | None = None) 
     except OSError as error:
         raise FilmError(f"{path}: {error.strerror or 'truncated or unreadable'}") from None
     except Exception as error:  # pydicom raises many kinds of exception on damaged files
-        raise FilmError(f"{path}: damaged DICOM file ({_brief(error)})") from None
+        raise FilmError(f"{path}: damaged DICOM file ({brief(error)})") from None
     if "TransferSyntaxUID" not in dataset.file_meta:
         # the default transfer syntax (PS3.5 section 10)
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
@@ -340,7 +340,7 @@ def _decode(path: Path, dataset: FileDataset) -> np.ndarray:
         package = PACKAGES.get(str(syntax))
         hint = f"; if it is not damaged, try: pip install {package}" if package else ""
         raise FilmError(
-            f"{path}: cannot decode {syntax.name} ({syntax}): {_brief(error)}{hint}"
+            f"{path}: cannot decode {syntax.name} ({syntax}): {brief(error)}{hint}"
         ) from None
     if _is_colour(dataset):
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -429,7 +429,7 @@ def _read_picture(path: Path, max_pixels: int, content: bytes | None, colour: bo
         raise FilmError(f"{path}: not enough memory to decode it") from None
     # Pillow's plugins raise many kinds of exception on damaged pictures
     except Exception as error:
-        raise FilmError(f"{path}: not a readable picture ({_brief(error)})") from None
+        raise FilmError(f"{path}: not a readable picture ({brief(error)})") from None
     if colour:
         return cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
     if int(np.ptp(colours.astype(np.int16), axis=2).max()) > 8:
@@ -437,11 +437,3 @@ def _read_picture(path: Path, max_pixels: int, content: bytes | None, colour: bo
             f"{path}: a colour picture; a film is grey (colour=true takes its luminance)"
         )
     return np.ascontiguousarray(colours[..., 0])
-
-
-def _brief(error: BaseException) -> str:
-    """An exception's text on one line, cut short; its type if it has no text."""
-    text = " ".join(str(error).split())
-    if len(text) > 120:
-        return text[:117] + "..."
-    return text or type(error).__name__

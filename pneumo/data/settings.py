@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pneumo.errors import PneumoError
-from pneumo.settings import declare, register, register_options, require
+from pneumo.settings import BETWEEN_0_AND_1, declare, register, register_options, require
 
 
 class OnError(Enum):
@@ -73,8 +73,9 @@ class PhantomData(Data):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.images >= 4, "data.images", self.images, "at least 4")
-        between = "between 0 and 1, both exclusive"
-        require(0 < self.positive_rate < 1, "data.positive_rate", self.positive_rate, between)
+        require(
+            0 < self.positive_rate < 1, "data.positive_rate", self.positive_rate, BETWEEN_0_AND_1
+        )
         require(self.seed >= 0, "data.seed", self.seed, "0 or more")
 
 
@@ -119,7 +120,7 @@ class Split:
             0 < self.validation < 1,
             "split.validation",
             self.validation,
-            "between 0 and 1, both exclusive",
+            BETWEEN_0_AND_1,
         )
         require(self.folds >= 2, "split.folds", self.folds, "at least 2")
 

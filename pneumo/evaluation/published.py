@@ -10,7 +10,7 @@ from pneumo.evaluation.evaluation import warnings_of
 from pneumo.masks.scores import LABELS, MAIN, number
 from pneumo.tables import Table
 from pneumo.training.record import Record
-from pneumo.training.settings import Averaging, Stem
+from pneumo.training.settings import Averaging, LastEpochs, Stem
 
 # the paper's Tables III (validation IoU without and with TTA) and IV (round-1 test Dice)
 PUBLISHED_IOU = {
@@ -103,9 +103,9 @@ def _table_2(same: dict[str, list[Run]]) -> Table:
 
 def _averaged(averaging: Averaging) -> str:
     """How many epochs were averaged, or another way's name."""
-    if averaging.name == "none":
-        return "no"
-    return str(getattr(averaging, "epochs", averaging.name))
+    if isinstance(averaging, LastEpochs):
+        return str(averaging.epochs)
+    return "no" if averaging.name == "none" else averaging.name
 
 
 def _table_3(same: dict[str, list[Run]], note: str) -> Table:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pneumo.data import dicom
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, brief
 
 # limits against zip bombs
 MAX_MEMBERS = 100_000  # of one zip archive
@@ -125,9 +125,7 @@ def _members(path: Path, max_bytes: int) -> Iterator[Source]:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except OSError:
-        raise
-    # zipfile raises this for an archive in a later version of the format than it knows
+    # what zipfile raises for an archive in a later version of the format than it reads
     except NotImplementedError as error:
         yield Source(
             str(path), None, f"an archive that cannot be unpacked here ({error}); unpack it first"
@@ -158,8 +156,7 @@ def _members(path: Path, max_bytes: int) -> Iterator[Source]:
                     content = file.read(max_bytes + 1)
             # zipfile and its decoders raise many kinds of exception on damaged archives
             except Exception as error:
-                reason = " ".join(str(error).split())[:100] or type(error).__name__
-                yield Source(name, None, f"cannot be unpacked ({reason})")
+                yield Source(name, None, f"cannot be unpacked ({brief(error)})")
                 continue
             left -= len(content)
             if left < 0:

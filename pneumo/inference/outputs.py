@@ -8,6 +8,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from pneumo import files
+from pneumo.errors import brief
 from pneumo.inference import dicom_objects
 from pneumo.inference.bundle import Bundle
 from pneumo.inference.findings import Finding
@@ -85,8 +86,7 @@ def _save_dicom(
         return [f"no DICOM outputs: {error}"]
     # highdicom raises these for a header that it does not accept
     except (ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:100]
-        return [f"no DICOM outputs: its header is not accepted ({reason})"]
+        return [f"no DICOM outputs: its header is not accepted ({brief(error)})"]
     return []
 
 

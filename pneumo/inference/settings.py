@@ -76,10 +76,32 @@ class Save:
     report: bool = declare(False, "DICOM Structured Report")
 
 
+ENGINES = ("auto", "torch", "onnx")
+
+
 @dataclass
-class Predict(Films):
-    """What ``python -m pneumo.predict`` takes: a run, to judge it (``run``, ``on``), or a bundle,
-    to use it (``model``, ``input``).
+class Use:
+    """How a bundle is used on any film."""
+
+    engine: str = declare("auto", "auto, torch or onnx")
+    polarity: Polarity = declare(
+        Polarity.auto, "auto (tags, unless the film clearly contradicts them) or tags"
+    )
+    colour: bool = declare(False, "accept colour images, as their luminance")
+    max_megapixels: int = declare(100, "a film that claims more is refused before it is decoded")
+    max_megabytes: int = declare(512, "of a file, or of an archive's member when unpacked")
+
+    def __post_init__(self) -> None:
+        require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
+        for key in ("max_megapixels", "max_megabytes"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+
+
+@dataclass
+class Predict(Use, Films):
+    """What ``python -m pneumo.predict`` takes.
+
+    A run, to judge it (``run``, ``on``), or a bundle, to use it (``model``, ``input``).
     """
 
     batch_size: int = declare(16, "films at a time")
@@ -91,49 +113,31 @@ class Predict(Films):
     save: Save = declare(factory=Save, help="what is written for each film")
     tta: bool | None = declare(None, "flip TTA; null: as the bundle says")
     postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
-    engine: str = declare("auto", "auto, torch, onnx")
-    polarity: Polarity = declare(
-        Polarity.auto, "auto (tags, unless the film clearly contradicts them) or tags"
-    )
-    colour: bool = declare(False, "accept colour images, as their luminance")
-    max_megapixels: int = declare(100, "a film that claims more is refused before it is decoded")
-    max_megabytes: int = declare(512, "of a file, or of an archive's member when unpacked")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        require(self.max_megapixels >= 1, "max_megapixels", self.max_megapixels, "at least 1")
-        require(self.max_megabytes >= 1, "max_megabytes", self.max_megabytes, "at least 1")
-        require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
-
-
-ENGINES = ("auto", "torch", "onnx")
 
 
 @dataclass
-class View:
-    """What ``python -m pneumo.view`` takes."""
+class View(Use):
+    """What ``python -m pneumo.view`` takes. It holds films in memory, so its limits are lower."""
 
+    max_megapixels: int = declare(50, "a film that claims more is refused before it is decoded")
+    max_megabytes: int = declare(128, "of an uploaded file")
     model: str | None = declare(None, "a folder made by python -m pneumo.export", place=True)
     folder: str | None = declare(None, "films to begin with", place=True)
     host: str = declare("127.0.0.1", "address to listen on")
     port: int = declare(8765, "port to listen on")
     open: bool = declare(True, "open a browser")
-    engine: str = declare("auto", "auto, torch or onnx")
-    polarity: Polarity = declare(
-        Polarity.auto, "auto (tags, unless the film clearly contradicts them) or tags"
-    )
-    colour: bool = declare(False, "accept colour images, as their luminance")
     keep: int = declare(64, "films in memory")
-    max_megapixels: int = declare(50, "a film that claims more is refused before it is decoded")
-    max_megabytes: int = declare(128, "of an uploaded file")
     runs_dir: str = declare("runs", "folder of all runs", place=True)
     machine: Machine = declare(factory=Machine, help="where and how the work is done")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.port < 65536, "port", self.port, "1 to 65535")
-        require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
-        for key in ("keep", "max_megapixels", "max_megabytes"):
-            require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        require(self.keep >= 1, "keep", self.keep, "at least 1")
 
 
 register("predict_schema", Predict)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from enum import Enum
 
-from pneumo.settings import declare, require
+from pneumo.settings import BETWEEN_0_AND_1, declare, require
 
 
 class Removal(Enum):
@@ -44,7 +44,7 @@ class Postprocess:
                 value is None or 0 < value < 1,
                 f"postprocess.{key}",
                 value,
-                "between 0 and 1, both exclusive",
+                BETWEEN_0_AND_1,
             )
         for key in ("removal_threshold", "contour_area"):
             require(getattr(self, key) >= 0, f"postprocess.{key}", getattr(self, key), "0 or more")

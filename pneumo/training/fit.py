@@ -27,8 +27,8 @@ from pneumo.training.record import Origin, Parent, Record, read
 from pneumo.training.settings import (
     Config,
     Ema,
+    LastEpochs,
     LightningAveraging,
-    PaperAveraging,
     Source,
 )
 from pneumo.training.weights import load_weights, read_weights, renamed, save_weights
@@ -291,7 +291,7 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
         module.load_state_dict(renamed(state, "network."))
         return f"{source.name} epoch"
     match config.averaging:  # the callback has loaded the average
-        case PaperAveraging() | LightningAveraging():
+        case LastEpochs():
             return f"average of {config.averaging.epochs} epochs"
         case Ema():
             return f"exponential moving average, decay {config.averaging.decay:g}"

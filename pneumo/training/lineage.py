@@ -18,7 +18,7 @@ from pneumo import command, runs
 from pneumo.errors import PneumoError
 from pneumo.settings import CONF, keys, options_of
 from pneumo.training import record
-from pneumo.training.settings import Config, System, load_config, system_of
+from pneumo.training.settings import Config, LastEpochs, System, load_config, system_of
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
     """
     fits = chain(declared, typed)
     finished = [place for place, one in enumerate(fits) if _already(one, one.path)]
-    return [
-        _make(one) for one in fits[finished[-1] if finished else 0 :]
-    ]  # what led to a finished fit is not needed again
+    # what led to a finished fit is not needed again
+    first = finished[-1] if finished else 0
+    return [_make(one) for one in fits[first:]]
 
 
 def with_experiment(arguments: list[str]) -> list[str]:
@@ -155,9 +155,10 @@ def _make(one: Config) -> dict[str, Any]:
 def _describe(one: Config) -> str:
     """A fit in one line."""
     averaging = ""
-    if one.averaging.name != "none":
-        last = getattr(one.averaging, "epochs", None)
-        averaging = f", averaging the last {last}" if last else f", averaging: {one.averaging.name}"
+    if isinstance(one.averaging, LastEpochs):
+        averaging = f", averaging the last {one.averaging.epochs}"
+    elif one.averaging.name != "none":
+        averaging = f", averaging: {one.averaging.name}"
     start = f"encoder weights: {one.model.encoder_weights}"
     if one.init_from:
         start = f"from {one.init_from}"

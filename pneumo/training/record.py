@@ -19,7 +19,7 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo import files, runs
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, one_line
 from pneumo.training.settings import Config, recorded_config
 
 VERSION = 2
@@ -125,9 +125,9 @@ def read(folder: Path) -> Record:
             parent=Parent(**values["parent"]) if values.get("parent") else None,
         )
     except (PneumoError, OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise PneumoError(
-            f"{path}: written by {_writer(values)}, and not understood by this version ({reason})"
+            f"{path}: written by {_writer(values)}, and not understood by this version "
+            f"({one_line(error)})"
         ) from None
 
 

@@ -16,6 +16,7 @@ from pneumo.data.settings import Data, PhantomData, Split, SplitKind
 from pneumo.errors import PneumoError, brief
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import (
+    BETWEEN_0_AND_1,
     CONF,
     OPTIONS,
     Log,
@@ -214,8 +215,7 @@ class Plateau(Scheduler):
     lr_min: float = declare(0.0, "least learning rate")
 
     def __post_init__(self) -> None:
-        between = "between 0 and 1, both exclusive"
-        require(0 < self.factor < 1, "scheduler.factor", self.factor, between)
+        require(0 < self.factor < 1, "scheduler.factor", self.factor, BETWEEN_0_AND_1)
         require(self.patience >= 1, "scheduler.patience", self.patience, "at least 1")
 
 
@@ -229,7 +229,7 @@ class OneCycle(Scheduler):
     end_factor: float = declare(4e-6, "last learning rate, as a share of lr")
 
     def __post_init__(self) -> None:
-        require(0 < self.rise < 1, "scheduler.rise", self.rise, "between 0 and 1, both exclusive")
+        require(0 < self.rise < 1, "scheduler.rise", self.rise, BETWEEN_0_AND_1)
         for key in ("start_factor", "end_factor"):
             value = getattr(self, key)
             require(0 < value <= 1, f"scheduler.{key}", value, "above 0, at most 1")
@@ -256,29 +256,34 @@ class Averaging:
 
 
 @dataclass
-class PaperAveraging(Averaging):
-    """Plain mean of weights and batch-norm statistics at the end of the last ``epochs`` epochs."""
+class LastEpochs(Averaging):
+    """Averaging of the last ``epochs`` epochs."""
 
-    name: str = declare("paper", "name of the averaging")
     epochs: int = declare(help="how many of the last epochs are averaged")
-    update_bn: bool = declare(False, "re-estimate batch-norm statistics of the mean")
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "averaging.epochs", self.epochs, "at least 1")
 
 
 @dataclass
-class LightningAveraging(Averaging):
+class PaperAveraging(LastEpochs):
+    """Plain mean of weights and batch-norm statistics at the end of each of the last epochs."""
+
+    name: str = declare("paper", "name of the averaging")
+    update_bn: bool = declare(False, "re-estimate batch-norm statistics of the mean")
+
+
+@dataclass
+class LightningAveraging(LastEpochs):
     """Lightning's own callback: snapshots at the start of epochs, its own learning rate."""
 
     name: str = declare("lightning", "name of the averaging")
-    epochs: int = declare(help="how many epochs are averaged")
     lr: float = declare(1e-3, "learning rate while averaging")
     annealing_epochs: int = declare(1, "epochs in which the rate moves to it")
     update_bn: bool = declare(True, "re-estimate batch-norm statistics in an extra epoch")
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "averaging.epochs", self.epochs, "at least 1")
+        super().__post_init__()
         require(self.lr > 0, "averaging.lr", self.lr, "positive")
 
 
@@ -291,8 +296,7 @@ class Ema(Averaging):
     update_bn: bool = declare(False, "re-estimate batch-norm statistics of the average")
 
     def __post_init__(self) -> None:
-        between = "between 0 and 1, both exclusive"
-        require(0 < self.decay < 1, "averaging.decay", self.decay, between)
+        require(0 < self.decay < 1, "averaging.decay", self.decay, BETWEEN_0_AND_1)
 
 
 @dataclass
@@ -327,7 +331,7 @@ class Scale:
             rate is None or 0 < rate < 1,
             "scale.positive_rate",
             rate,
-            "between 0 and 1, both exclusive",
+            BETWEEN_0_AND_1,
         )
 
     def of(self, data: PhantomData) -> PhantomData:
@@ -458,10 +462,10 @@ class Config:
             require(plain, key, value, "letters, digits and . _ + - only")
         if self.loss.presence and not self.model.presence:
             raise PneumoError("loss.presence needs a network with that head: model.presence=true")
-        averaged = getattr(self.averaging, "epochs", 1)
-        if averaged > self.epochs:
+        averaging = self.averaging
+        if isinstance(averaging, LastEpochs) and averaging.epochs > self.epochs:
             raise PneumoError(
-                f"averaging.epochs={averaged}: must not exceed epochs={self.epochs} "
+                f"averaging.epochs={averaging.epochs}: must not exceed epochs={self.epochs} "
                 "(set averaging.epochs, or averaging=none)"
             )
 
@@ -495,7 +499,7 @@ class Config:
         epochs = shrink("epochs", self.epochs, scale.epochs, min(5, self.epochs))
         side = 32 * shrink("resolution.size", self.resolution.size // 32, scale.size, 1)
         averaging = self.averaging
-        if isinstance(averaging, PaperAveraging | LightningAveraging):
+        if isinstance(averaging, LastEpochs):
             fewer = shrink("averaging.epochs", averaging.epochs, scale.epochs, 2)
             if "averaging.epochs" not in exact:
                 fewer = min(fewer, max(1, epochs - 1))
