@@ -125,8 +125,9 @@ def help_text(schema: type, config_name: str) -> str:
 
 
 def _quoted(one: str, places: Collection[str]) -> str:
-    """An override that names a place, quoted for Hydra's grammar where a file's name needs it
-    (blanks, brackets, other alphabets).
+    """An override that names a place, quoted for Hydra's grammar where its characters need it.
+
+    Blanks, brackets and other alphabets do.
     """
     key, equals, value = one.partition("=")
     plain = re.fullmatch(r"[\w./:+%@?|*~,-]*", value, re.ASCII) is not None

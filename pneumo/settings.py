@@ -1,5 +1,4 @@
-"""What all settings share: the registry that Hydra composes from, checks, and the settings of every
-stage.
+"""What all settings share: the registry that Hydra composes from, checks, machine and log.
 
 YAML files in ``conf/`` choose values; dataclasses own names, types and defaults, so that a typo
 fails while the configuration is composed. Each stage keeps its dataclasses in its own ``settings``
@@ -50,8 +49,9 @@ def declare(
     shared: bool = False,
     named: bool = False,
 ) -> Any:
-    """A field of a settings dataclass, with everything that is known of it. Nothing else keeps
-    lists of keys.
+    """A field of a settings dataclass, with everything that is known of it.
+
+    Nothing else keeps lists of keys.
 
     Args:
         default: its value; without one, a YAML file must choose it.
@@ -83,12 +83,9 @@ def fields(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def keys(schema: type, mark: str = "") -> list[str]:
-    """The dotted keys of a command's settings: all, or those marked as place, incidental, shared or
-    named.
-    """
-    return list(
-        dict.fromkeys(key for key, one in fields(schema) if not mark or one.metadata.get(mark))
-    )
+    """The dotted keys of a command's settings: all, or those with a mark of ``declare``."""
+    chosen = (key for key, one in fields(schema) if not mark or one.metadata.get(mark))
+    return list(dict.fromkeys(chosen))
 
 
 def options_of(group: str) -> list[str]:
@@ -149,22 +146,13 @@ class Machine:
     compile: bool = declare(False, "compile the network (torch.compile)")
 
     def __post_init__(self) -> None:
-        accelerators, precisions = (
-            ("auto", "cpu", "gpu", "cuda", "mps"),
-            ("auto", "32-true", "16-mixed", "bf16-mixed"),
-        )
-        require(
-            self.accelerator in accelerators,
-            "machine.accelerator",
-            self.accelerator,
-            f"one of {', '.join(accelerators)}",
-        )
-        require(
-            self.precision in precisions,
-            "machine.precision",
-            self.precision,
-            f"one of {', '.join(precisions)}",
-        )
+        choices = {
+            "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+            "precision": ("auto", "32-true", "16-mixed", "bf16-mixed"),
+        }
+        for key, names in choices.items():
+            value = getattr(self, key)
+            require(value in names, f"machine.{key}", value, f"one of {', '.join(names)}")
         require(self.devices >= 1, "machine.devices", self.devices, "at least 1")
         require(self.workers >= -1, "machine.workers", self.workers, "-1 (choose) or more")
         require(self.threads >= 0, "machine.threads", self.threads, "0 (torch's choice) or more")

@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 def start(log: Log, folder: Path, **about: Any) -> Any | None:
-    """A run of Weights & Biases, online when logged in, else offline with one line; None if
-    disabled or not to be had.
+    """A run of Weights & Biases, online when logged in, else offline with one line.
 
-    ``about`` is what ``wandb.init`` takes: ``group``, ``name``, ``job_type``, ``config``.
+    None if it is disabled or not to be had. ``about`` is what ``wandb.init`` takes: ``group``,
+    ``name``, ``job_type``, ``config``.
     """
     if log.wandb is Wandb.disabled or os.environ.get("WANDB_MODE") == "disabled":
         return None

@@ -1,6 +1,4 @@
-"""Probability maps and truth → results under a rule, with thresholds declared beforehand or chosen
-honestly. No network.
-"""
+"""Probability maps and truth → results under thresholds declared beforehand or chosen honestly."""
 
 import dataclasses
 import logging
@@ -24,17 +22,14 @@ from pneumo.masks.settings import Postprocess, Removal
 
 log = logging.getLogger(__name__)
 
-COARSE = tuple(
-    round(0.05 * i, 2) for i in range(1, 20)
-)  # thresholds tried where each costs more than a table look-up
+# thresholds tried where each costs more than a table look-up
+COARSE = tuple(round(0.05 * i, 2) for i in range(1, 20))
 OPTIMISTIC = "OPTIMISTIC: thresholds chosen on the films they are scored on"
 
 
 @dataclass
 class Result:
-    """Scores of one set of films under thresholds that were declared beforehand, or chosen in a way
-    that ``how`` tells.
-    """
+    """Scores of one set of films under thresholds that came about as ``how`` says."""
 
     name: str
     how: str
@@ -65,13 +60,13 @@ def judge(
     tune: Tune = Tune.none,
     seed: int = 0,
 ) -> list[Result]:
-    """The result under the declared rule and, if asked for, under thresholds chosen on other films
-    than they are scored on.
+    """The result under the declared rule and, if asked for, under thresholds chosen honestly.
 
-    For the folds of a cross-validation each fold is scored with thresholds chosen on all others; a
-    single part is halved by patient, and each half scored with the other's. ``Tune.optimistic``
-    adds the choice on the very same films, marked. Where thresholds cannot be chosen, that is said
-    and left out. Raises PneumoError where the truth of a film is unknown.
+    Honestly: on other films than they are scored on. For the folds of a cross-validation each fold
+    is scored with thresholds chosen on all others; a single part is halved by patient, and each
+    half scored with the other's. ``Tune.optimistic`` adds the choice on the very same films,
+    marked. Where thresholds cannot be chosen, that is said and left out. Raises PneumoError where
+    the truth of a film is unknown.
     """
     everything = outcomes(parts, rule, tta)
     results = [Result("declared", "thresholds declared beforehand", [rule], everything)]
@@ -87,9 +82,8 @@ def judge(
         group, how = _groups(parts, everything, seed)
     except PneumoError:
         log.warning(
-            "No thresholds were chosen from these films: %d cannot be halved by patient so "
-            "that both "
-            "halves have some",
+            "No thresholds were chosen from these films: %d cannot be halved by patient so that "
+            "both halves have some",
             len(everything),
         )
         return results
@@ -131,20 +125,17 @@ def _groups(
             if patient
         }
         crossing = len(where) > len({patient for patient, _ in where})
-        more = (
-            "; patients unknown"
-            if not known
-            else "; patients have films in several folds"
-            if crossing
-            else ""
-        )
-        return group, f"out of fold, {len(parts)} folds: chosen on the other folds{more}"
+        how = f"out of fold, {len(parts)} folds: chosen on the other folds"
+        if not known:
+            how += "; patients unknown"
+        elif crossing:
+            how += "; patients have films in several folds"
+        return group, how
     half = Split(kind=SplitKind.kfold, folds=2)
     second = divide(everything.positive.tolist(), everything.patients, half, 0, seed).validation
     by = "patient" if known else "film (patients unknown)"
-    return np.isin(np.arange(len(everything)), second).astype(
-        np.int64
-    ), f"nested halves by {by}: chosen on one half, scored on the other"
+    how = f"nested halves by {by}: chosen on one half, scored on the other"
+    return np.isin(np.arange(len(everything)), second).astype(np.int64), how
 
 
 def outcomes(
@@ -160,24 +151,18 @@ def outcomes(
         histograms, places = histograms[rows], [places[row] for row in rows]
     area = removal_pixels(rule, (JUDGED, JUDGED))
     if rule.removal is Removal.total and not rule.contour_area and not rule.fill_holes:
-        kept = (
-            histograms.predicted([rule.top_threshold or rule.binarization_threshold])[:, 0] >= area
-        )
-        predicted = np.where(kept, histograms.predicted([rule.binarization_threshold])[:, 0], 0)
-        overlap = np.where(kept, histograms.overlap([rule.binarization_threshold])[:, 0], 0)
+        threshold = rule.binarization_threshold
+        gate = histograms.predicted([rule.top_threshold or threshold])[:, 0]
+        kept = gate >= area
+        predicted = np.where(kept, histograms.predicted([threshold])[:, 0], 0)
+        overlap = np.where(kept, histograms.overlap([threshold])[:, 0], 0)
     else:
-        pairs = []
-        for part, row in places:
+        predicted, overlap = np.zeros((2, len(places)), np.int64)
+        for number, (part, row) in enumerate(places):
             mask = to_mask(part.map(row, tta), rule)
-            pairs.append(
-                (
-                    int(mask.sum()),
-                    int((mask & part.cases[row].mask()).sum())
-                    if part.cases[row].annotations
-                    else 0,
-                )
-            )
-        predicted, overlap = np.array(pairs, np.int64).reshape(-1, 2).T
+            predicted[number] = mask.sum()
+            if part.cases[row].annotations:
+                overlap[number] = (mask & part.cases[row].mask()).sum()
     cases = [part.cases[row] for part, row in places]
     return Outcomes(
         [case.id for case in cases],

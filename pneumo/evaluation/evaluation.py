@@ -20,6 +20,10 @@ from pneumo.training.record import Record
 from pneumo.training.settings import Source
 
 FOLDER = "evaluations"  # beside the maps
+FILMS = (
+    *("result", "id", "patient", "view", "truth_px", "predicted_px", "overlap_px"),
+    *("score", "dice", "iou"),
+)
 
 
 def evaluate(settings: Evaluate) -> tuple[dict[str, Any], Path]:
@@ -72,21 +76,11 @@ def evaluate(settings: Evaluate) -> tuple[dict[str, Any], Path]:
             "run": str(settings.against),
             **compare(results[0].outcomes, other, settings.resamples, settings.seed),
         }
-    slug = files.digest(
-        [
-            settings.tta,
-            settings.tune.name,
-            settings.seed,
-            settings.resamples,
-            str(settings.against),
-            plain(rule),
-        ]
-    )[:8]
-    folder = (
-        parts[0].folder
-        if len(parts) == 1
-        else Path(settings.runs_dir) / "joined" / files.digest(found["runs"])[:12]
-    )
+    how = [settings.tta, settings.tune.name, settings.seed, settings.resamples]
+    slug = files.digest([*how, str(settings.against), plain(rule)])[:8]
+    folder = parts[0].folder
+    if len(parts) > 1:
+        folder = Path(settings.runs_dir) / "joined" / files.digest(found["runs"])[:12]
     path = folder / FOLDER / f"{'tta' if settings.tta else 'plain'}-{slug}.json"
     files.write_json(path, found)
     _write_films(path.with_suffix(".csv"), results)
@@ -139,20 +133,7 @@ def _write_films(path: Path, results: Sequence[Result]) -> None:
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(
-            [
-                "result",
-                "id",
-                "patient",
-                "view",
-                "truth_px",
-                "predicted_px",
-                "overlap_px",
-                "score",
-                "dice",
-                "iou",
-            ]
-        )
+        writer.writerow(FILMS)
         for result in results:
             o = result.outcomes
             columns = (
@@ -172,9 +153,9 @@ def _write_films(path: Path, results: Sequence[Result]) -> None:
 def describe(found: dict[str, Any]) -> str:
     """Everything a reader must know of an evaluation, as text."""
     unknown = found["films_of_unknown_patient"]
-    who = f"{found['patients']:,} patients" + (
-        f" and {unknown:,} films of unknown patient" if unknown else ""
-    )
+    who = f"{found['patients']:,} patients"
+    if unknown:
+        who += f" and {unknown:,} films of unknown patient"
     lines = [
         f"{', '.join(found['runs'])} on {found['on']}, {'flip TTA' if found['tta'] else 'no TTA'}: "
         f"{found['films']:,} films, {found['positives']:,} positive, {who}"
@@ -243,20 +224,11 @@ def track(settings: Evaluate, found: dict[str, Any], path: Path) -> None:
         for group, result_or_group in [("all", result), *result["groups"].items()]
         for name, value in result_or_group["scores"].items()
     ]
-    about = {
-        key: found[key]
-        for key in (
-            "weights",
-            "data",
-            "tta",
-            "films",
-            "positives",
-            "commit",
-            "left_out",
-            "seen_in_training",
-        )
-    }
+    told = ("weights", "data", "tta", "films", "positives", "commit", "left_out")
+    about = {key: found[key] for key in (*told, "seen_in_training")}
     calibration = found["calibration"]
+    columns = ("probability", "share", "pixels")
+    bins = zip(*(calibration[column] for column in columns), strict=True)
     tracking.record(
         settings.log,
         path.parents[1],
@@ -271,17 +243,6 @@ def track(settings: Evaluate, found: dict[str, Any], path: Path) -> None:
         },
         tables={
             "scores": (["thresholds", "films", "score", "value", "low", "high"], rows),
-            "calibration": (
-                ["probability", "share", "pixels"],
-                [
-                    list(row)
-                    for row in zip(
-                        calibration["probability"],
-                        calibration["share"],
-                        calibration["pixels"],
-                        strict=True,
-                    )
-                ],
-            ),
+            "calibration": (columns, list(bins)),
         },
     )

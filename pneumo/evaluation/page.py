@@ -1,6 +1,4 @@
-"""One self-contained HTML page for the runs of a setting: plotly inlined, figures and pictures as
-data, no network.
-"""
+"""One HTML page for the runs of a setting: plotly and pictures are in it, it needs no network."""
 
 import base64
 import csv
@@ -57,8 +55,9 @@ def render(setting: str, how: str, found: list[Run], tables: list[Table], galler
 
 
 def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
-    """Everything the page shows of one run, as plain values; fold and seed in its name unless it is
-    ``alone`` under it.
+    """Everything the page shows of one run, as plain values.
+
+    Fold and seed stand in its name unless it is ``alone`` under it.
     """
     config = run.record.config
     part = maps.load(run.folder / maps.FOLDER / "val")

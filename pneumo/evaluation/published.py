@@ -1,5 +1,6 @@
 """The paper's tables for finished runs of one setting, ours beside the published figures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,7 +11,7 @@ from pneumo.evaluation.evaluation import warnings_of
 from pneumo.masks.scores import LABELS, MAIN, number
 from pneumo.tables import Table
 from pneumo.training.record import Record
-from pneumo.training.settings import Averaging, LastEpochs, Stem
+from pneumo.training.settings import Averaging, Config, LastEpochs, Stem
 
 # the paper's Tables III (validation IoU without and with TTA) and IV (round-1 test Dice)
 PUBLISHED_IOU = {
@@ -48,9 +49,8 @@ class Run:
     record: Record
     chain: list[tuple[Path, Record]]
     found: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)
-    joined: dict[str, Any] | None = (
-        None  # of the first of several folds: all of them judged as one set
-    )
+    # of the first of several folds: all of them judged as one set
+    joined: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -62,22 +62,25 @@ def build(found: list[Run]) -> list[Table]:
     """Tables II to VI, and all scores, of runs of one setting."""
     names = list(dict.fromkeys(run.name for run in found))
     same = {name: [run for run in found if run.name == name] for name in names}
-    real = all(run.record.config.data.name != "phantom" for run in found)
-    full = all(run.record.config.scale.name == "full" for run in found)
-    comparable = (
-        ""
-        if real and full
-        else "Not comparable with the published figures, which are of the challenge's films at "
-        "full scale."
-    )
+    note = comparability([run.record.config for run in found])
     return [
         _table_2(same),
-        _table_3(same, comparable),
-        _table_4(same, comparable),
+        _table_3(same, note),
+        _table_4(same, note),
         _table_5(),
         _table_6(),
         _scores(same),
     ]
+
+
+def comparability(configs: Sequence[Config]) -> str:
+    """A plain word unless all runs are of the challenge's films at full scale."""
+    if all(one.data.name == "siim" and one.scale.name == "full" for one in configs):
+        return ""
+    return (
+        "Not comparable with the published figures, which are of the challenge's films at full "
+        "scale."
+    )
 
 
 def _table_2(same: dict[str, list[Run]]) -> Table:
@@ -111,13 +114,10 @@ def _averaged(averaging: Averaging) -> str:
 def _table_3(same: dict[str, list[Run]], note: str) -> Table:
     rows = []
     for name, members in same.items():
-        published = PUBLISHED_IOU.get(name)
-        cells = [_over(members, "val", tta, "iou") for tta in (False, True)] + [
-            _over(members, "val", True, "iou_stepped")
-        ]
-        rows.append(
-            [name, *cells, *(f"{value:.4f}" if published else "–" for value in published or (0, 0))]
-        )
+        ours = [_over(members, "val", tta, "iou") for tta in (False, True)]
+        stepped = _over(members, "val", True, "iou_stepped")
+        published = [number(value) for value in PUBLISHED_IOU.get(name, (None, None))]
+        rows.append([name, *ours, stepped, *published])
     head = [
         "experiment",
         "IoU, no TTA",
@@ -137,7 +137,7 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
     rows, told = [], []
     for name, members in same.items():
         judged = [run for run in members if ("test", True) in run.found]
-        published = f"{PUBLISHED_DICE[name]:.4f}" if name in PUBLISHED_DICE else "–"
+        published = number(PUBLISHED_DICE.get(name))
         if not judged:
             rows.append([name, *["not available"] * 5, published])
             continue
@@ -159,11 +159,9 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
     ]
     if tested:
         empty = tested[0]["results"][0]["scores"]["all_empty_dice"]
-        what = (
-            "New phantoms that no run has seen"
-            if tested[0]["data"] == "phantom"
-            else "The round-1 test set"
-        )
+        what = "The round-1 test set"
+        if tested[0]["data"] == "phantom":
+            what = "New phantoms that no run has seen"
         counts = (
             f"{tested[0]['films']:,} films, {tested[0]['positives']:,} positive; empty "
             f"masks alone: Dice {empty:.4f}."

@@ -1,5 +1,4 @@
-"""Per-film results → what a paper reports: means, ROC and PR, calibration, groups, intervals by
-patient, paired tests.
+"""Per-film results → what a paper reports: curves, calibration, groups, intervals, paired tests.
 
 Numpy only. Every mean takes weights, so that a bootstrap is one matrix product: row b of
 ``weights`` says how often each film stands in resample b.
@@ -24,9 +23,7 @@ SIZES = (
 
 @dataclass
 class Outcomes(Counted):
-    """Results of n films: pixels predicted, true, and both, at 1024²; the film's own score;
-    patients and views (None: unknown).
-    """
+    """Results of n films: pixels at 1024², image-level scores, patients and views where known."""
 
     ids: list[str]
     predicted: np.ndarray  # int64 (n,)
@@ -66,8 +63,9 @@ class Outcomes(Counted):
 
 
 def roc_curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores from high to low, with the share of negatives and of positives at or above each; (0,
-    0) first.
+    """Scores from high to low, with the share of negatives and of positives at or above each.
+
+    The point (0, 0) comes first.
     """
     at, right, wrong = ranked(score, positive, np.ones((1, len(score))))
     return (
@@ -78,16 +76,15 @@ def roc_curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def pr_curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores from high to low, with precision and recall of calling positive all films at or above
-    each.
-    """
+    """Scores from high to low, with precision and recall at each."""
     at, right, wrong = ranked(score, positive, np.ones((1, len(score))))
     return at, right[0] / (right[0] + wrong[0]), right[0] / max(right[0, -1], 1)
 
 
 def resamples(patients: Sequence[str | None], count: int, seed: int = 0) -> np.ndarray:
-    """Bootstrap weights (count, n): patients drawn with replacement, with all their films; a film
-    of unknown patient is its own.
+    """Bootstrap weights (count, n): patients drawn with replacement, with all their films.
+
+    A film of unknown patient is its own.
     """
     number, place = _by_patient(patients)
     draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=count)
@@ -118,8 +115,9 @@ def _middle(values: np.ndarray) -> tuple[float, float]:
 
 @dataclass
 class Difference:
-    """One run minus another on the same films: mean, 95 % interval by patient, and two-sided p of
-    no difference.
+    """One run minus another on the same films.
+
+    Mean, 95 % interval by patient, and two-sided p of no difference.
     """
 
     mean: float
@@ -149,19 +147,16 @@ def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[st
         centre = float(mean(gap, counted[None])[0])
         low, high = _middle(mean(gap, weights * counted))
         swapped = (signs * counted) @ gap / max(counted.sum(), 1)
-        p = (
-            (1 + int((np.abs(swapped) >= abs(centre) - 1e-12).sum())) / (count + 1)
-            if counted.any()
-            else float("nan")
-        )
+        p = float("nan")
+        if counted.any():
+            as_far = int((np.abs(swapped) >= abs(centre) - 1e-12).sum())
+            p = (1 + as_far) / (count + 1)
         found[name] = Difference(centre, low, high, p)
     return found
 
 
 def groups(outcomes: Outcomes) -> dict[str, np.ndarray]:
-    """Rows of each group that has films: by size of the pneumothorax (quartiles of the challenge's)
-    and by view.
-    """
+    """Rows of each group that has films: by view, and by size (the challenge's quartiles)."""
     found = {
         f"size {name}": np.flatnonzero((outcomes.truth >= low) & (outcomes.truth <= high))
         for name, low, high in SIZES
@@ -175,8 +170,9 @@ def groups(outcomes: Outcomes) -> dict[str, np.ndarray]:
 
 @dataclass
 class Calibration:
-    """Pixels by predicted probability, in tenths: mean probability, share that is pneumothorax,
-    pixels; ECE their mean gap.
+    """Pixels by predicted probability, in tenths.
+
+    Mean probability, share that is pneumothorax, and pixels; ECE is their mean gap.
     """
 
     probability: list[float]
@@ -186,10 +182,10 @@ class Calibration:
 
 
 def calibration(histograms: Histograms, bins: int = 10) -> Calibration:
-    """How often pixels of a predicted probability are pneumothorax. Exact: it needs no pixels, only
-    the histograms.
+    """How often pixels of a predicted probability are pneumothorax.
 
-    ECE is the expected calibration error (Naeini et al. 2015) over pixels.
+    Exact: it needs no pixels, only the histograms. ECE is the expected calibration error (Naeini et
+    al. 2015) over pixels.
     """
     total, inside = (
         histograms.total.sum(0, dtype=np.int64),

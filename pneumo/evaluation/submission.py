@@ -27,8 +27,9 @@ def write(
     wanted: list[str] | None = None,
     on_error: OnError | None = None,
 ) -> tuple[int, list[str]]:
-    """Write one row an image, ``-1`` for an empty mask, masks at 1024² as the files store them (not
-    turned upright).
+    """Write one row an image, ``-1`` for an empty mask.
+
+    Masks are at 1024², as the files store them, not turned upright.
 
     Args:
         out: the CSV file; written whole or not at all.
@@ -57,11 +58,9 @@ def write(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
             for image in ids:
-                mask = (
-                    stored_mask(*place[image], rule, tta)
-                    if image in place
-                    else np.zeros(rle.SHAPE, np.uint8)
-                )
+                mask = np.zeros(rle.SHAPE, np.uint8)
+                if image in place:
+                    mask = stored_mask(*place[image], rule, tta)
                 checksums[image] = zlib.crc32(mask.tobytes())
                 writer.writerow((image, rle.encode(mask)))
         table = siim.read_table(temporary)

@@ -1,5 +1,4 @@
-"""Scores at every threshold at once, from histograms of the probabilities inside and outside the
-true mask. Pure numpy.
+"""Scores at every threshold at once, from histograms of the probabilities. Pure numpy.
 
 Per film, 256 counts of pixels by level, once for all pixels and once for those of the true mask,
 say everything about every binarisation threshold: what is predicted, what of it is right. The
@@ -24,10 +23,10 @@ NAMES = ("dice", "dice_positive", "iou", "sensitivity", "specificity")
 def surface(
     histograms: Histograms, thresholds: Sequence[float] = THRESHOLDS, areas: Sequence[float] = AREAS
 ) -> dict[str, np.ndarray]:
-    """Mean scores for every binarisation × removal threshold (total rule), float64
-    (len(thresholds), len(areas)) each.
+    """Mean scores for every binarisation × removal threshold, by the total rule.
 
-    Areas are pixels of the maps' own size. A mean over no films is NaN.
+    Float64 (len(thresholds), len(areas)) each. Areas are pixels of the maps' own size. A mean over
+    no films is NaN.
     """
     predicted = histograms.predicted(thresholds)
     return {
@@ -39,11 +38,10 @@ def surface(
 def triplets(
     histograms: Histograms, tops: Sequence[float], areas: Sequence[float], bottoms: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """Mean scores for every (top threshold, least area, bottom threshold), float64 (tops, bottoms,
-    areas) each.
+    """Mean scores for every (top threshold, least area, bottom threshold).
 
-    The winner's rule: a film whose pixels above the top threshold are fewer than the area gets an
-    empty mask.
+    Float64 (tops, bottoms, areas) each. The winner's rule: a film whose pixels above the top
+    threshold are fewer than the area gets an empty mask.
     """
     gate = np.broadcast_to(
         histograms.predicted(tops)[:, :, None], (len(histograms), len(tops), len(bottoms))
@@ -54,8 +52,9 @@ def triplets(
 def _gated(
     histograms: Histograms, gate: np.ndarray, thresholds: Sequence[float], areas: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """Means where a film keeps its mask at thresholds[b] if gate[:, g, b] reaches the area, float64
-    (gates, thresholds, areas).
+    """Means where a film keeps its mask at thresholds[b] if gate[:, g, b] reaches the area.
+
+    Float64 (gates, thresholds, areas).
     """
     truth = histograms.truth[:, None]
     predicted, overlap = histograms.predicted(thresholds), histograms.overlap(thresholds)
@@ -97,6 +96,7 @@ def component_surface(
     areas: Sequence[float],
 ) -> dict[str, np.ndarray]:
     """As ``surface``, but each component is judged alone: those smaller than the area are removed.
+
     ``truth``: pixels, (n,).
     """
     film, threshold, area, overlap = (
@@ -136,8 +136,6 @@ def means(overlap: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> dict
 
 
 def best(scores: np.ndarray) -> tuple[int, ...]:
-    """The place of the highest score; of equal ones, the middle one (in the order of the array),
-    which is safest.
-    """
+    """The place of the highest score; of equal ones, the middle one in the array's order."""
     places = np.flatnonzero(scores.ravel() >= np.nanmax(scores) - 1e-12)
     return tuple(int(i) for i in np.unravel_index(places[len(places) // 2], scores.shape))

@@ -21,9 +21,7 @@ SWEPT = (
 
 
 class SweepTable(Callback):
-    """Hydra's callback that ends a sweep with a table and a plot of its jobs, also in Weights &
-    Biases.
-    """
+    """Ends a sweep with a table and a plot of its jobs, also in Weights & Biases."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table, write ``sweep.csv`` and ``sweep.html``."""

@@ -16,8 +16,7 @@ class Removal(Enum):
 
 @dataclass
 class Postprocess:
-    """From probabilities to a mask: binarisation threshold (B-TH), removal threshold (R-TH), and
-    the winners' refinements.
+    """From probabilities to a mask: binarisation (B-TH), removal (R-TH), winners' refinements.
 
     The winner's triplet (top threshold, least area, bottom threshold) is ``top_threshold``,
     ``removal_threshold`` and ``binarization_threshold``.

@@ -45,9 +45,8 @@ def build(config: Augmentation, resolution: Resolution) -> Augment | None:
     import albumentations as A  # three seconds; not for those who only ask for help
 
     size = resolution.size
-    mirror = (
-        cv2.BORDER_REFLECT_101
-    )  # the 2.0 default, black, would draw collimator edges into the film
+    # the default of albumentations 2.0, black, would draw collimator edges into the film
+    mirror = cv2.BORDER_REFLECT_101
     intensity = [
         A.RandomBrightnessContrast(brightness_limit=0, contrast_limit=config.contrast_limit, p=1),
         A.RandomGamma(gamma_limit=(config.gamma_limit[0], config.gamma_limit[1]), p=1),

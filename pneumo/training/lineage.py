@@ -1,5 +1,6 @@
-"""An experiment and the ancestors it starts from: those that are missing are trained first, as
-``make`` does.
+"""An experiment and the ancestors it starts from.
+
+Those that are missing are trained first, as ``make`` does.
 """
 
 import contextlib
@@ -102,16 +103,19 @@ def chain(declared: Config, typed: set[str]) -> list[Config]:
 
 
 def parent_of(child: Config) -> Config:
-    """The declared configuration of a child's parent: its own recipe on the child's data, fold,
-    seed, scale and machine.
+    """The declared configuration of a child's parent.
+
+    It is the parent's own recipe on the child's data, fold, seed, scale and machine.
     """
     overrides = [
         f"+experiment={child.parent}",
         f"data.name={child.data.name}",
         f"runs_dir={json.dumps(child.runs_dir)}",
         f"fold={child.fold}",
+        f"seed={child.seed}",
+        f"scale.name={child.scale.name}",
+        f"tag='{child.tag}'",
     ]
-    overrides += [f"seed={child.seed}", f"scale.name={child.scale.name}", f"tag='{child.tag}'"]
     parent = load_config(_compose(overrides))
     if parent.experiment == child.experiment:
         raise PneumoError(f"experiment {child.experiment} is its own parent")

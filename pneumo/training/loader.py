@@ -63,22 +63,17 @@ class FilmDataset(Dataset[dict[str, torch.Tensor]]):
 
 
 class EpochSampler(Sampler[int]):
-    """Every film once an epoch, in an order that seed and epoch alone decide, so that a resumed fit
-    sees the same one.
+    """Every film once an epoch, in an order that seed and epoch alone decide.
 
-    Lightning calls ``set_epoch``. With several processes each takes its share of the one order.
+    So a resumed fit sees the same order. Lightning calls ``set_epoch``. With several processes each
+    takes its share of the one order.
     """
 
     def __init__(
         self, dataset: FilmDataset, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
     ):
-        self.dataset, self.seed, self.shuffle, self.rank, self.world_size = (
-            dataset,
-            seed,
-            shuffle,
-            rank,
-            world_size,
-        )
+        self.dataset, self.seed, self.shuffle = dataset, seed, shuffle
+        self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -88,13 +83,12 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         n = len(self.dataset)
-        order = (
-            np.random.default_rng([self.seed, self.epoch]).permutation(n)
-            if self.shuffle
-            else np.arange(n)
-        )
-        if self.shuffle:  # equal shares, or processes would wait for each other for ever
-            order = order[: n - n % self.world_size] if n >= self.world_size else order
+        order = np.arange(n)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(n)
+        if self.shuffle and n >= self.world_size:
+            # equal shares, or processes would wait for each other for ever
+            order = order[: n - n % self.world_size]
         return iter(order[self.rank :: self.world_size].tolist())
 
     def __len__(self) -> int:
@@ -115,7 +109,7 @@ class FilmData(pl.LightningDataModule):
     def prepare(self) -> None:
         """Draw phantoms if asked for, index, cache and divide.
 
-        Prints what was left aside and why. Raises PneumoError.
+        Logs what was left aside and why. Raises PneumoError.
         """
         config, data = self.config, self.config.data
         if isinstance(data, PhantomData):
@@ -159,9 +153,7 @@ class FilmData(pl.LightningDataModule):
         )
 
     def parts_by_id(self) -> dict[str, dict[str, str | None]]:
-        """The films of each part, with their patients: what a run keeps to say later what it was
-        trained on.
-        """
+        """The films of each part, with their patients: what a run was trained and judged on."""
         return {
             name: {self.films.ids[i]: self.patients[i] for i in part}
             for name, part in (
@@ -171,8 +163,9 @@ class FilmData(pl.LightningDataModule):
         }
 
     def _fewer(self, items: list[Item]) -> list[Item]:
-        """At most ``scale.images`` films, chosen by the seed, with the data's share of positives or
-        ``scale.positive_rate``.
+        """At most ``scale.images`` films, chosen by the seed.
+
+        They have the data's share of positives, or ``scale.positive_rate``.
         """
         scale = self.config.scale
         limit = scale.images
@@ -181,9 +174,8 @@ class FilmData(pl.LightningDataModule):
         order = np.random.default_rng([self.config.seed, len(items)]).permutation(len(items))
         positive = [i for i in order if items[i].positive]
         negative = [i for i in order if not items[i].positive]
-        share = min(
-            round(limit * (scale.positive_rate or len(positive) / len(items))), len(positive)
-        )
+        rate = scale.positive_rate or len(positive) / len(items)
+        share = min(round(limit * rate), len(positive))
         return [items[i] for i in sorted([*positive[:share], *negative[: limit - share]])]
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
@@ -193,9 +185,9 @@ class FilmData(pl.LightningDataModule):
         return self._loader(self.validation, shuffle=False)
 
     def _loader(self, dataset: FilmDataset, shuffle: bool) -> DataLoader[dict[str, torch.Tensor]]:
-        rank, world_size = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+        rank, world_size = 0, 1
+        if self.trainer:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
         sampler = EpochSampler(dataset, self.config.seed, shuffle, rank, world_size)
         batch_size = self.config.batch_size // world_size
         workers = self.config.machine.workers
@@ -207,8 +199,8 @@ class FilmData(pl.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
-            drop_last=shuffle
-            and len(sampler) >= batch_size,  # a last batch of one would break batch norm
+            # a last batch of one would break batch norm
+            drop_last=shuffle and len(sampler) >= batch_size,
             pin_memory=cuda,
             persistent_workers=workers > 0,
         )

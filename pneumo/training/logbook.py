@@ -1,5 +1,6 @@
-"""What a fit shows and records: metrics.csv, overlays, a progress bar or lines, Weights & Biases,
-TensorBoard.
+"""What a fit shows and records.
+
+``metrics.csv``, overlays, a progress bar or lines, Weights & Biases, TensorBoard.
 """
 
 import csv
@@ -32,18 +33,17 @@ COLUMNS = ("epoch", "lr", "train/loss", "val/loss", *(f"val/{key}" for key in TR
 
 
 class History(Callback):
-    """One row an epoch in ``metrics.csv``, written whole each time; a resumed fit goes on where it
-    was. Prints the row, too.
+    """One row an epoch in ``metrics.csv``, written whole each time, and shown as a line.
+
+    A resumed fit goes on where it was.
     """
 
     def __init__(self, path: Path, echo: bool):
         self.path, self.echo = path, echo
         self.rows: list[dict[str, Any]] = []
 
-    def on_train_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:  # on_fit_start does not know the epoch yet
-        if self.path.is_file():
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.path.is_file():  # not in on_fit_start, which does not know the epoch yet
             with open(self.path, newline="", encoding="utf-8") as file:
                 self.rows = [
                     dict(row)
@@ -55,9 +55,8 @@ class History(Callback):
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.current_epoch in {
-            int(row["epoch"]) for row in self.rows
-        }:
+        written = {int(row["epoch"]) for row in self.rows}
+        if not trainer.is_global_zero or trainer.current_epoch in written:
             return
         values = {key: float(value) for key, value in trainer.callback_metrics.items()}
         row = {
@@ -88,8 +87,9 @@ class History(Callback):
 
 
 class Pictures(Callback):
-    """Overlays of a few fixed validation films, each few epochs and at the end, into ``pictures/``
-    and Weights & Biases.
+    """Overlays of a few fixed validation films, each few epochs and at the end.
+
+    They go into ``pictures/`` and to Weights & Biases.
     """
 
     def __init__(self, data: FilmData, folder: Path, log: Log, rule: Postprocess):
@@ -97,16 +97,11 @@ class Pictures(Callback):
         rows = data.parts.validation
         positive = [i for i, row in enumerate(rows) if data.positive[row]]
         negative = [i for i, row in enumerate(rows) if not data.positive[row]]
-        half = min(
-            len(positive), max(count - count // 4, count - len(negative))
-        )  # mostly positives
-        self.indices = [*positive[:half], *negative[: count - half]]
-        self.dataset, self.folder, self.every, self.rule = (
-            data.validation,
-            folder,
-            log.pictures_every,
-            rule,
-        )
+        # three quarters are positive, more where negatives are few
+        most = min(len(positive), max(count - count // 4, count - len(negative)))
+        self.indices = [*positive[:most], *negative[: count - most]]
+        self.dataset, self.folder = data.validation, folder
+        self.every, self.rule = log.pictures_every, rule
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -127,9 +122,8 @@ class Pictures(Callback):
             )
             for sample, p in zip(samples, probability, strict=True)
         ]
-        with files.replacing(
-            self.folder / ("final.png" if final else f"epoch{epoch:03d}.png")
-        ) as temporary:
+        name = "final.png" if final else f"epoch{epoch:03d}.png"
+        with files.replacing(self.folder / name) as temporary:
             Image.fromarray(np.hstack(tiles)).save(temporary, "PNG")
         for logger in trainer.loggers:
             if isinstance(logger, GuardedWandbLogger):
@@ -148,8 +142,9 @@ class ProgressBar(TQDMProgressBar):
 
 
 class GuardedWandbLogger(WandbLogger):
-    """Weights & Biases that never stops a training: the first failure is said in one line, and
-    nothing more is sent.
+    """Weights & Biases that never stops a training.
+
+    The first failure is said in one line, and nothing more is sent.
     """
 
     broken = False
@@ -193,9 +188,7 @@ class GuardedWandbLogger(WandbLogger):
 
 
 def loggers(config: Config, folder: Path, about: dict[str, Any]) -> list[Logger]:
-    """TensorBoard and Weights & Biases as configured; online when logged in, else offline with one
-    line.
-    """
+    """TensorBoard and Weights & Biases as configured."""
     chosen: list[Logger] = []
     if config.log.tensorboard:
         try:

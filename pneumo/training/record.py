@@ -1,8 +1,8 @@
-"""What a run says of itself: its settings, its origin, its data, its parent. Read by every later
-stage.
+"""What a run says of itself: its settings, its origin, its data, its parent.
 
-``config.yaml`` outlives the code that wrote it. A record of an older version is brought to today's
-settings by ``_STEPS``; a setting that it lacks has the value that its absence meant.
+Every later stage reads it. ``config.yaml`` outlives the code that wrote it. A record of an older
+version is brought to today's settings by ``_STEPS``; a setting that it lacks has the value that its
+absence meant.
 """
 
 import dataclasses
@@ -149,15 +149,16 @@ def read_config(values: dict[str, Any], written: int = VERSION) -> Config:
 
 
 def _from_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had no optimizer, called averaging ``swa``, told stages by their
-    names, and gave all data the same keys.
+    """Version 1 had no optimizer and called averaging ``swa``.
+
+    It told stages by their names, and gave all data the same keys.
     """
     values = {**values, "optimizer": {"name": "adam"}, "averaging": values["swa"]}
     values.pop("swa")
     values["stage"] = values["experiment"].endswith("_stage1")
     values["resolution"] = {k: v for k, v in values["resolution"].items() if k != "swa_epochs"}
     data = dict(values["data"])
-    data["format"] = "phantom" if data["name"] == "phantom" else "siim"
+    data["format"] = "phantom" if "images" in data else "siim"  # data may bear any name
     if data["format"] == "phantom":
         for key in ("annotations", "round", "round1_test"):
             data.pop(key, None)

@@ -81,9 +81,7 @@ def warmup_cosine(step: int, total: int, warmup: float, end: float) -> float:
 
 
 def one_cycle(step: int, total: int, config: OneCycle) -> float:
-    """Smith & Topin (2017), with cosine flanks: up to 1 in the first ``rise`` of all steps, then
-    down.
-    """
+    """Smith & Topin (2017): up to 1 in the first ``rise`` of all steps, then down, by cosines."""
     top = max(1.0, config.rise * total - 1)
     if step <= top:
         return cosine(step / top, config.start_factor, 1.0)

@@ -301,9 +301,7 @@ class Ema(Averaging):
 
 @dataclass
 class Scale:
-    """Shrinks any experiment: the number of films, and factors on side, epochs and batch size (see
-    ``Config.scaled``).
-    """
+    """Shrinks any experiment, see ``Config.scaled``."""
 
     name: str = declare("full", "name of the scale, part of a run's folder")
     images: int | None = declare(None, "at most so many films")

