@@ -42,5 +42,4 @@ def task(raw: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[0] = "pneumo.train"
-    sys.argv[1:] = lineage.with_experiment(sys.argv[1:])
     command.run(task, Config, "train")

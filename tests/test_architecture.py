@@ -6,8 +6,6 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pneumo"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,10 +69,3 @@ def test_the_house_has_at_most_eight_floors():
         return 1 + max((floor(other) for other in below[which]), default=0)
 
     assert max(floor(which) for which in below) <= 8
-
-
-@pytest.mark.parametrize("name", [name for name in MAP if name.endswith("settings")])
-def test_settings_load_no_torch(name):
-    assert not any("training/network" in one or "training/module" in one for one in imported(name))
-    source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
-    assert "import torch" not in source

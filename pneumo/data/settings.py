@@ -31,6 +31,8 @@ class Data:
     )
 
     def __post_init__(self) -> None:
+        own = type(self).format
+        require(self.format == own, "data.format", self.format, f"{own} (choose with data=)")
         require(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "positive")
 
 

@@ -164,9 +164,13 @@ def reestimate_batch_norm(module: pl.LightningModule, batches: Any) -> None:
     """Replace batch-norm statistics by their mean over batches of ``{"image": uint8 films}``.
 
     An average of weights has other activations than the weights that were averaged (Izmailov et
-    al. 2018, section 3.2). Dropout is off meanwhile.
+    al. 2018, section 3.2). Dropout is off meanwhile. Layers that are frozen keep their statistics.
     """
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        part
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.weight.requires_grad
+    ]
     if not norms:
         return
     module.eval()

@@ -17,9 +17,9 @@ from omegaconf import DictConfig
 
 from pneumo import command, runs
 from pneumo.errors import PneumoError
-from pneumo.settings import CONF, keys, options_of
+from pneumo.settings import CONF, keys
 from pneumo.training import record
-from pneumo.training.settings import Config, LastEpochs, System, load_config, system_of
+from pneumo.training.settings import Config, LastEpochs, System, load_config
 
 log = logging.getLogger(__name__)
 
@@ -56,18 +56,6 @@ def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
     return [_make(one) for one in fits[first:]]
 
 
-def with_experiment(arguments: list[str]) -> list[str]:
-    """The arguments of a command line; ``+system=`` brings its first experiment.
-
-    Settings such as ``averaging.epochs=2`` exist only where an experiment has chosen the group's
-    option. Each fit of the system is composed anew with its own experiment.
-    """
-    names = [one.partition("=")[2] for one in arguments if one.startswith("+system=")]
-    if not names or names[0] not in options_of("system"):
-        return arguments
-    return [*arguments, f"+experiment={system_of(names[0]).experiments[0]}"]
-
-
 def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any]]:
     """Train all experiments and folds of a system, parents first; a row for each fit.
 
@@ -75,7 +63,7 @@ def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any
         system: what ``+system=<name>`` composed.
         overrides: everything typed, ``+system=`` among it.
     """
-    typed = [one for one in overrides if not one.startswith(("+system=", "+experiment="))]
+    typed = [one for one in overrides if not one.startswith("+system=")]
     rows = []
     for fold in system.folds:
         for experiment in system.experiments:

@@ -548,7 +548,12 @@ def load_config(raw: DictConfig) -> Config:
     """The configuration of a fit. Raises PneumoError."""
     config = checked(raw)
     assert isinstance(config, Config)
-    if not config.experiment and config.system is None:
+    if config.system is not None and not config.experiment:
+        raise PneumoError(
+            f"system {config.system.name}: its file needs a defaults list with one of its "
+            f"experiments, - /experiment: {config.system.experiments[0]}"
+        )
+    if not config.experiment:
         names = ", ".join(sorted(p.stem for p in Path(CONF, "experiment").glob("*.yaml")))
         raise PneumoError(f"no experiment chosen: add +experiment=<name>, one of {names}")
     return config

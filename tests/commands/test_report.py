@@ -100,6 +100,23 @@ def test_published_figures_stand_beside_the_experiments_as_declared():
     assert row == ["exp5", "0.5000", "0.5000", "0.4000", "0.7638", "0.7822"]
 
 
+@pytest.mark.parametrize(
+    ("data", "scale", "comparable"),
+    [
+        ("siim", "full", True),
+        ("siim", "mini", False),
+        ("phantom", "full", False),
+        ("own", "full", False),
+    ],
+)
+def test_only_the_challenges_films_at_full_scale_are_comparable(data, scale, comparable):
+    config = SimpleNamespace(data=SimpleNamespace(name=data), scale=SimpleNamespace(name=scale))
+    challenge = SimpleNamespace(
+        data=SimpleNamespace(name="siim"), scale=SimpleNamespace(name="full")
+    )
+    assert (published.comparability([challenge, config]) == "") == comparable
+
+
 def test_nothing_to_report_is_one_line(tmp_path):
     assert "no finished runs" in complaint(launch(tmp_path, module="pneumo.report"))
 

@@ -46,6 +46,8 @@ def test_a_system_of_two_experiments_from_training_to_masks(tmp_path, film):
 def test_a_system_that_is_not_trained_says_how(tmp_path):
     done = launch(tmp_path, "+system=exp4_exp5", module="pneumo.evaluate")
     assert "python -m pneumo.train +system=exp4_exp5" in complaint(done)
+    both = launch(tmp_path, "+system=exp4_exp5", "+experiment=exp5")
+    assert "Multiple values for experiment" in complaint(both)
     assert "exp4_exp5, exp5_folds" in complaint(
         launch(tmp_path, "+system=exp9", module="pneumo.evaluate")
     )

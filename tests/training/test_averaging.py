@@ -189,8 +189,22 @@ def test_reestimated_batch_norm_statistics_are_those_of_the_films():
     assert not module.network.training
 
 
+def test_frozen_layers_keep_their_statistics():
+    module = Net()
+    module.network[1].requires_grad_(False)
+    module.network[1].running_mean += 7
+    before = module.network[1].running_mean.clone()
+    averaging.reestimate_batch_norm(module, DataLoader(Films(), batch_size=8))
+    assert torch.equal(module.network[1].running_mean, before)
+
+
 def test_lightnings_batch_norm_epoch_can_be_left_out():
-    config = LightningAveraging(epochs=3, lr=1e-2, update_bn=False)
     seen = Snapshots()
-    fit(seen, averaging.build(config, EPOCHS))
+    config = LightningAveraging(epochs=3, lr=1e-2, update_bn=False)
+    module, _ = fit(seen, averaging.build(config, EPOCHS))
     assert len(seen.states) == EPOCHS
+    averaged = [state["network.0.weight"] for state in seen.states[EPOCHS - 4 : EPOCHS - 1]]
+    state = module.state_dict()
+    assert torch.allclose(state["network.0.weight"], torch.stack(averaged).mean(0), atol=1e-6)
+    statistics = "network.1.running_mean"
+    assert torch.equal(state[statistics], seen.states[-1][statistics])

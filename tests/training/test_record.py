@@ -106,6 +106,14 @@ def test_a_stage_of_version_1_is_known_by_its_name(tmp_path):
     assert record.read(written(tmp_path, stage)).config.stage
 
 
+def test_phantoms_of_version_1_are_known_whatever_their_name(tmp_path):
+    def rename(values):
+        values["config"]["data"]["name"] = "mine"
+
+    data = record.read(written(tmp_path, rename)).config.data
+    assert (data.name, data.format, data.images) == ("mine", "phantom", 2000)
+
+
 def test_what_is_written_comes_back(tmp_path):
     about = record.read(written(tmp_path))
     about.write(tmp_path)

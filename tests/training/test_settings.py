@@ -228,6 +228,9 @@ def test_handoff_stays_in_the_fold():
         ("averaging.epochs=71", r"averaging\.epochs=71.*epochs=70"),
         ("postprocess.binarization_threshold=1.5", r"binarization_threshold=1\.5"),
         ("tag=a/b", "tag=a/b"),
+        ("data.format=phantom", r"data\.format=phantom: must be siim"),
+        ("loss.presence=1", r"model\.presence=true"),
+        ("loss={bce: 0, dice: 0}", "one of bce, dice and focal"),
     ],
 )
 def test_impossible_values_are_refused_by_name(override, message):
@@ -272,5 +275,13 @@ def test_every_system_is_of_experiments_there_are(name):
     system = system_of(name)
     assert system.name == name
     assert set(system.experiments) <= set(EXPERIMENTS)
-    raw = composed(f"+system={name}", f"+experiment={system.experiments[0]}", *system.overrides)
-    assert load_config(raw).system == system
+    config = load_config(composed(f"+system={name}", *system.overrides))
+    assert config.system == system
+    assert config.experiment == system.experiments[0]
+
+
+def test_a_system_without_an_experiment_says_what_its_file_needs():
+    raw = composed("+system=exp4_exp5")
+    raw.experiment = ""
+    with pytest.raises(PneumoError, match=r"system exp4_exp5: its file .*- /experiment: exp4"):
+        load_config(raw)
