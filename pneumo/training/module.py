@@ -12,7 +12,6 @@ from pneumo.masks.rule import to_mask
 from pneumo.training import loss, optimizer, schedule
 from pneumo.training.metrics import ImageScores
 from pneumo.training.network import Network, probabilities
-from pneumo.training.optimizer import freeze_encoder
 from pneumo.training.settings import Config
 from pneumo.training.weights import renamed
 
@@ -29,6 +28,8 @@ class SegmentationModule(pl.LightningModule):
     def __init__(self, network: Network, config: Config):
         super().__init__()
         self.network, self.config = network, config
+        if config.optimizer.freeze_encoder:
+            network.encoder.requires_grad_(False)
         self.scores = ImageScores()
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
@@ -39,10 +40,10 @@ class SegmentationModule(pl.LightningModule):
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def train(self, mode: bool = True) -> "SegmentationModule":
-        """As torch's, but a frozen encoder stays in evaluation mode."""
+        """As torch's, but a frozen encoder keeps its batch-norm statistics."""
         super().train(mode)
         if self.config.optimizer.freeze_encoder:
-            freeze_encoder(self.network)
+            self.network.encoder.eval()
         return self
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

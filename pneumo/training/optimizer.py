@@ -10,7 +10,7 @@ from pneumo.training.settings import AdamW, Optimizer
 
 
 def build(config: Optimizer, network: Network, lr: float) -> torch.optim.Optimizer:
-    """Adam or AdamW over the parameters that are trained.
+    """Adam or AdamW; parameters that are frozen have no gradient, and stay.
 
     Settings that ask for nothing special give one group, as the paper's recipe has it. Else the
     encoder has a learning rate of its own, and AdamW leaves biases and norms without decay.
@@ -25,8 +25,6 @@ def _groups(config: Optimizer, network: Network, lr: float) -> list[dict[str, An
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         encoder = name.startswith("encoder.")
-        if encoder and config.freeze_encoder:
-            continue
         decays = not isinstance(config, AdamW) or parameter.ndim > 1
         rate = lr * config.encoder_lr if encoder else lr
         decay = config.weight_decay if decays else 0.0
@@ -35,9 +33,3 @@ def _groups(config: Optimizer, network: Network, lr: float) -> list[dict[str, An
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
-
-
-def freeze_encoder(network: Network) -> None:
-    """Stop the encoder from learning, and its batch-norm statistics from moving."""
-    network.encoder.requires_grad_(False)
-    network.encoder.eval()

@@ -180,6 +180,7 @@ class Films(torch.utils.data.Dataset):
 def test_reestimated_batch_norm_statistics_are_those_of_the_films():
     module = Net().train()
     module.network[1].running_mean += 7
+    module.network[1].num_batches_tracked += 5
     averaging.reestimate_batch_norm(module, DataLoader(Films(), batch_size=8))
     activations = module.network[0](Films().images)
     assert torch.allclose(module.network[1].running_mean, activations.mean(0), atol=1e-6)

@@ -34,6 +34,14 @@ def test_scores_whatever_the_batches():
     assert {name: round(float(value), 4) for name, value in parts.compute().items()} == scores
 
 
+def test_counts_gathered_from_several_processes_are_one_tensor():
+    whole, gathered = metrics.ImageScores(), metrics.ImageScores()
+    for scores in (whole, gathered):
+        scores.update(PREDICTION, TARGET)
+    gathered.counts = torch.cat(gathered.counts)
+    assert gathered.compute() == whole.compute()
+
+
 def test_challenge_dice_equals_an_independent_library():
     generator = torch.Generator().manual_seed(0)
     prediction, target = (torch.rand(64, 1, 8, 8, generator=generator) > 0.97 for _ in range(2))

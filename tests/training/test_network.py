@@ -158,6 +158,7 @@ def test_every_family_gives_masks_of_the_films_size(architecture):
     found = probabilities(output)
     assert torch.equal(found.mask, output.mask.sigmoid())
     assert torch.equal(found.presence, output.presence.sigmoid())
+    assert type(one.decoder).__name__.lower() == f"{architecture.name}decoder"
     parts = {key.partition(".")[0] for key in one.state_dict()}
     assert parts == {"encoder", "decoder", "head", "presence"}
 

@@ -1,9 +1,12 @@
 """Groups of parameters, decay, freezing."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from pneumo.training import optimizer
+from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network
 from pneumo.training.settings import AdamW, Model, Optimizer
 
@@ -38,14 +41,15 @@ def test_adamw_decays_weights_but_neither_biases_nor_norms(network):
 
 
 def test_a_frozen_encoder_stays_as_it_is(network):
+    config = SimpleNamespace(optimizer=AdamW(freeze_encoder=True))
     before = {key: value.clone() for key, value in network.encoder.state_dict().items()}
-    network.train()
-    optimizer.freeze_encoder(network)
-    one = optimizer.build(Optimizer(freeze_encoder=True), network, 1e-2)
     head = network.head[0].weight.detach().clone()
+    module = SegmentationModule(network, config).train()
+    one = optimizer.build(config.optimizer, network, 1e-2)
     films = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
-    network(films).mask.square().mean().backward()
+    module.network(films).mask.square().mean().backward()
     one.step()
     for key, value in network.encoder.state_dict().items():
         assert torch.equal(value, before[key]), key
     assert not torch.equal(head, network.head[0].weight)
+    assert network.decoder.training
