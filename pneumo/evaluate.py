@@ -30,9 +30,9 @@ def task(raw: DictConfig) -> None:
     if sweeping:
         row = {
             "overrides": overrides,
-            "films": found["films"],
-            "weights": found["weights"],
-            **found["results"][0]["scores"],
+            "films": found.films,
+            "weights": found.weights,
+            **found.declared.all.scores,
         }
         with open(Path(HydraConfig.get().sweep.dir) / sweep.JOBS, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -68,7 +68,7 @@ def export(settings: Export) -> dict[str, Any]:
         "postprocess": plain(rule),
         "thresholds": how,
         "scores_of": scores_of,
-        "scores": stated.to_dict(settings.resamples, settings.seed),
+        "scores": stated.judgement(settings.resamples, settings.seed).to_dict(),
         "data": [_data(about) for about in records],
         "licence": settings.licence,
         "intended_use": bundle.INTENDED_USE,

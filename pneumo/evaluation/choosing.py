@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,11 +11,12 @@ from pneumo.data.parts import divide
 from pneumo.data.settings import Split, SplitKind
 from pneumo.errors import PneumoError
 from pneumo.evaluation import scores, surfaces
-from pneumo.evaluation.scores import Outcomes
+from pneumo.evaluation.results import Judgement, Scored, known
+from pneumo.evaluation.scores import Difference, Outcomes
 from pneumo.evaluation.settings import Tune
 from pneumo.inference.maps import JUDGED, Predictions
 from pneumo.masks.histograms import Histograms
-from pneumo.masks.rule import plain, removal_pixels, to_mask
+from pneumo.masks.rule import removal_pixels, to_mask
 from pneumo.masks.scores import summary
 from pneumo.masks.settings import Postprocess, Removal
 
@@ -36,21 +36,14 @@ class Result:
     rules: list[Postprocess]
     outcomes: Outcomes
 
-    def to_dict(self, resamples: int, seed: int) -> dict[str, Any]:
-        """Plain values: rules, scores, 95 % intervals, the same by group.
-
-        What cannot be known is None.
-        """
-        return {
-            "name": self.name,
-            "how": self.how,
-            "rules": [plain(rule) for rule in self.rules],
-            **_scored(self.outcomes, resamples, seed),
-            "groups": {
-                name: {"films": len(rows), **_scored(self.outcomes[rows], resamples, seed)}
-                for name, rows in scores.groups(self.outcomes).items()
-            },
+    def judgement(self, resamples: int, seed: int) -> Judgement:
+        """The scores with their intervals, of all films and by group."""
+        groups = {
+            name: _scored(self.outcomes[rows], resamples, seed)
+            for name, rows in scores.groups(self.outcomes).items()
         }
+        everything = _scored(self.outcomes, resamples, seed)
+        return Judgement(self.name, self.how, self.rules, everything, groups)
 
 
 def judge(
@@ -93,22 +86,13 @@ def judge(
         chosen.append(search(parts, np.flatnonzero(group != number), rule, tta))
         # the films' own scores stay those of the declared area: areas of different groups would mix
         # scales
-        picked.append(
-            dataclasses.replace(
-                outcomes(parts, chosen[-1], tta, rows), score=everything.score[rows]
-            )
-        )
+        scored = outcomes(parts, chosen[-1], tta, rows)
+        picked.append(dataclasses.replace(scored, score=everything.score[rows]))
     results.append(Result("tuned", how, chosen, Outcomes.join(picked)))
     if tune is Tune.optimistic:
         one = search(parts, np.arange(len(everything)), rule, tta)
-        results.append(
-            Result(
-                "optimistic",
-                OPTIMISTIC,
-                [one],
-                dataclasses.replace(outcomes(parts, one, tta), score=everything.score),
-            )
-        )
+        same = dataclasses.replace(outcomes(parts, one, tta), score=everything.score)
+        results.append(Result("optimistic", OPTIMISTIC, [one], same))
     return results
 
 
@@ -229,7 +213,7 @@ def _at(rule: Postprocess, threshold: float, area: int, top: float | None = None
     )
 
 
-def compare(ours: Outcomes, theirs: Outcomes, resamples: int, seed: int) -> dict[str, Any]:
+def compare(ours: Outcomes, theirs: Outcomes, resamples: int, seed: int) -> dict[str, Difference]:
     """Differences film by film, ours minus theirs.
 
     Raises PneumoError if films or their truth differ.
@@ -246,23 +230,13 @@ def compare(ours: Outcomes, theirs: Outcomes, resamples: int, seed: int) -> dict
             "the two runs were judged by different truths of the same films, so they cannot be "
             "compared"
         )
-    gaps = scores.paired(ours, aligned, resamples, seed)
-    return {
-        name: {key: known(value) for key, value in dataclasses.asdict(gap).items()}
-        for name, gap in gaps.items()
-    }
+    return scores.paired(ours, aligned, resamples, seed)
 
 
-def _scored(some: Outcomes, resamples: int, seed: int) -> dict[str, Any]:
+def _scored(some: Outcomes, resamples: int, seed: int) -> Scored:
     spread = scores.intervals(some, resamples, seed) if resamples else {}
-    return {
-        "scores": {name: known(value[0]) for name, value in summary(some).items()},
-        "intervals": {
-            name: list(bounds) for name, bounds in spread.items() if np.isfinite(bounds).all()
-        },
-    }
-
-
-def known(value: float) -> float | None:
-    """NaN, of a score that does not exist, is no JSON."""
-    return float(value) if np.isfinite(value) else None
+    return Scored(
+        len(some),
+        {name: known(value[0]) for name, value in summary(some).items()},
+        {name: bounds for name, bounds in spread.items() if np.isfinite(bounds).all()},
+    )

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -64,32 +65,31 @@ def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
     rule = config.postprocess
     found = run.found["val", True]
     outcomes = choosing.outcomes([part], rule, tta=True)
+    declared = found.declared.all.scores
+    tuned = found.result("tuned")
     return {
         "name": run.name + (f", fold {config.fold}, seed {config.seed}" if not alone else ""),
-        "films": found["films"],
-        "positives": found["positives"],
-        "empty": found["results"][0]["scores"]["all_empty_dice"],
+        "films": found.films,
+        "positives": found.positives,
+        "empty": declared["all_empty_dice"],
         "rule": {
             "threshold": rule.binarization_threshold,
             "area": round(removal_pixels(rule, (1024, 1024))),
         },
-        "declared": {"rule": rule_text(plain(rule)), "scores": found["results"][0]["scores"]},
-        "tuned": next(
-            (result["scores"]["dice"] for result in found["results"] if result["name"] == "tuned"),
-            None,
-        ),
+        "declared": {"rule": rule_text(plain(rule)), "scores": declared},
+        "tuned": tuned.all.scores["dice"] if tuned else None,
         "surfaces": [_surface(part, tta) for tta in (False, True)],
         "curves": _curves(run),
         "roc": _points(*scores.roc_curve(outcomes.score, outcomes.positive)[1:]),
         "pr": _points(*reversed(scores.pr_curve(outcomes.score, outcomes.positive)[1:])),
-        "auc": [found["results"][0]["scores"][key] for key in ("roc_auc", "pr_auc")],
-        "operating": [found["results"][0]["scores"][key] for key in ("sensitivity", "specificity")],
-        "calibration": found["calibration"],
+        "auc": [declared[key] for key in ("roc_auc", "pr_auc")],
+        "operating": [declared[key] for key in ("sensitivity", "specificity")],
+        "calibration": dataclasses.asdict(found.calibration),
         "leak": run.record.data.validation_positives_sharing_a_patient,
         "by_patient": run.record.data.by_patient,
         "gallery": _gallery(part, outcomes, rule, gallery),
         "made": [_made(folder, about) for folder, about in run.chain],
-        "evaluated": {"command": found["command"], "commit": found["commit"]},
+        "evaluated": {"command": found.command, "commit": found.commit},
     }
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from pneumo.data.settings import SplitKind
 from pneumo.evaluation.evaluation import warnings_of
+from pneumo.evaluation.results import Evaluation, Scored
 from pneumo.masks.scores import LABELS, MAIN, number
 from pneumo.tables import Table
 from pneumo.training.record import Record
@@ -48,9 +48,9 @@ class Run:
     folder: Path
     record: Record
     chain: list[tuple[Path, Record]]
-    found: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)
+    found: dict[tuple[str, bool], Evaluation] = field(default_factory=dict)
     # of the first of several folds: all of them judged as one set
-    joined: dict[str, Any] | None = None
+    joined: Evaluation | None = None
 
     @property
     def name(self) -> str:
@@ -158,13 +158,13 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
         if ("test", True) in run.found
     ]
     if tested:
-        empty = tested[0]["results"][0]["scores"]["all_empty_dice"]
+        empty = tested[0].declared.all.scores["all_empty_dice"]
         what = "The round-1 test set"
-        if tested[0]["data"] == "phantom":
+        if tested[0].data == "phantom":
             what = "New phantoms that no run has seen"
         counts = (
-            f"{tested[0]['films']:,} films, {tested[0]['positives']:,} positive; empty "
-            f"masks alone: Dice {empty:.4f}."
+            f"{tested[0].films:,} films, {tested[0].positives:,} positive; empty "
+            f"masks alone: Dice {number(empty)}."
         )
         note = " ".join([f"{what}: {counts}", *told, note])
     else:
@@ -210,46 +210,42 @@ def _scores(same: dict[str, list[Run]]) -> Table:
     rows, ways = [], []
     for name, members in same.items():
         joined = next((run.joined for run in members if run.joined), None)
-        results = joined["results"] if joined else []
         for which in ("declared", "tuned"):
-            one = next((result for result in results if result["name"] == which), None)
-            cells = [
-                _cell(one, key) if one else _over(members, "val", True, key, which) for key in MAIN
-            ]
+            together = joined.result(which) if joined else None
+            if together:
+                cells = [_cell(together.all, key) for key in MAIN]
+            else:
+                cells = [_over(members, "val", True, key, which) for key in MAIN]
             if cells[0] != "–":
-                rows.append(
-                    [f"{name}, {len(members)} folds as one" if joined else name, which, *cells]
-                )
-        found = joined or members[0].found["val", True]
-        ways += [f"{result['how']}" for result in found["results"] if result["name"] == "tuned"]
+                title = f"{name}, {len(members)} folds as one" if joined else name
+                rows.append([title, which, *cells])
+        tuned = (joined or members[0].found["val", True]).result("tuned")
+        if tuned:
+            ways.append(tuned.how)
     head = ["experiment", "thresholds", *(LABELS[key] for key in MAIN)]
-    tuned = f" Tuned: {'; '.join(dict.fromkeys(ways))}." if ways else ""
+    chosen = f" Tuned: {'; '.join(dict.fromkeys(ways))}." if ways else ""
     note = (
         "Validation films, flip TTA. Brackets: 95 % intervals by a bootstrap of patients (of "
         "films where patients are unknown); "
-        f"±: standard deviation over runs. Declared: thresholds as the experiment says.{tuned}"
+        f"±: standard deviation over runs. Declared: thresholds as the experiment says.{chosen}"
     )
     return Table("scores", "All scores on validation", head, rows, note)
 
 
-def _cell(result: dict[str, Any], key: str) -> str:
+def _cell(scored: Scored, key: str) -> str:
     """A score and its interval."""
-    value, bounds = result["scores"][key], result["intervals"].get(key)
+    bounds = scored.intervals.get(key)
     interval = f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
-    return number(value) + interval
+    return number(scored.scores[key]) + interval
 
 
 def _over(members: list[Run], part: str, tta: bool, key: str, which: str = "declared") -> str:
     """One run: the score and its interval. Several (folds, seeds): mean ± standard deviation."""
-    picked = [
-        result
-        for run in members
-        for result in run.found[part, tta]["results"]
-        if result["name"] == which
-    ]
-    values = [result["scores"][key] for result in picked if result["scores"][key] is not None]
-    if not values:
+    results = [run.found[part, tta].result(which) for run in members]
+    scored = [result.all for result in results if result and result.all.scores[key] is not None]
+    if not scored:
         return "–"
-    if len(values) > 1:
-        return f"{mean(values):.4f} ± {stdev(values):.4f}"
-    return _cell(picked[0], key)
+    if len(scored) == 1:
+        return _cell(scored[0], key)
+    values = [one.scores[key] or 0.0 for one in scored]
+    return f"{mean(values):.4f} ± {stdev(values):.4f}"

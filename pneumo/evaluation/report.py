@@ -4,13 +4,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pneumo import runs
 from pneumo.data.settings import PhantomData, SplitKind
 from pneumo.errors import PneumoError
 from pneumo.evaluation import evaluation
 from pneumo.evaluation.published import Run
+from pneumo.evaluation.results import Evaluation
 from pneumo.evaluation.settings import Evaluate, Report, Tune
 from pneumo.training import record
 from pneumo.training.settings import Blend
@@ -85,7 +85,7 @@ def _judge_one(run: Run, settings: Report) -> bool:
 
 def _evaluate(
     run: str | list[str], on: str, tta: bool, settings: Report, blend: Blend | None = None
-) -> dict[str, Any]:
+) -> Evaluation:
     asked = Evaluate(
         run=run,
         blend=blend,

@@ -11,6 +11,7 @@ from conftest import TINY, launch, one
 
 from pneumo.errors import PneumoError
 from pneumo.evaluation import choosing
+from pneumo.evaluation.results import Comparison
 from pneumo.evaluation.settings import Tune
 from pneumo.inference import maps
 from pneumo.inference.maps import Case
@@ -284,7 +285,7 @@ def test_runs_judged_by_different_truths_are_not_compared(tmp_path):
     part, other = synthetic(tmp_path, "a", films=8), synthetic(tmp_path, "b", films=8, first=0)
     ours = choosing.outcomes([part], Postprocess(), True)
     theirs = choosing.outcomes([other], Postprocess(), True)
-    assert choosing.compare(ours, theirs, 10, 0)["dice"]["mean"] == 0
+    assert choosing.compare(ours, theirs, 10, 0)["dice"].mean == 0
     theirs.truth[3] += 1
     with pytest.raises(PneumoError, match="different truths"):
         choosing.compare(ours, theirs, 10, 0)
@@ -294,11 +295,12 @@ def test_films_without_pneumothorax_have_no_score_of_positives_and_no_p(tmp_path
     part = synthetic(tmp_path, "a", films=8)
     ours = choosing.outcomes([part], Postprocess(), True)
     negatives = ours[np.flatnonzero(~ours.positive)]
-    gaps = choosing.compare(negatives, negatives, 10, 0)
+    gaps = Comparison("other", choosing.compare(negatives, negatives, 10, 0)).to_dict()
     assert gaps["dice_positive"] == {"mean": None, "low": None, "high": None, "p": None}
-    found = choosing.Result("declared", "", [Postprocess()], negatives).to_dict(10, 0)
-    json.dumps(found, allow_nan=False)
+    found = choosing.Result("declared", "", [Postprocess()], negatives).judgement(10, 0).to_dict()
+    json.dumps([gaps, found], allow_nan=False)
     assert found["scores"]["dice_positive"] is None
+    assert "dice_positive" not in found["intervals"]
 
 
 def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):

@@ -1,0 +1,116 @@
+"""What an evaluation found, typed; and the same as plain values, for JSON.
+
+A score that cannot be known (of no films, or without both classes) is None and has no interval.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pneumo.evaluation.scores import Calibration, Difference
+from pneumo.masks.rule import plain
+from pneumo.masks.settings import Postprocess
+
+
+@dataclass
+class Scored:
+    """Scores of some films by their keys, with 95 % intervals where they were asked for."""
+
+    films: int
+    scores: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        intervals = {key: list(bounds) for key, bounds in self.intervals.items()}
+        return {"scores": self.scores, "intervals": intervals}
+
+
+@dataclass
+class Judgement:
+    """All films under thresholds that came about as ``how`` says, and groups of films."""
+
+    name: str
+    how: str
+    rules: list[Postprocess]
+    all: Scored
+    groups: dict[str, Scored] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        groups = {
+            name: {"films": group.films, **group.to_dict()} for name, group in self.groups.items()
+        }
+        return {
+            "name": self.name,
+            "how": self.how,
+            "rules": [plain(rule) for rule in self.rules],
+            **self.all.to_dict(),
+            "groups": groups,
+        }
+
+
+@dataclass
+class Comparison:
+    """An evaluation minus that of another run, film by film."""
+
+    run: str
+    differences: dict[str, Difference]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        plain_values = {
+            name: {key: known(value) for key, value in dataclasses.asdict(difference).items()}
+            for name, difference in self.differences.items()
+        }
+        return {"run": self.run, **plain_values}
+
+
+@dataclass
+class Evaluation:
+    """Everything that was found of one or several runs on one set of films."""
+
+    runs: list[str]
+    weights: list[str]  # SHA-256, or a digest of several
+    on: str
+    data: str
+    tta: bool
+    films: int
+    positives: int
+    patients: int
+    films_of_unknown_patient: int
+    left_out: int
+    # of a validation part, that of the training part it belongs to; None: not known
+    seen_in_training: int | None
+    patients_in_training: int | None
+    results: list[Judgement]
+    calibration: Calibration
+    commit: str | None
+    command: str
+    against: Comparison | None = None
+
+    @property
+    def declared(self) -> Judgement:
+        """The result under the thresholds that were declared beforehand."""
+        return self.results[0]
+
+    def result(self, name: str) -> Judgement | None:
+        """The result of a name (declared, tuned, optimistic), if there is one."""
+        return next((result for result in self.results if result.name == name), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written beside the maps."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        values["results"] = [result.to_dict() for result in self.results]
+        values["calibration"] = dataclasses.asdict(self.calibration)
+        del values["against"]
+        if self.against is not None:
+            values["against"] = self.against.to_dict()
+        return values
+
+
+def known(value: float) -> float | None:
+    """NaN, of a score that does not exist, is no JSON."""
+    return float(value) if np.isfinite(value) else None
