@@ -59,26 +59,25 @@ def folders_of(settings: Films) -> list[Path]:
 def _member(settings: Films, system: System, experiment: str, fold: int) -> Path:
     """The finished run of one of a system's experiments and folds."""
     tag, variant = runs.tags(system.overrides, SHARED, NAMED, INCIDENTAL)
+    candidates = []
     pattern = f"{experiment}/{settings.setting or '*'}/fold{fold}-seed*"
-    found = [
-        folder
-        for folder in sorted(Path(settings.runs_dir).glob(pattern))
-        if runs.is_finished(folder)
-        and (settings.setting or not tag or folder.parent.name.endswith(f"-{tag}"))
-        and folder.name.endswith(variant)
-    ]
-    if not found:
+    for folder in sorted(Path(settings.runs_dir).glob(pattern)):
+        # what the system itself overrides stands in the run's names, unless the user chose them
+        tagged = bool(settings.setting) or not tag or folder.parent.name.endswith(f"-{tag}")
+        if tagged and folder.name.endswith(variant) and runs.is_finished(folder):
+            candidates.append(folder)
+    if not candidates:
         raise PneumoError(
             f"system {system.name}: no finished run of {experiment}, fold {fold}, below "
             f"{settings.runs_dir}; make it with python -m pneumo.train +system={system.name} …"
         )
-    if len(found) > 1:
-        names = ", ".join(str(folder) for folder in found[:4])
+    if len(candidates) > 1:
+        names = ", ".join(str(folder) for folder in candidates[:4])
         raise PneumoError(
-            f"system {system.name}: several runs of {experiment}, fold {fold} ({names}); "
-            "choose with setting=<data>-<scale>"
+            f"system {system.name}: several runs of {experiment}, fold {fold} ({names}); choose "
+            "with setting=<data>-<scale>, or name the runs, run=[…] blend=…"
         )
-    return found[0]
+    return candidates[0]
 
 
 def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:

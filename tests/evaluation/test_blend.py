@@ -110,3 +110,17 @@ def test_a_systems_missing_run_is_named_with_the_command_that_makes_it(tmp_path)
         blend.folders_of(Evaluate(system="exp9"))
     with pytest.raises(PneumoError, match="run and system are both set"):
         blend.folders_of(Evaluate(system="exp4_exp5", run="x"))
+
+
+def test_a_system_whose_runs_are_there_twice_asks_which(tmp_path):
+    for setting in ("phantom-full", "phantom-mini"):
+        for experiment in ("exp4", "exp5"):
+            folder = tmp_path / experiment / setting / "fold0-seed0"
+            folder.mkdir(parents=True)
+            for name in ("config.yaml", "metrics.json", "weights.safetensors"):
+                (folder / name).touch()
+    with pytest.raises(PneumoError, match=r"several runs of exp4.*setting=<data>-<scale>, or"):
+        blend.folders_of(Evaluate(system="exp4_exp5", runs_dir=str(tmp_path)))
+    chosen = Evaluate(system="exp4_exp5", setting="phantom-mini", runs_dir=str(tmp_path))
+    names = [str(folder.relative_to(tmp_path)) for folder in blend.folders_of(chosen)]
+    assert names == ["exp4/phantom-mini/fold0-seed0", "exp5/phantom-mini/fold0-seed0"]
