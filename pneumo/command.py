@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import inspect
+import json
 import logging
 import os
 import re
@@ -10,12 +11,13 @@ import sys
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -56,7 +58,7 @@ def run(
             # in a sweep the other jobs still run
             failed = True
             print(f"error: {explain(error)}", file=sys.stderr, flush=True)
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
+            if is_sweeping():
                 print(
                     f"  (in job {HydraConfig.get().job.num}: "
                     f"{' '.join(HydraConfig.get().overrides.task)})",
@@ -169,6 +171,35 @@ def _suggestion(error: BaseException, schema: type) -> str:
     unknown = re.search(r"Could not override '?([\w.@/]+)", text)
     near = get_close_matches(unknown[1].rstrip("."), keys(schema), n=1) if unknown else []
     return f"; did you mean {near[0]}?" if near else ""
+
+
+JOBS = "jobs.jsonl"  # in a sweep's folder: a row of each job that finished
+
+
+def is_sweeping() -> bool:
+    """Whether this Hydra job is one of a sweep."""
+    return bool(HydraConfig.get().mode is RunMode.MULTIRUN)
+
+
+def keep_row(row: dict[str, Any]) -> None:
+    """Keep what a sweep's job came to, for the end of the sweep."""
+    with open(Path(HydraConfig.get().sweep.dir) / JOBS, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+class SweepEnd(Callback):
+    """Hydra's callback that ends a sweep, by any launcher, with what its jobs have kept."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Call ``end`` with the rows of the jobs that finished, if there are any."""
+        folder = Path(config.hydra.sweep.dir)
+        if (folder / JOBS).is_file():
+            lines = (folder / JOBS).read_text(encoding="utf-8").splitlines()
+            self.end(config, folder, [json.loads(line) for line in lines])
+
+    def end(self, config: DictConfig, folder: Path, rows: list[dict[str, Any]]) -> None:
+        """What is shown and written at the end."""
+        raise NotImplementedError
 
 
 def is_composing() -> bool:

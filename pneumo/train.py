@@ -4,12 +4,9 @@ Its parents are trained first; what is finished is used as it is. Choose with gr
 key=value; ``-m`` sweeps over lists, ``--cfg job`` prints the configuration without running it.
 """
 
-import json
 import sys
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pneumo import command
@@ -26,9 +23,8 @@ def task(raw: DictConfig) -> None:
         rows = lineage.train_system(config.system, overrides)
     else:
         rows = lineage.train(config, typed)
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        with open(Path(HydraConfig.get().sweep.dir) / sweep.JOBS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+    if command.is_sweeping():
+        command.keep_row(rows[-1])
         return
     print("\n" + sweep.table(rows))
     folder = rows[-1]["folder"]

@@ -1,36 +1,28 @@
 """The table and the plot that end a sweep of evaluations."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from pneumo import files, tracking
+from pneumo.command import SweepEnd
 from pneumo.masks.scores import LABELS, MAIN, TRAINING, number
 from pneumo.settings import Log, checked
 from pneumo.tables import Table
 
-JOBS = "jobs.jsonl"
 SWEPT = (
     "To take the best of a sweep is to choose on the films that are scored; "
     "a single evaluation (tune=honest) chooses on others."
 )
 
 
-class SweepTable(Callback):
+class SweepTable(SweepEnd):
     """Ends a sweep with a table and a plot of its jobs, also in Weights & Biases."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def end(self, config: DictConfig, folder: Path, rows: list[dict[str, Any]]) -> None:
         """Print the table, write ``sweep.csv`` and ``sweep.html``."""
-        folder = Path(config.hydra.sweep.dir)
-        if not (folder / JOBS).is_file():
-            return
-        rows = [
-            json.loads(line) for line in (folder / JOBS).read_text(encoding="utf-8").splitlines()
-        ]
         swept = _swept([row["overrides"] for row in rows])
         print("\n" + sweep_table(rows, swept))
         table = [

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from pneumo import files, runs
-from pneumo.data import cache
+from pneumo.data import cache, index
 from pneumo.data.csv_files import read_ids
 from pneumo.data.films import Item, patients_from_films, read_folder
 from pneumo.data.settings import OnError, PhantomData, SiimData
-from pneumo.data.sources import phantom, siim
+from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import maps
 from pneumo.inference.engine import to_levels, torch_engine, with_flip
@@ -153,8 +153,8 @@ def _test(declared: Config, settings: Films) -> Part:
         limit = min(source.images, declared.scale.images or source.images)
         fresh = dataclasses.replace(source, images=max(4, limit // 4), seed=source.seed + 1_000_000)
         fresh = dataclasses.replace(fresh, root=f"{source.root}-test" if source.root else None)
-        source = phantom.in_place(declared.scale.of(fresh), declared.runs_dir)
-        return _part(siim.read_index(source).items, declared, OnError.stop, labelled=True)
+        drawn = index.read(declared.scale.of(fresh), declared.runs_dir)
+        return _part(drawn.items, declared, OnError.stop, labelled=True)
     if not isinstance(source, SiimData):
         raise PneumoError(f"on=test: data={source.format} has no test set; name a folder, on=…")
     listed = settings.ids or source.round1_test
@@ -178,7 +178,7 @@ def _folder(declared: Config, settings: Films) -> Part:
     on_error = settings.on_error or OnError.stop
     if not settings.annotations:
         return _part(read_folder(Path(settings.on)), declared, on_error, labelled=False)
-    index = siim.read_index(
+    annotated = siim.read_index(
         SiimData(
             name="folder",
             root=settings.on,
@@ -187,9 +187,9 @@ def _folder(declared: Config, settings: Films) -> Part:
             on_error=on_error,
         )
     )
-    part = _part(index.items, declared, on_error, labelled=True)
+    part = _part(annotated.items, declared, on_error, labelled=True)
     reasons = []
-    for reason, cases in index.left_aside.items():
+    for reason, cases in annotated.left_aside.items():
         reasons += [f"{case}: {reason}" for case in cases]
     return dataclasses.replace(part, left_out=reasons + part.left_out)
 

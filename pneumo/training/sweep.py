@@ -1,16 +1,14 @@
 """The table of finished fits that ends a training or a sweep of trainings."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from pneumo.command import SweepEnd
 from pneumo.masks.scores import LABELS, TRAINING, number
 from pneumo.tables import Table
 
-JOBS = "jobs.jsonl"
 NOTE = (
     "Validation scores; Dice is the challenge's (both empty = 1), beside what empty masks alone "
     "would score."
@@ -31,20 +29,13 @@ def _spent(row: dict[str, Any]) -> str:
     return f"{row['seconds']:.0f} s" if row["trained"] else "before"
 
 
-class SweepTable(Callback):
-    """Hydra's callback that ends a sweep with a table of its jobs."""
+class SweepTable(SweepEnd):
+    """Ends a sweep of trainings with a table of its jobs."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table of the jobs that finished, by any launcher."""
-        jobs = Path(config.hydra.sweep.dir) / JOBS
-        if not jobs.is_file():
-            return
-        rows = [json.loads(line) for line in jobs.read_text(encoding="utf-8").splitlines()]
+    def end(self, config: DictConfig, folder: Path, rows: list[dict[str, Any]]) -> None:
+        """Print the table."""
         print("\n" + table(rows))
         if not any(row["trained"] for row in rows):
             print("Nothing was trained: every run was finished before.")
-        print(
-            "\nNext: tables and a page of all runs:\n  python -m pneumo.report "
-            f"runs_dir={config.runs_dir}",
-            flush=True,
-        )
+        report = f"python -m pneumo.report runs_dir={config.runs_dir}"
+        print(f"\nNext: tables and a page of all runs:\n  {report}", flush=True)
