@@ -26,6 +26,7 @@ from pneumo.inference import engine, mapping, maps
 from pneumo.settings import Machine
 from pneumo.training.network import build_network
 from pneumo.training.settings import Model
+from pneumo.training.weights import save_weights
 torch.set_num_threads(2)
 films, place = Path(sys.argv[1]), Path(sys.argv[2])
 peak = 0
@@ -40,8 +41,9 @@ threading.Thread(target=watch, daemon=True).start()
 items = read_folder(films)
 made = cache.build(items, 64, place / "cache")
 part = mapping.Part(maps.cases_of(items, False), made, np.arange(len(items)))
-network = build_network(Model(name="x", encoder="resnet34", encoder_weights="none"))
-run = engine.torch_engine(network, Machine(accelerator="cpu"))
+model = Model(name="x", encoder="resnet34", encoder_weights="none")
+save_weights(build_network(model), place / "random.safetensors", {})
+run = engine.torch_engine(model, place / "random.safetensors", "x", Machine(accelerator="cpu"))
 def fill(plain, flip, begin):
     for start in range(begin, len(items), 64):
         stop = min(start + 64, len(items))

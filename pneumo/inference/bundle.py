@@ -28,9 +28,7 @@ from pneumo.inference.engine import Engine, onnx_engine, to_levels, torch_engine
 from pneumo.masks.resize import enlarge, shrink
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Machine, settings_from
-from pneumo.training.network import build_network, probabilities
 from pneumo.training.settings import Model
-from pneumo.training.weights import load_weights, save_weights
 
 CARD = "card.json"
 FORMAT = "pneumo-bundle-1"
@@ -148,7 +146,9 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
             built.append((member.size, onnx_engine(member.onnx, machine)))
         else:
             _check(member.weights, values["sha256"])
-            built.append((member.size, _torch(member, machine)))
+            built.append(
+                (member.size, torch_engine(member.model, member.weights, "model", machine))
+            )
     return Bundle(folder, card, built, rule, tta, "onnx" if onnx else "torch")
 
 
@@ -161,12 +161,6 @@ def _member(folder: Path, values: dict[str, Any]) -> Member:
         if path and (Path(path).name != path or Path(path).suffix != suffix):
             raise ValueError(f"{path} lies outside the bundle, or is no {suffix} file")
     return Member(model, int(values["size"]), folder / values["weights"], onnx)
-
-
-def _torch(member: Member, machine: Machine) -> Engine:
-    network = build_network(member.model, pretrained=False)
-    load_weights(network, member.weights, "model")
-    return torch_engine(network, machine)
 
 
 def _check(path: Path, sha256: Any) -> None:
@@ -204,6 +198,8 @@ def write(
         PneumoError: the folder holds something else, or an ONNX network does not give the same
             output.
     """
+    from pneumo.training.weights import save_weights
+
     # a bundle that is replaced is deleted, so the folder must hold nothing but a bundle
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not folder.is_dir() or folder.is_symlink():
@@ -257,6 +253,8 @@ def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) ->
     PneumoError if it is beyond ``tolerance``.
     """
     import torch
+
+    from pneumo.training.network import probabilities
 
     class Probabilities(torch.nn.Module):
         def __init__(self) -> None:

@@ -4,21 +4,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pneumo.errors import PneumoError, brief
 from pneumo.settings import Machine
-from pneumo.training.device import set_threads, torch_device
-from pneumo.training.network import Network, probabilities
+from pneumo.training.settings import Model
 
 # films uint8 (n, size, size) → probabilities float32, same shape
 Engine = Callable[[np.ndarray], np.ndarray]
 
 
-def torch_engine(network: Network, machine: Machine) -> Engine:
-    """A network on the machine's device. Raises PneumoError if it has none."""
+def torch_engine(model: Model, weights: Path, key: str, machine: Machine) -> Engine:
+    """A network with its weights on the machine's device.
+
+    Raises PneumoError, which names ``key``, if they do not fit, or if there is no such device.
+    """
+    # torch takes seconds; whoever runs ONNX, or has the maps already, needs none
+    import torch
+
+    from pneumo.training.device import set_threads, torch_device
+    from pneumo.training.network import build_network, probabilities
+    from pneumo.training.weights import load_weights
+
     set_threads(machine)
     device = torch_device(machine)
+    network = build_network(model, pretrained=False)
+    load_weights(network, weights, key)
     network.eval().to(device)
 
     def run(films: np.ndarray) -> np.ndarray:

@@ -26,11 +26,9 @@ from pneumo.inference.engine import to_levels, torch_engine, with_flip
 from pneumo.inference.maps import Predictions
 from pneumo.inference.settings import Films
 from pneumo.settings import Machine
-from pneumo.training import loader, record
-from pneumo.training.network import build_network
+from pneumo.training import record
 from pneumo.training.record import Record
 from pneumo.training.settings import Config
-from pneumo.training.weights import load_weights
 
 FLUSH = 16  # batches after which maps are sure to be on disk
 
@@ -123,7 +121,9 @@ def _validation(declared: Config, about: Record) -> Part:
 
     Raises PneumoError if the data is not what it was trained on any more.
     """
-    made = loader.FilmData(declared)
+    from pneumo.training.loader import FilmData  # Lightning takes seconds
+
+    made = FilmData(declared)
     made.prepare()
     now = made.facts()
     recorded = about.data.annotations
@@ -220,9 +220,8 @@ class _Filler:
         self.machine, self.batch_size = machine, batch_size
 
     def __call__(self, plain: np.ndarray, flip: np.ndarray, begin: int) -> Iterator[int]:
-        network = build_network(self.declared.model, pretrained=False)
-        load_weights(network, self.run / runs.WEIGHTS, "run")
-        engine = torch_engine(network, self.machine)
+        weights = self.run / runs.WEIGHTS
+        engine = torch_engine(self.declared.model, weights, "run", self.machine)
         title, rows = "Predicting films", self.part.rows
         quiet = not sys.stderr.isatty()
         with tqdm(total=len(rows), initial=begin, desc=title, unit="film", disable=quiet) as bar:
