@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def load_encoder(encoder: nn.Module, config: Model) -> None:
 def _from_hub(encoder: str) -> dict[str, Tensor]:
     """ImageNet weights that segmentation-models-pytorch names for this encoder."""
     try:
-        donor = smp.encoders.get_encoder(encoder, in_channels=3, weights="imagenet")
+        with warnings.catch_warnings():
+            # that an encoder of timm's has the one set of weights that is asked for here
+            warnings.filterwarnings("ignore", "For 'tu-'", UserWarning)
+            donor = smp.encoders.get_encoder(encoder, in_channels=3, weights="imagenet")
         return dict(donor.state_dict())
     except Exception as error:  # the hub's client has a long list of its own
         raise PneumoError(
