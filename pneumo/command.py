@@ -1,7 +1,6 @@
 """What every command line shares: Hydra's entry, one line for a user's mistake, the exit status."""
 
 import dataclasses
-import errno
 import inspect
 import json
 import logging
@@ -9,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +20,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.errors import PneumoError, one_line
+from pneumo import __version__, mistakes
+from pneumo.errors import PneumoError
 from pneumo.settings import CONF, default_of, fields, keys, options_of
 
 
@@ -37,6 +36,9 @@ def run(
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(schema, config_name))
         sys.exit(0)
+    if "--version" in sys.argv[1:]:
+        print(f"pneumo {__version__}")
+        sys.exit(0)
     _talk()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
     # argparse refuses -m between settings
@@ -45,6 +47,11 @@ def run(
         sys.argv[1:] = [re.sub(r"^\+system=", "system=", one) for one in sys.argv[1:]]
     places = keys(schema, "place")
     sys.argv[1:] = [_quoted(one, places) for one in sys.argv[1:]]
+    try:
+        mistakes.check_typed(config_name, sys.argv[1:], list(groups_of(schema, config_name)))
+    except PneumoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     started = failed = False
 
     def job(raw: DictConfig) -> None:
@@ -53,11 +60,11 @@ def run(
         try:
             task(raw)
         except (PneumoError, OSError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _is_memory(error):
+            if isinstance(error, RuntimeError) and not mistakes.is_memory(error):
                 raise
             # in a sweep the other jobs still run
             failed = True
-            print(f"error: {explain(error)}", file=sys.stderr, flush=True)
+            print(f"error: {mistakes.explain(error, schema)}", file=sys.stderr, flush=True)
             if is_sweeping():
                 print(
                     f"  (in job {HydraConfig.get().job.num}: "
@@ -82,7 +89,7 @@ def run(
             error, PneumoError | OSError | HydraException | OmegaConfBaseException
         ):
             raise
-        print(f"error: {explain(error)}{_suggestion(error, schema)}", file=sys.stderr)
+        print(f"error: {mistakes.explain(error, schema)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(1 if failed else 0)
 
@@ -106,24 +113,32 @@ def help_text(schema: type, config_name: str) -> str:
     """What a command does, every setting with its default, and the choices of every group."""
     about = inspect.getdoc(sys.modules["__main__"]) or ""
     settings: list[str] = []
-    groups: dict[str, list[str]] = {}
     for key, one in fields(schema):
-        is_group = dataclasses.is_dataclass(one.type)
-        default = "" if is_group else default_of(one)
+        default = "" if dataclasses.is_dataclass(one.type) else default_of(one)
         settings.append(f"  {key:<36} {default:<14} {one.metadata['help']}".rstrip())
-        if is_group and options_of(key):
-            groups[key] = options_of(key)
-        if key == "system":
-            groups["+system"] = options_of("system")
-    if config_name == "train":
-        groups |= {f"+{name}": options_of(name) for name in ("experiment", "sweep")}
+    groups = groups_of(schema, config_name)
     lines = [about, "", "Settings (key=value); ??? is what a group's option chooses:", ""]
     lines += dict.fromkeys(settings)
     if groups:
         lines += ["", "Groups (group=option):", ""]
-        lines += [f"  {group}={'|'.join(names)}" for group, names in groups.items()]
+        lines += [
+            f"  {'+' * (group in ADDED)}{group}={'|'.join(names)}"
+            for group, names in groups.items()
+        ]
     lines += ["", "Add --cfg job to print the configuration; --hydra-help for Hydra's own options."]
     return "\n".join(lines)
+
+
+ADDED = ("experiment", "sweep", "system")  # groups that are chosen with a +
+
+
+def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
+    """The groups whose options a command chooses from, and the options' names."""
+    names = [key for key, one in fields(schema) if dataclasses.is_dataclass(one.type)]
+    names += [key for key, _ in fields(schema) if key == "system"]
+    if config_name == "train":
+        names += ["experiment", "sweep"]
+    return {name: options_of(name) for name in names if options_of(name)}
 
 
 def _quoted(one: str, places: Collection[str]) -> str:
@@ -137,40 +152,6 @@ def _quoted(one: str, places: Collection[str]) -> str:
         return one
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
-
-
-def explain(error: BaseException) -> str:
-    """An error in one line, with the next thing to try where we know it."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        where = error.filename or error.strerror
-        return (
-            f"the disk is full ({where}); make room, or choose another place with "
-            "runs_dir=<folder>; the same command then goes on"
-        )
-    if isinstance(error, MemoryError) or _is_memory(error):
-        return "not enough memory; try a smaller batch_size or resolution"
-    text = one_line(error)
-    cause = error.__cause__
-    if isinstance(error, HydraException) and cause is not None:
-        text += f" ({' '.join(str(cause).split()[:40])})"
-    return text
-
-
-def _is_memory(error: BaseException) -> bool:
-    """Whether torch ran out of memory; it says so with a RuntimeError."""
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in str(error) or "DefaultCPUAllocator" in str(error)
-    )
-
-
-def _suggestion(error: BaseException, schema: type) -> str:
-    """For a key that does not exist, the known key most like it."""
-    text = str(error) + str(error.__cause__ or "")
-    if "is not in struct" not in text and "not in" not in text:
-        return ""
-    unknown = re.search(r"Could not override '?([\w.@/]+)", text)
-    near = get_close_matches(unknown[1].rstrip("."), keys(schema), n=1) if unknown else []
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 JOBS = "jobs.jsonl"  # in a sweep's folder: a row of each job that finished

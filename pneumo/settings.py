@@ -8,8 +8,10 @@ once.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -86,6 +88,50 @@ def keys(schema: type, mark: str = "") -> list[str]:
     """The dotted keys of a command's settings: all, or those with a mark of ``declare``."""
     chosen = (key for key, one in fields(schema) if not mark or one.metadata.get(mark))
     return list(dict.fromkeys(chosen))
+
+
+def unknown(raw: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a composed configuration that no settings class has.
+
+    Hydra adds whatever stands behind a ``+``.
+    """
+    schema = cast(Any, OmegaConf.get_type(raw))
+    names = {one.name for one in dataclasses.fields(schema)}
+    for key in map(str, raw):
+        node = raw._get_node(key)
+        if key not in names:
+            yield prefix + key
+        elif isinstance(node, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(node)):
+            yield from unknown(node, f"{prefix}{key}.")
+
+
+def nearest(wrong: str, schema: type) -> str | None:
+    """The setting most likely meant by a key that does not exist.
+
+    By its spelling (``epocs``), by a part of a longer name (``threshold``), or by what ``--help``
+    says of it (``learning_rate``).
+    """
+    known = dict(fields(schema))
+    leaf = wrong.rpartition(".")[2]
+    words = set(re.split(r"[._\s-]+", leaf.lower()))
+    alike = get_close_matches(wrong, known, n=1, cutoff=0.8)
+    alike += [key for key in known if key.rpartition(".")[2] == leaf]
+    alike += [key for key in known if words <= set(re.split(r"[._]", key))]
+    told = [
+        key for key, one in known.items() if words <= set(re.findall(r"\w+", one.metadata["help"]))
+    ]
+    alike += sorted(told, key=len) if len(words) > 1 else []
+    alike += [key for key in known if get_close_matches(leaf, re.split(r"[._]", key), 1, 0.8)]
+    alike += get_close_matches(wrong, known, n=1)
+    leaves = {key.rpartition(".")[2]: key for key in reversed(known)}
+    alike += [leaves[name] for name in get_close_matches(leaf, leaves, n=1)]
+    return alike[0] if alike else None
+
+
+def no_such_setting(wrong: str, schema: type) -> str:
+    """The message for a key that does not exist, with the one that was likely meant."""
+    near = nearest(wrong, schema)
+    return f"{wrong}: no such setting; " + (f"did you mean {near}?" if near else "see --help")
 
 
 def options_of(group: str) -> list[str]:
@@ -183,6 +229,8 @@ class Log:
 
 def checked(raw: DictConfig) -> Any:
     """A composed configuration → its checked dataclass. Raises PneumoError that names the key."""
+    for key in unknown(raw):
+        raise PneumoError(no_such_setting(key, cast(type, OmegaConf.get_type(raw))))
     try:
         return OmegaConf.to_object(raw)
     except PneumoError:

@@ -52,8 +52,13 @@ def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
     fits = chain(declared, typed)
     finished = [place for place, one in enumerate(fits) if _already(one, one.path)]
     # what led to a finished fit is not needed again
-    first = finished[-1] if finished else 0
-    return [_make(one) for one in fits[first:]]
+    needed = fits[finished[-1] if finished else 0 :]
+    if len(needed) > len(finished[-1:]):
+        from pneumo.training.network import check_network  # torch takes seconds
+
+        for one in needed:  # before any film is decoded
+            check_network(one.model)
+    return [_make(one) for one in needed]
 
 
 def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any]]:

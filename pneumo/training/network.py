@@ -1,8 +1,10 @@
 """Model settings → network. segmentation-models-pytorch and timm underneath."""
 
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +67,12 @@ def build_network(config: Model, pretrained: bool = True) -> Network:
     return network.to(memory_format=torch.channels_last)
 
 
+def check_network(config: Model) -> None:
+    """Raise PneumoError for a network that cannot be built; takes neither memory nor data."""
+    with torch.device("meta"):
+        Network(config)
+
+
 def _body(config: Model) -> Any:
     """Encoder, decoder and segmentation head of a family."""
     options = {"encoder_weights": None, "in_channels": 3, "classes": 1}
@@ -78,8 +86,16 @@ def _body(config: Model) -> Any:
                 return smp.FPN(config.encoder, **options)
             case Architecture.deeplabv3plus:
                 return smp.DeepLabV3Plus(config.encoder, **options)
-    except (KeyError, ValueError) as error:
+    # timm raises RuntimeError for a name that it does not know
+    except (KeyError, ValueError, RuntimeError) as error:
+        near = [] if config.encoder in (known := _encoders()) else get_close_matches(config.encoder, known)
+        hint = f"did you mean {' or '.join(near)}?" if near else brief(error)
         raise PneumoError(
             f"model.encoder={config.encoder}: not an encoder that segmentation-models-pytorch "
-            f"offers for model.architecture={config.architecture.name} ({brief(error)})"
+            f"offers for model.architecture={config.architecture.name}; {hint}"
         ) from None
+
+
+def _encoders() -> list[str]:
+    """What ``model.encoder`` may be: names of segmentation-models-pytorch, and of timm."""
+    return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
