@@ -21,7 +21,7 @@ import torch
 from pneumo.data.settings import PhantomData
 from pneumo.data.sources import phantom
 from pneumo.inference import bundle, findings, outputs
-from pneumo.inference.settings import Polarity, Save
+from pneumo.inference.settings import Polarity, Save, Use
 from pneumo.masks import rle
 from pneumo.masks.resize import shrink
 from pneumo.masks.rule import plain
@@ -43,22 +43,23 @@ def main(count: int) -> None:
         network = build_network(settings).eval()
         rule = bundle.Postprocess(0.5, 2048)
         about = {"model": {**vars(settings), "stem": settings.stem.name}, "input": {"size": 512}}
-        card = {"name": "benchmark", "tta": False, "postprocess": plain(rule)}
+        data = [{"name": "phantom", "training": 0, "validation": 0, "parts": ""}]
+        card = {"name": "benchmark", "tta": False, "postprocess": plain(rule), "data": data}
         bundle.write(folder / "model", card, [network], [about], onnx=True)
         machine = Machine(accelerator="cpu", threads=THREADS)
         engines = {one: bundle.load(folder / "model", machine, one) for one in ("torch", "onnx")}
         read = {
-            path: findings.read(str(path), path.read_bytes(), Polarity.tags, False, 10**8)[0]
+            path: findings.read(str(path), path.read_bytes(), Use(polarity=Polarity.tags))
             for path in films
         }
-        small = {path: shrink(film.pixels, 512)[None] for path, film in read.items()}
+        small = {path: shrink(reading.film.pixels, 512)[None] for path, reading in read.items()}
         out = folder / "out"
         out.mkdir()
 
         def whole(path: Path) -> None:
-            film, _ = findings.read(str(path), path.read_bytes(), Polarity.auto, False, 10**8)
-            finding = findings.find(film, engines["onnx"], rule)
-            outputs.save(out, path.stem, finding, Save(), "benchmark")
+            reading = findings.read(str(path), path.read_bytes(), Use(), engines["onnx"])
+            finding = findings.find(reading, engines["onnx"], rule)
+            outputs.save(out, path.stem, finding, Save(), engines["onnx"])
             outputs.describe(finding)
             rle.encode(finding.stored_mask)
 

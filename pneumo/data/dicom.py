@@ -4,6 +4,7 @@ No other module reads DICOM files. The standard's sections are PS3.3 C.7.6.3 (im
 (modality LUT) and C.11.2 (VOI LUT): https://dicom.nema.org/medical/dicom/current/
 """
 
+import re
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_array
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
@@ -35,6 +36,16 @@ PACKAGES = {
     "1.2.840.10008.1.2.4.81": "pylibjpeg pylibjpeg-libjpeg",
     "1.2.840.10008.1.2.4.90": "pylibjpeg pylibjpeg-openjpeg",
     "1.2.840.10008.1.2.4.91": "pylibjpeg pylibjpeg-openjpeg",
+}
+
+# terms of BodyPartExamined (PS3.16 annex L), by their words
+CHEST_PARTS = {"CHEST", "THORAX", "LUNG", "LUNGS", "RIB", "RIBS", "STERNUM", "TSPINE", "TORSO"}
+OTHER_PARTS = {
+    *("ABDOMEN", "ANKLE", "ARM", "BLADDER", "BREAST", "CALCANEUS", "CALF", "CSPINE", "COCCYX"),
+    *("ELBOW", "EXTREMITY", "EYE", "FEMUR", "FINGER", "FOOT", "FOREARM", "HAND", "HEAD", "HEEL"),
+    *("HIP", "HUMERUS", "JAW", "KNEE", "LEG", "LSPINE", "MANDIBLE", "MAXILLA", "NECK", "NOSE"),
+    *("ORBIT", "PELVIS", "RADIUS", "SACRUM", "SCALP", "SKULL", "SSPINE", "THIGH", "THUMB", "TIBIA"),
+    *("TOE", "ULNA", "WRIST", "ZYGOMA"),
 }
 
 
@@ -133,6 +144,11 @@ def looks_inverted(pixels: np.ndarray) -> bool:
     small = cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64)
     lungs = (small[8:20, 6:11].mean() + small[8:20, 21:26].mean()) / 2
     return float(small[9:22, 14:18].mean() - lungs) < -0.5 * float(small.std())
+
+
+def is_phantom(film: Film) -> bool:
+    """Whether a film was drawn by this project (data/sources/phantom.py)."""
+    return (film.patient or "").startswith("PHANTOM-")
 
 
 def read_tags(path: Path) -> Tags:
@@ -267,6 +283,16 @@ def _flipped(image: np.ndarray, mirrored: bool, upside_down: bool) -> np.ndarray
 def is_turned(orientation: tuple[str, str] | None) -> bool:
     """Whether ``upright`` changes films of this PatientOrientation."""
     return any(_turns(orientation))
+
+
+def other_body_part(header: Dataset) -> str | None:
+    """BodyPartExamined, if it is one of the standard's terms for another part than the chest.
+
+    Texts that are not among these terms say nothing: devices write what their users typed.
+    """
+    part = str(header.get("BodyPartExamined", "") or "").strip().upper()
+    words = set(re.split(r"[^A-Z]+", part))
+    return part if words & OTHER_PARTS and not words & CHEST_PARTS else None
 
 
 def is_frontal(tags: Tags) -> bool | None:

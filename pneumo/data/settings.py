@@ -1,7 +1,11 @@
 """Data sets, one dataclass a format, and how films are divided."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+from typing import ClassVar
 
 from pneumo.errors import PneumoError
 from pneumo.settings import BETWEEN_0_AND_1, declare, register, register_options, require
@@ -17,6 +21,8 @@ class OnError(Enum):
 @dataclass
 class Data:
     """Films on disk. Every format adds what it needs."""
+
+    needed: ClassVar[Sequence[str]] = ()  # places without which there is nothing to read
 
     name: str = declare(help="name of the data set, part of a run's folder", named=True)
     format: str = declare("", "which of the formats this is")
@@ -35,14 +41,28 @@ class Data:
         require(self.format == own, "data.format", self.format, f"{own} (choose with data=)")
         require(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "positive")
 
+    def check_places(self) -> None:
+        """Raise PneumoError for a folder or file that is not named, or is not there."""
+        places = [one for one in dataclasses.fields(self) if one.metadata["place"]]
+        for one in places:
+            if one.name in self.needed and getattr(self, one.name) is None:
+                key = f"data.{one.name}"
+                raise PneumoError(f"{key} is not set: give the {one.metadata['help']}, {key}=…")
+        for one in places:
+            value = getattr(self, one.name)
+            if one.name != "cache" and value is not None and not Path(value).exists():
+                raise PneumoError(f"data.{one.name}={value}: no such file or folder")
+
 
 @dataclass
 class SiimData(Data):
     """The challenge's layout: a folder of films and a table of run lengths."""
 
+    needed = ("root", "annotations")
+
     format: str = declare("siim", "which of the formats this is")
     annotations: str | None = declare(
-        None, "CSV (or .csv.gz) of image id and run lengths", place=True
+        None, "table (CSV or .csv.gz) of image id and run lengths", place=True
     )
     round: int = declare(
         2, "1 leaves out the images of round1_test, as the challenge's round 1 did"
@@ -84,6 +104,8 @@ class PhantomData(Data):
 @dataclass
 class FolderData(Data):
     """A folder of films beside a folder of mask pictures with the same names."""
+
+    needed = ("root", "masks")
 
     format: str = declare("folder", "which of the formats this is")
     masks: str | None = declare(

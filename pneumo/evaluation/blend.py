@@ -90,6 +90,7 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
             the blend.
     """
     folders = folders_of(settings)
+    _way(settings, len(folders))
     key = files.digest([asked_for(settings), settings.runs_dir, os.getcwd()])
     if key not in _gathered:
         each = [mapping.predict(folder, settings, batch_size) for folder in folders]
@@ -99,16 +100,9 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
 
 def blend(each: list[Predictions], folders: list[Path], settings: Films) -> list[Predictions]:
     """The maps of several runs by ``settings.blend``, or the system's. Raises PneumoError."""
-    how = settings.blend
-    if how is None and settings.system is not None:
-        how = system_of(settings.system).blend
+    how = _way(settings, len(each))
     if len(each) == 1:
         return each
-    if how is None:
-        raise PneumoError(
-            f"run names {len(each)} runs: say how they become one, blend=mean (runs on the same "
-            "films), blend=folds (join a cross-validation) or blend=mean_folds"
-        )
     ensembles = Path(settings.runs_dir) / "ensembles"
     if how is Blend.mean:
         return [mean(each, folders, ensembles)]
@@ -132,6 +126,19 @@ def blend(each: list[Predictions], folders: list[Path], settings: Films) -> list
         joined.append(mean(members, names, ensembles) if several else members[0])
     _check_disjoint(joined)
     return joined
+
+
+def _way(settings: Films, count: int) -> Blend | None:
+    """How so many runs become one: as asked for, or as the system says. Raises PneumoError."""
+    how = settings.blend
+    if how is None and settings.system is not None:
+        how = system_of(settings.system).blend
+    if how is None and count > 1:
+        raise PneumoError(
+            f"run names {count} runs: say how they become one, blend=mean (runs on the same "
+            "films), blend=folds (join a cross-validation) or blend=mean_folds"
+        )
+    return how
 
 
 def _check_folds(records: Sequence[Record], same_experiment: bool) -> None:

@@ -72,7 +72,7 @@ def export(settings: Export) -> dict[str, Any]:
         "data": [_data(about) for about in records],
         "licence": settings.licence,
         "intended_use": bundle.INTENDED_USE,
-        "limits": bundle.LIMITS,
+        "limits": bundle.limits(about.config.data.format for about in records),
     }
     bundle.write(Path(settings.out), card, networks, cards, settings.onnx)
     return bundle.read_card(Path(settings.out))
@@ -84,6 +84,7 @@ def _data(about: Record) -> dict[str, Any]:
     values = config.to_dict()
     return {
         "name": config.data.name,
+        "format": config.data.format,
         "round": values["data"].get("round"),
         "scale": config.scale.name,
         "split": values["split"],

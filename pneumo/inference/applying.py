@@ -3,6 +3,7 @@
 They are written as tables, pictures and DICOM objects that other systems read.
 """
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -14,8 +15,8 @@ from tqdm import tqdm
 
 from pneumo.errors import PneumoError
 from pneumo.inference import bundle, dicom_objects, findings, inputs, outputs
-from pneumo.inference.privacy import OutputNames, identifies_patient
-from pneumo.inference.settings import Predict
+from pneumo.inference.privacy import OutputNames
+from pneumo.inference.settings import Names, Predict
 from pneumo.masks import rle
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ def apply(settings: Predict) -> None:
         paths = [str(path) for path in settings.input]
     model = bundle.load(Path(str(settings.model)), settings.machine, settings.engine)
     rule = settings.postprocess.over(model.rule)
+    log.info("%s", model.experience)
     out = Path(settings.out)
+    sources = inputs.sources(paths, settings.max_megabytes << 20, leave_out=out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,8 +52,7 @@ def apply(settings: Predict) -> None:
     runs: list[tuple[str, str]] = []
     failed: list[tuple[str, str]] = []
     skipped = 0
-    names = OutputNames()
-    sources = inputs.sources(paths, settings.max_megabytes << 20, leave_out=out)
+    names = OutputNames(keep=settings.names is Names.keep)
     try:
         for source in tqdm(sources, desc="Films", unit="film", disable=not sys.stderr.isatty()):
             shown = _printable(source.name)
@@ -61,41 +63,46 @@ def apply(settings: Predict) -> None:
                 skipped += 1
                 continue
             try:
-                film, notes = findings.read(
-                    shown,
-                    source.content,
-                    settings.polarity,
-                    settings.colour,
-                    settings.max_megapixels * 1_000_000,
-                )
-                finding = findings.find(film, model, rule, settings.tta)
-                finding.notes += notes
-                name = names.of(shown, film)
-                finding.notes += outputs.save(out, name, finding, settings.save, model.name)
+                reading = findings.read(shown, source.content, settings, model)
+                finding = findings.find(reading, model, rule, settings.tta)
+                name = names.of(shown, reading.film, source.content)
+                reading.notes += outputs.save(out, name, finding, settings.save, model)
             except PneumoError as error:
-                failed.append((shown, str(error).removeprefix(f"{shown}: ")))
+                reason = str(error).removeprefix(f"{shown}: ")
+                failed.append((names.shown(shown, source.content), reason))
                 continue
             except OSError as error:
                 # a full disk or quota fails for every film that follows
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                failed.append((shown, f"its results cannot be written ({error.strerror})"))
+                reason = f"its results cannot be written ({error.strerror})"
+                failed.append((names.shown(shown, source.content), reason))
                 continue
             # against patient identity leaking into the table through the film's path
-            origin = "" if identifies_patient(shown, film.header) else shown
+            hidden = names.hides(shown, reading.film.header)
             rows.append(
                 {
                     "film": name,
                     **outputs.describe(finding),
-                    "uid": film.uid or "",
-                    "source": origin,
+                    "uid": reading.film.uid or "",
+                    "source": "" if hidden else shown,
                     "sha256": hashlib.sha256(source.content).hexdigest(),
                 }
             )
             runs.append((name, rle.encode(finding.stored_mask)))
     finally:  # a stop keeps what was found until then
-        outputs.write_tables(out, rows, runs if settings.save.rle else None, failed, model, rule)
+        if rows or failed:
+            runs_or_none = runs if settings.save.rle else None
+            outputs.write_tables(out, rows, runs_or_none, failed, model, rule)
+        else:
+            with contextlib.suppress(OSError):  # it holds something
+                out.rmdir()
     log.info(outputs.summary(rows, failed, skipped, out))
+    if names.renamed:
+        log.info(
+            "Named by UID or digest, since the file's name or folder tells who the patient is: "
+            f"{names.renamed} (the table has both; names=keep keeps the names)"
+        )
     if failed:
         raise PneumoError(
             f"{len(failed)} of {len(failed) + len(rows)} films could not be used (listed above)"

@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from pneumo import files
+from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
 from pneumo.inference.engine import Engine, onnx_engine, to_levels, torch_engine, with_flip
 from pneumo.masks.resize import enlarge, shrink
@@ -33,13 +34,30 @@ from pneumo.training.settings import Model
 CARD = "card.json"
 FORMAT = "pneumo-bundle-1"
 INTENDED_USE = "Research on pneumothorax segmentation in frontal chest X-rays."
-LIMITS = (
-    "Not a medical device; not for diagnosis or triage. "
-    "Trained on frontal films of adults from one source; "
-    "untested on lateral films, children, other body parts and other populations. "
-    "Chest tubes are correlated with pneumothorax in such data. "
-    "A probability is a score of the network, not a calibrated risk."
-)
+# what a network knows of the world, by the format of its training data
+SEEN = {
+    "phantom": (
+        "Trained on drawn phantoms, not on X-rays: what it says of a real film means nothing."
+    ),
+    "siim": (
+        "Trained on frontal films of adults from one source; "
+        "untested on lateral films, children, other body parts and other populations. "
+        "Chest tubes are correlated with pneumothorax in such data."
+    ),
+    "folder": "Trained on one folder of films; untested on any others.",
+}
+
+
+def limits(formats: Iterable[str]) -> str:
+    """What a model must not be used for, by the formats of its members' training data."""
+    seen = [SEEN.get(name, SEEN["folder"]) for name in dict.fromkeys(formats)]
+    return " ".join(
+        [
+            "Not a medical device; not for diagnosis or triage.",
+            *seen,
+            "A probability is a score of the network, not a calibrated risk.",
+        ]
+    )
 
 
 @dataclass
@@ -67,6 +85,47 @@ class Bundle:
     def name(self) -> str:
         """What made it, for records."""
         return str(self.card["name"])
+
+    @property
+    def knows_phantoms_only(self) -> bool:
+        """Whether no member was trained on an X-ray."""
+        return {one["format"] for one in self.card["data"]} == {"phantom"}
+
+    @property
+    def experience(self) -> str:
+        """What it was trained on, and how well it did on what was held out, in a line."""
+        first = self.card["data"][0]
+        what = (
+            "drawn phantoms, not X-rays" if self.knows_phantoms_only else f"{first['name']} films"
+        )
+        score = (self.card.get("scores") or {}).get("scores") or {}
+        text = f"Model {self.name}: trained on {first['training']:,} {what}"
+        if score.get("dice") is not None:
+            held = sum(one["validation"] for one in self.card["data"])
+            if len({one["parts"] for one in self.card["data"]}) == 1:
+                held = first["validation"]
+            text += (
+                f"; Dice {score['dice']:.3f} on {held:,} held out "
+                f"(empty masks: {score['all_empty_dice']:.3f})"
+            )
+        return text
+
+    def unlike(self, film: np.ndarray) -> str:
+        """Why an upright film uint8 (rows, columns) is unlike what a member was trained on.
+
+        Empty if it is alike, or if the card does not say what the training films look like.
+        """
+        for member in self.card["members"]:
+            known = member["run"].get("look")
+            if known is None:
+                continue
+            look = Look(**known)
+            if (found := look.of(film)) < look.least:
+                return (
+                    "does not look like the films the model was trained on "
+                    f"(correlation {found:.2f}, at least {look.least:.2f})"
+                )
+        return ""
 
     def levels(self, film: np.ndarray, tta: bool | None = None) -> np.ndarray:
         """An upright film uint8 (rows, columns) → probabilities, uint8 levels of 1/255.
@@ -97,14 +156,23 @@ def read_card(folder: Path) -> dict[str, Any]:
                 f"{folder}: not a bundle that this version reads "
                 f"(format {card.get('format')!r}, wanted {FORMAT!r})"
             )
-        return dict(card)
+        return _completed(dict(card))
     except FileNotFoundError:
         raise PneumoError(
             f"{folder}: not a bundle (no {CARD}); "
             f"make one with python -m pneumo.export run=… out={folder}"
         ) from None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise PneumoError(f"{folder / CARD}: damaged ({error})") from None
+
+
+def _completed(card: dict[str, Any]) -> dict[str, Any]:
+    """A card as today's say it: older ones state the same limits for all data."""
+    for one in card["data"]:
+        # a drawn data set bore that name unless its user chose another
+        one.setdefault("format", one["name"] if one["name"] in SEEN else "siim")
+    card["limits"] = limits(one["format"] for one in card["data"])
+    return card
 
 
 def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> Bundle:

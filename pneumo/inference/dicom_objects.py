@@ -9,6 +9,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,25 @@ from pneumo.data import dicom
 from pneumo.errors import PneumoError
 
 
+@dataclass
+class Maker:
+    """What made an object, as it stands in it."""
+
+    name: str  # of the model
+    experience: str  # what it was trained on, and its score
+    unsuitable: str = ""  # why the film was none for it
+
+    @property
+    def notice(self) -> str:
+        """What every reader of an object must know."""
+        warning = f"FILM NOT SUITABLE: {self.unsuitable}. " if self.unsuitable else ""
+        return f"{warning}{NOTICE}. {self.experience}."
+
+    def series(self, what: str) -> str:
+        """A SeriesDescription, at most 64 characters."""
+        return f"{what}, {'FILM NOT SUITABLE, ' * bool(self.unsuitable)}research only"[:64]
+
+
 class HeaderError(PneumoError):
     """A film whose header lacks what an object that refers to it needs."""
 
@@ -33,7 +53,8 @@ DATE = r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"  # YYYYMMDD
 TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"  # HH, HHMM, HHMMSS or HHMMSS.FFFFFF
 SHORT_TEXTS = ("AccessionNumber", "StudyID", "Modality", "BodyPartExamined")
 LABEL = "Pneumothorax"
-NOTICE = "Research software, not for diagnosis"
+NOTICE = "Research, not for diagnosis"
+SHOWN = (255, 140, 0)  # recommended colour of the segment, that of outlines in pictures
 # The tags of a film's header that the three objects copy, with whether a tag must be there even if
 # it is empty.
 COPIED = {
@@ -68,13 +89,13 @@ COPIED = {
 }
 
 
-def segmentation(header: Dataset, mask: np.ndarray, model: str) -> Dataset:
+def segmentation(header: Dataset, mask: np.ndarray, maker: Maker) -> Dataset:
     """A DICOM Segmentation of one segment, binary.
 
     Args:
         header: the film's tags, with or without pixels.
         mask: (rows, columns) as the file stores the film, non-zero is pneumothorax; may be empty.
-        model: what made it, for the record.
+        maker: what made it, for the record.
 
     Raises:
         HeaderError: the film's header has no valid identifiers to refer to.
@@ -89,9 +110,10 @@ def segmentation(header: Dataset, mask: np.ndarray, model: str) -> Dataset:
         if key in source:
             del source[key]
     algorithm = hd.AlgorithmIdentificationSequence(
-        name=f"pneumo {model}"[:64],
+        name=f"pneumo {maker.name}"[:64],
         version=__version__,
         family=codes.cid7162.ArtificialIntelligence,
+        parameters={"training": maker.experience},
     )
     segment = hd.seg.SegmentDescription(
         1,
@@ -100,6 +122,7 @@ def segmentation(header: Dataset, mask: np.ndarray, model: str) -> Dataset:
         codes.SCT.Pneumothorax,
         hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm,
+        display_color=hd.color.CIELabColor.from_rgb(*SHOWN),
     )
     with _quiet():
         made = hd.seg.Segmentation(
@@ -117,19 +140,21 @@ def segmentation(header: Dataset, mask: np.ndarray, model: str) -> Dataset:
             "0",
             content_label="PNEUMOTHORAX",
             content_description=NOTICE,
-            series_description="Pneumothorax segmentation",
+            series_description=maker.series("Pneumothorax segmentation"),
             omit_empty_frames=False,
         )
     made.PatientOrientation = source.get("PatientOrientation", "")
     return made
 
 
-def secondary_capture(header: Dataset, picture: np.ndarray) -> Dataset:
+def secondary_capture(header: Dataset, picture: np.ndarray, maker: Maker) -> Dataset:
     """A Secondary Capture of a picture: the film with what was found burnt in.
 
-    The picture is RGB uint8 (rows, columns, 3). Raises PneumoError.
+    The picture is RGB uint8 (rows, columns, 3) and bears the notice itself. Raises PneumoError.
     """
     hd = _highdicom()
+    from pydicom.sr.codedict import codes
+
     source = _cleaned(header)
     with _quiet():
         made = hd.sc.SCImage.from_ref_dataset(
@@ -144,22 +169,43 @@ def secondary_capture(header: Dataset, picture: np.ndarray) -> Dataset:
             1,
             "pneumo",
             patient_orientation=("L", "F"),
-            series_description="Pneumothorax overlay",
+            series_description=maker.series("Pneumothorax overlay"),
         )
     if dicom.is_frontal(dicom.Tags((0, 0), orientation=_orientation(header))) is None:
         made.PatientOrientation = ""  # the film's header does not tell its orientation
     made.Laterality = source.get("Laterality", "")
     made.BurnedInAnnotation = "YES"
-    made.DerivationDescription = NOTICE
+    made.DerivationDescription = maker.notice[:1024]
+    made.ImageComments = maker.notice[:10_240]
+    film = Dataset()
+    film.ReferencedSOPClassUID = source.SOPClassUID
+    film.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    purpose = codes.DCM.SourceImageForImageProcessingOperation
+    film.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(purpose)]
+    made.SourceImageSequence = [film]
     return made
 
 
 def structured_report(
-    header: Dataset, segmented: Dataset, probability: float, area_mm2: float | None, model: str
+    header: Dataset,
+    segmented: Dataset,
+    probability: float,
+    area_mm2: float | None,
+    side: str,
+    maker: Maker,
 ) -> Dataset:
-    """A Structured Report (TID 1500) with the image-level score in percent and the area in mm².
+    """A Structured Report (TID 1500): what was found, on which side, how large, how probable.
 
-    The area is left out where the film's spacing is not known. Raises PneumoError.
+    Args:
+        header: the film's tags.
+        segmented: what ``segmentation`` made of it.
+        probability: the image-level score, 0 to 1.
+        area_mm2: left out where the film's spacing is not known.
+        side: the patient's, left, right or both; empty where it is not known.
+        maker: what made it, for the record.
+
+    Raises:
+        PneumoError: as ``segmentation``.
     """
     hd = _highdicom()
     from pydicom.sr.codedict import codes
@@ -168,7 +214,9 @@ def structured_report(
     device = hd.sr.ObserverContext(
         codes.DCM.Device, hd.sr.DeviceObserverIdentifyingAttributes(hd.UID(), name="pneumo")
     )
-    algorithm = hd.sr.AlgorithmIdentification(name=f"pneumo {model}"[:64], version=__version__)
+    algorithm = hd.sr.AlgorithmIdentification(
+        name=f"pneumo {maker.name}"[:64], version=__version__, parameters=[maker.experience]
+    )
     measured = [
         hd.sr.Measurement(
             codes.DCM.Probability,
@@ -190,6 +238,8 @@ def structured_report(
     present = bool(np.any(segmented.pixel_array))
     presence = codes.SCT.Present if present else codes.SCT.Absent
     state = hd.sr.QualitativeEvaluation(codes.SCT.Pneumothorax, presence)
+    sides = {"left": codes.SCT.Left, "right": codes.SCT.Right, "both": codes.SCT.RightAndLeft}
+    sites = [hd.sr.FindingSite(codes.SCT.Lung, sides[side])] if present and side else None
     if present:
         film = hd.sr.SourceImageForSegmentation(source.SOPClassUID, source.SOPInstanceUID)
         region = hd.sr.ReferencedSegmentationFrame(
@@ -202,6 +252,7 @@ def structured_report(
             referenced_segment=region,
             finding_type=codes.SCT.Pneumothorax,
             measurements=measured,
+            finding_sites=sites,
             qualitative_evaluations=[state],
         )
     else:
@@ -214,6 +265,10 @@ def structured_report(
         procedure_reported=hd.sr.CodedConcept("399208008", "SCT", "Plain X-ray of chest"),
         imaging_measurements=[group],
     )
+    comment = hd.sr.TextContentItem(
+        codes.DCM.Comment, maker.notice, hd.sr.RelationshipTypeValues.CONTAINS
+    )
+    content[0].ContentSequence.append(comment)
     with _quiet():
         return hd.sr.ComprehensiveSR(
             [source, segmented] if present else [source],
@@ -223,7 +278,7 @@ def structured_report(
             hd.UID(),
             1,
             "pneumo",
-            series_description="Pneumothorax measurement",
+            series_description=maker.series("Pneumothorax measurement"),
         )
 
 

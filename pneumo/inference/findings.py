@@ -9,7 +9,8 @@ import numpy as np
 from pneumo.data import dicom
 from pneumo.data.dicom import Film
 from pneumo.inference.bundle import Bundle
-from pneumo.inference.settings import Polarity
+from pneumo.inference.dicom_objects import NOTICE, Maker
+from pneumo.inference.settings import Polarity, Unsuitable, Use
 from pneumo.masks import pictures
 from pneumo.masks.histograms import Histograms, histogram
 from pneumo.masks.resize import enlarge
@@ -21,15 +22,34 @@ WIDEST = 1024  # longest side of an overlay in pixels
 
 
 @dataclass
+class Reading:
+    """A film as it was read: upright, with dark lungs, and notes on how that came about."""
+
+    film: Film
+    notes: list[str] = field(default_factory=list)
+    # why a model of frontal chest films was not made for it, if it is judged all the same
+    unsuitable: str = ""
+
+
+@dataclass
 class Finding:
     """What was found on one film. Arrays are over the upright film, uint8 (rows, columns)."""
 
-    film: Film
+    reading: Reading
     levels: np.ndarray  # probability in levels of 1/255
     mask: np.ndarray
     # the image-level score: the highest threshold at which the rule would still find something
     probability: float
-    notes: list[str] = field(default_factory=list)
+
+    @property
+    def film(self) -> Film:
+        """The film itself."""
+        return self.reading.film
+
+    @property
+    def notes(self) -> list[str]:
+        """How the film was read, and what could not be written of it."""
+        return self.reading.notes
 
     @property
     def area(self) -> int:
@@ -46,11 +66,8 @@ class Finding:
         return self.area * spacing[0] * spacing[1] if spacing else None
 
     @property
-    def side(self) -> str:
-        """The side of the image that holds at least nine tenths of the mask, or both.
-
-        On an upright frontal film the image's left is the patient's right.
-        """
+    def image_side(self) -> str:
+        """The side of the upright image that holds at least nine tenths of the mask, or both."""
         columns = self.mask.sum(0, dtype=np.int64)
         left, total = int(columns[: len(columns) // 2].sum()), int(columns.sum())
         if not total:
@@ -60,6 +77,30 @@ class Finding:
         if left <= 0.1 * total:
             return "right"
         return "both"
+
+    @property
+    def patient_side(self) -> str:
+        """The patient's side, if the film is upright: the image's left is the patient's right."""
+        return {"left": "right", "right": "left"}.get(self.image_side, self.image_side)
+
+    @property
+    def oriented(self) -> bool:
+        """Whether the film's tags say which side is the patient's left."""
+        return dicom.is_frontal(self.film) is True
+
+    @property
+    def side(self) -> str:
+        """Where the mask is, in words; the image's side beside it where tags do not tell."""
+        if not self.image_side:
+            return ""
+        whose = "both sides" if self.image_side == "both" else f"patient's {self.patient_side}"
+        if self.oriented or self.image_side == "both":
+            return whose
+        return f"{whose} if upright as usual, image {self.image_side}"
+
+    def maker(self, model: Bundle) -> Maker:
+        """What DICOM objects of this finding say of their making."""
+        return Maker(model.name, model.experience, self.reading.unsuitable)
 
     @property
     def stored_mask(self) -> np.ndarray:
@@ -77,49 +118,82 @@ class Finding:
         film = cv2.resize(self.film.pixels, size, interpolation=cv2.INTER_AREA)
         levels = cv2.resize(self.levels, size, interpolation=cv2.INTER_AREA)
         mask = cv2.resize(self.mask, size, interpolation=cv2.INTER_NEAREST)
-        return pictures.heat(film, levels, mask)
+        picture = pictures.heat(film, levels, mask)
+        if self.reading.unsuitable:
+            pictures.write(picture, f"NOT SUITABLE: {self.reading.unsuitable}", row=1)
+        return picture
+
+    def capture(self) -> np.ndarray:
+        """The overlay with the notice that it is no diagnosis burnt in."""
+        picture = self.overlay()
+        pictures.write(picture, NOTICE)
+        return picture
 
 
-def read(
-    name: str, content: bytes, polarity: Polarity, colour: bool, max_pixels: int
-) -> tuple[Film, list[str]]:
+def read(name: str, content: bytes, use: Use, model: Bundle | None = None) -> Reading:
     """One film's bytes → the film, and notes on how it was read.
 
-    Raises FilmError.
+    Args:
+        name: as the user gave it, for messages.
+        content: a DICOM file, or a PNG or JPEG picture.
+        use: what is accepted, and how it is read.
+        model: what will judge the film; None: nothing is known of its training films.
+
+    Raises:
+        FilmError: what is wrong with it; also a film that the model was not made for, unless
+            ``use.unsuitable`` says that it is judged all the same.
     """
-    film = dicom.read(Path(name), max_pixels, content, colour)
+    film = dicom.read(Path(name), use.max_megapixels * 1_000_000, content, use.colour)
     modality = str(film.header.get("Modality", "") or "") if film.header is not None else ""
     if modality not in RADIOGRAPHS:
         allowed = ", ".join(filter(None, RADIOGRAPHS))
         raise dicom.FilmError(f"{name}: modality {modality}, not a radiograph ({allowed})")
-    notes = []
-    if polarity is Polarity.auto and dicom.looks_inverted(film.pixels):
+    reading = Reading(film)
+    if use.polarity is Polarity.auto and dicom.looks_inverted(film.pixels):
         film.pixels = 255 - film.pixels
-        notes.append(
+        reading.notes.append(
             "inverted: its tags say otherwise, but the lungs were bright "
             "(polarity=tags keeps the tags' way)"
         )
     if dicom.is_turned(film.orientation):
         orientation = "\\".join(film.orientation or ())
-        notes.append(f"turned upright by its tags (PatientOrientation {orientation})")
-    frontal = dicom.is_frontal(film)
-    if frontal is False:
-        notes.append("NOT A FRONTAL FILM by its tags; models know frontal films only")
-    elif frontal is None and film.header is not None:
-        notes.append("orientation unknown, taken as upright")
-    return film, notes
+        reading.notes.append(f"turned upright by its tags (PatientOrientation {orientation})")
+    if dicom.is_frontal(film) is None and film.header is not None:
+        reading.notes.append("orientation unknown, taken as upright")
+    reading.unsuitable = _unsuitable(film, model)
+    if reading.unsuitable and use.unsuitable is Unsuitable.refuse:
+        raise dicom.FilmError(
+            f"{name}: {reading.unsuitable}; unsuitable=use judges it all the same, and marks it"
+        )
+    if reading.unsuitable:
+        reading.notes.insert(0, f"NOT SUITABLE: {reading.unsuitable}")
+    if model is not None and model.knows_phantoms_only and not dicom.is_phantom(film):
+        reading.notes.append("the model was trained on drawn phantoms, not on X-rays")
+    return reading
 
 
-def find(film: Film, model: Bundle, rule: Postprocess, tta: bool | None = None) -> Finding:
+def _unsuitable(film: Film, model: Bundle | None) -> str:
+    """Why a model of frontal chest films was not made for a film; empty if it may have been."""
+    part = dicom.other_body_part(film.header) if film.header is not None else None
+    if part:
+        return f"not a chest by its tags (BodyPartExamined {part})"
+    if dicom.is_frontal(film) is False:
+        return "not a frontal film by its tags"
+    if model is not None and (unlike := model.unlike(film.pixels)):
+        return unlike
+    return ""
+
+
+def find(reading: Reading, model: Bundle, rule: Postprocess, tta: bool | None = None) -> Finding:
     """What a bundle finds on one film."""
-    rows, columns = film.pixels.shape
-    return judged(film, enlarge(model.levels(film.pixels, tta), (rows, columns)), rule)
+    pixels = reading.film.pixels
+    shape = (pixels.shape[0], pixels.shape[1])
+    return judged(reading, enlarge(model.levels(pixels, tta), shape), rule)
 
 
-def judged(film: Film, levels: np.ndarray, rule: Postprocess) -> Finding:
+def judged(reading: Reading, levels: np.ndarray, rule: Postprocess) -> Finding:
     """What a rule makes of a film's map, levels uint8 of the film's shape."""
-    mask = to_mask(levels, rule)
-    return Finding(film, levels, mask, _highest(levels, rule))
+    return Finding(reading, levels, to_mask(levels, rule), _highest(levels, rule))
 
 
 def _highest(levels: np.ndarray, rule: Postprocess) -> float:

@@ -64,7 +64,11 @@ def sources(
             raise PneumoError(
                 f"input={path}: the folder that results are written to; choose another with out="
             )
-    for path in map(Path, paths):
+    return _each(list(map(Path, paths)), max_bytes, leave_out)
+
+
+def _each(paths: list[Path], max_bytes: int, leave_out: Path | None) -> Iterator[Source]:
+    for path in paths:
         if path.is_dir():
             yield from _folder(path, max_bytes, leave_out)
         else:

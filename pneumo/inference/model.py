@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pneumo.data.dicom import MAX_PIXELS, Film
+from pneumo.data.dicom import Film
 from pneumo.inference import bundle, findings
-from pneumo.inference.findings import Finding
-from pneumo.inference.settings import Polarity
+from pneumo.inference.findings import Finding, Reading
+from pneumo.inference.settings import Unsuitable, Use
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Machine
 
@@ -15,8 +15,15 @@ from pneumo.settings import Machine
 class LoadedModel:
     """A bundle ready for use. Calling it on a film gives a ``Finding``."""
 
-    def __init__(self, folder: Path, machine: Machine, engine: str = "auto"):
+    def __init__(
+        self,
+        folder: Path,
+        machine: Machine,
+        engine: str = "auto",
+        unsuitable: Unsuitable = Unsuitable.refuse,
+    ):
         self.bundle = bundle.load(folder, machine, engine)
+        self.unsuitable = unsuitable
 
     @property
     def rule(self) -> Postprocess:
@@ -37,19 +44,16 @@ class LoadedModel:
             ``area_mm2`` where the header gives a spacing, ``notes`` on how the film was read.
 
         Raises:
-            PneumoError: a file that is no film, or cannot be read.
+            PneumoError: a file that is no film, cannot be read, or that the model was not made for.
             TypeError, ValueError: an array of another dtype or shape.
         """
-        notes: list[str] = []
         if isinstance(film, np.ndarray):
             if film.dtype != np.uint8:
                 raise TypeError(f"film: dtype {film.dtype}, expected uint8")
             if film.ndim != 2:
                 raise ValueError(f"film: shape {film.shape}, expected (rows, columns)")
-            read = Film(pixels=film, stored_shape=(film.shape[0], film.shape[1]))
+            reading = Reading(Film(pixels=film, stored_shape=(film.shape[0], film.shape[1])))
         else:
-            content = Path(film).read_bytes()
-            read, notes = findings.read(str(film), content, Polarity.auto, False, MAX_PIXELS)
-        finding = findings.find(read, self.bundle, self.rule, tta)
-        finding.notes += notes
-        return finding
+            use = Use(unsuitable=self.unsuitable)
+            reading = findings.read(str(film), Path(film).read_bytes(), use, self.bundle)
+        return findings.find(reading, self.bundle, self.rule, tta)

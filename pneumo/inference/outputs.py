@@ -23,6 +23,7 @@ COLUMNS = (
     "probability",
     "area_px",
     "area_mm2",
+    "side",
     "image_side",
     "rows",
     "columns",
@@ -41,14 +42,15 @@ def describe(finding: Finding) -> dict[str, Any]:
         "probability": round(finding.probability, 4),
         "area_px": finding.area,
         "area_mm2": None if area is None else round(area, 1),
-        "image_side": finding.side,
+        "side": finding.side,
+        "image_side": finding.image_side,
         "rows": finding.film.stored_shape[0],
         "columns": finding.film.stored_shape[1],
         "notes": "; ".join(finding.notes),
     }
 
 
-def save(out: Path, name: str, finding: Finding, which: Save, model: str) -> list[str]:
+def save(out: Path, name: str, finding: Finding, which: Save, model: Bundle) -> list[str]:
     """Write what is asked for of one film; returns notes on what could not be written.
 
     Raises PneumoError.
@@ -66,20 +68,20 @@ def save(out: Path, name: str, finding: Finding, which: Save, model: str) -> lis
 
 
 def _save_dicom(
-    out: Path, name: str, finding: Finding, which: Save, model: str, header: Dataset
+    out: Path, name: str, finding: Finding, which: Save, model: Bundle, header: Dataset
 ) -> list[str]:
+    maker = finding.maker(model)
     try:
-        segmented = dicom_objects.segmentation(header, finding.stored_mask, model)
+        segmented = dicom_objects.segmentation(header, finding.stored_mask, maker)
         if which.segmentation:
             dicom_objects.write(out / f"{name}-seg.dcm", segmented)
         if which.capture:
-            dicom_objects.write(
-                out / f"{name}-overlay.dcm",
-                dicom_objects.secondary_capture(header, finding.overlay()),
-            )
+            captured = dicom_objects.secondary_capture(header, finding.capture(), maker)
+            dicom_objects.write(out / f"{name}-overlay.dcm", captured)
         if which.report:
+            known = finding.patient_side if finding.oriented else ""
             made = dicom_objects.structured_report(
-                header, segmented, finding.probability, finding.area_mm2, model
+                header, segmented, finding.probability, finding.area_mm2, known, maker
             )
             dicom_objects.write(out / f"{name}-report.dcm", made)
     except dicom_objects.HeaderError as error:
@@ -112,6 +114,8 @@ def write_tables(
     how = {
         "model": model.name,
         "commit": model.card.get("commit"),
+        "experience": model.experience,
+        "limits": model.card["limits"],
         "binarization_threshold": rule.binarization_threshold,
         "removal_threshold": rule.removal_threshold,
         "notice": dicom_objects.NOTICE,
@@ -137,7 +141,7 @@ def summary(
             extent = f"{row['area_px']:,} px"
             if row["area_mm2"] is not None:
                 extent += f", {row['area_mm2']:,.0f} mm²"
-            extent += f", image {row['image_side']}"
+            extent += f", {row['side']}"
         line = f"{row['film']}: {extent}; probability {row['probability']:.3f}"
         if row["notes"]:
             line += f" ({row['notes']})"

@@ -5,6 +5,7 @@ freely than films, so a name that holds what the film's header says of the patie
 them.
 """
 
+import hashlib
 import re
 import unicodedata
 from pathlib import Path
@@ -27,13 +28,17 @@ IDENTIFYING = (
 class OutputNames:
     """Names for outputs: the films' own, made safe and distinct.
 
-    A film whose own name tells who the patient is gets a neutral one instead.
+    A film whose own name tells who the patient is gets its SOPInstanceUID instead, a picture or a
+    film without one a digest of its content, so that the table joins both.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: bool = False) -> None:
+        self.keep = keep
         self.used: set[str] = set()
+        self.renamed = 0  # films that did not keep their names
 
-    def of(self, source: str, film: Film) -> str:
+    def of(self, source: str, film: Film, content: bytes) -> str:
+        """The name for outputs of a film, of the file ``source`` with this ``content``."""
         stem = Path(source).name
         suffix = Path(stem).suffix
         if suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES):
@@ -42,14 +47,41 @@ class OutputNames:
         # separators are replaced and leading dots removed.
         safe = re.sub(r"[^\w.+-]+", "_", stem).strip("._")
         name = safe.encode()[:150].decode(errors="ignore")  # file systems allow 255 bytes
-        if not name or identifies_patient(stem, film.header):
-            name = "film"
+        if not name or self.hides(stem, film.header):
+            name = neutral_name(film, content)
+            self.renamed += 1
         number, distinct = 1, name
         while distinct.casefold() in self.used:
             number += 1
             distinct = f"{name}-{number}"
         self.used.add(distinct.casefold())
         return distinct
+
+    def hides(self, name: str, header: Dataset | None) -> bool:
+        """Whether a name or path is not to be passed on."""
+        return not self.keep and identifies_patient(name, header)
+
+    def shown(self, path: str, content: bytes) -> str:
+        """What is printed of a file that could not be used: its path, if that tells nothing.
+
+        Of a file whose header cannot be read nothing is known of the patient; its path is printed.
+        """
+        try:
+            header = None
+            if not dicom.is_picture(Path(path), content):
+                header = dicom.read_header(Path(path), content=content)
+        except dicom.FilmError:
+            header = None
+        return neutral_name(None, content) if self.hides(path, header) else path
+
+
+def neutral_name(film: Film | None, content: bytes) -> str:
+    """A name that tells nothing of the patient: the film's UID, else a digest of its bytes."""
+    if film is not None and re.fullmatch(r"[0-9.]{1,64}", film.uid or ""):
+        uid = str(film.uid)
+        if not identifies_patient(uid, film.header):
+            return uid
+    return f"film-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def identifies_patient(name: str, header: Dataset | None) -> bool:

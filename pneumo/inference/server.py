@@ -64,17 +64,10 @@ class Films:
                 f"{name}: a zip archive; drop the films themselves, or use python -m pneumo.predict"
             )
         with self._busy:
-            film, notes = findings.read(
-                name,
-                content,
-                settings.polarity,
-                settings.colour,
-                settings.max_megapixels * 1_000_000,
-            )
-            finding = findings.find(film, self.model, self.model.rule)
-        if film.header is not None:
-            film.header.buffer = None  # frees the file's bytes
-        finding.notes += notes
+            reading = findings.read(name, content, settings, self.model)
+            finding = findings.find(reading, self.model, self.model.rule)
+        if reading.film.header is not None:
+            reading.film.header.buffer = None  # frees the file's bytes
         key = secrets.token_urlsafe(9)
         with self._changing:
             self.kept[key] = Shown(name, finding)
@@ -115,7 +108,7 @@ class Films:
         if top is not None and threshold is not None:
             top = max(top, threshold)
         changed = Rule(binarization_threshold=threshold, removal_threshold=area, top_threshold=top)
-        return findings.judged(finding.film, finding.levels, changed.over(rule))
+        return findings.judged(finding.reading, finding.levels, changed.over(rule))
 
 
 def small(image: np.ndarray) -> bytes:
@@ -176,6 +169,7 @@ def application(model: Bundle, settings: View) -> Any:
                 **rule,
                 "rule": rule_text(plain(model.rule)),
                 "scores": scores,
+                "experience": model.experience,
                 "max_bytes": limit,
             }
         )
@@ -222,7 +216,7 @@ def application(model: Bundle, settings: View) -> Any:
             finding = await run_in_threadpool(films.at, key, threshold, area)
             if kind == "facts.json":
                 return JSONResponse(films.describe(key, finding))
-            media, content = await run_in_threadpool(rendered, finding, kind, model.name)
+            media, content = await run_in_threadpool(rendered, finding, kind, model)
         except KeyError:
             return refused(404, "this film is not in memory any more; drop it again")
         except (PneumoError, ValueError) as error:
@@ -266,7 +260,7 @@ def application(model: Bundle, settings: View) -> Any:
     return application
 
 
-def rendered(found: Finding, kind: str, model: str) -> tuple[str, bytes]:
+def rendered(found: Finding, kind: str, model: Bundle) -> tuple[str, bytes]:
     """One of a film's pictures or files → (media type, bytes).
 
     Raises PneumoError for an unknown kind.
@@ -288,6 +282,6 @@ def rendered(found: Finding, kind: str, model: str) -> tuple[str, bytes]:
             if found.film.header is None:
                 raise PneumoError("the film is a picture; a DICOM Segmentation needs a DICOM film")
             return "application/dicom", dicom_objects.content(
-                dicom_objects.segmentation(found.film.header, found.stored_mask, model)
+                dicom_objects.segmentation(found.film.header, found.stored_mask, found.maker(model))
             )
     raise PneumoError(f"{kind}: no such picture or file")

@@ -64,6 +64,20 @@ class Polarity(Enum):
     tags = "tags"
 
 
+class Names(Enum):
+    """Names of outputs whose films' own names tell who the patient is."""
+
+    hide = "hide"  # the film's UID, or a digest of its content
+    keep = "keep"
+
+
+class Unsuitable(Enum):
+    """What to do with films that models of frontal chest films were not made for."""
+
+    refuse = "refuse"
+    use = "use"  # judge them, and mark every output
+
+
 @dataclass
 class Save:
     """What is written for each film beside the table of all."""
@@ -88,6 +102,11 @@ class Use:
         Polarity.auto, "auto (tags, unless the film clearly contradicts them) or tags"
     )
     colour: bool = declare(False, "accept colour images, as their luminance")
+    unsuitable: Unsuitable = declare(
+        Unsuitable.refuse,
+        "films of another body part, lateral films, and films unlike those the model was trained "
+        "on: refuse, or use (judged, and marked in every output)",
+    )
     max_megapixels: int = declare(100, "a film that claims more is refused before it is decoded")
     max_megabytes: int = declare(512, "of a file, or of an archive's member when unpacked")
 
@@ -110,6 +129,11 @@ class Predict(Use, Films):
         None, "DICOM files, PNG or JPEG pictures, folders, zip archives; one or a list", place=True
     )
     out: str = declare("masks", "folder of a bundle's results", place=True)
+    names: Names = declare(
+        Names.hide,
+        "where a film's file name tells who the patient is: hide (its UID or a digest instead) or "
+        "keep",
+    )
     save: Save = declare(factory=Save, help="what is written for each film")
     tta: bool | None = declare(None, "flip TTA; null: as the bundle says")
     postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")

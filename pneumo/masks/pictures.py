@@ -50,6 +50,24 @@ def heat(film: np.ndarray, levels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return picture
 
 
+def write(picture: np.ndarray, text: str, row: int = 0) -> None:
+    """Burn a line of text into an RGB picture (H, W, 3), the first at its bottom, in place.
+
+    Light letters on a dark band, as wide as the picture allows; longer texts are cut.
+    """
+    height, width = picture.shape[:2]
+    scale = max(0.3, width / 1024 * 0.8)
+    font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(scale * 1.5))
+    plain = text.encode("ascii", "replace").decode()
+    (wide, high), below = cv2.getTextSize(plain, font, scale, thick)
+    if wide > width:
+        plain = plain[: max(1, int(len(plain) * width / wide))]
+    bottom = height - row * (high + below + 4)
+    picture[max(0, bottom - high - below - 4) : max(0, bottom)] //= 4
+    at = (2, bottom - below)
+    cv2.putText(picture, plain, at, font, scale, (255, 255, 255), thick, cv2.LINE_AA)
+
+
 def png(picture: np.ndarray) -> bytes:
     """A picture, grey (H, W) or RGB (H, W, 3) uint8, as PNG.
 

@@ -16,13 +16,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pneumo import files, runs
+from pneumo.data.likeness import Look
+from pneumo.data.settings import PhantomData
 from pneumo.errors import PneumoError
 from pneumo.settings import keys
 from pneumo.training import averaging, logbook
 from pneumo.training.device import precision, set_threads, uses_cuda
 from pneumo.training.loader import FilmData
 from pneumo.training.module import SegmentationModule
-from pneumo.training.network import build_network
+from pneumo.training.network import build_network, check_network
 from pneumo.training.record import Origin, Parent, Record, read
 from pneumo.training.settings import (
     Config,
@@ -103,7 +105,9 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         if trainer.is_global_zero:
             # NaN, of a score over no films, is no JSON
             known = {name: None if math.isnan(value) else value for name, value in scores.items()}
-            save_weights(network, folder / runs.WEIGHTS, card(config, record, known, kept))
+            save_weights(
+                network, folder / runs.WEIGHTS, card(config, record, known, kept, data.look())
+            )
             files.write_json(folder / runs.METRICS, {**known, "weights": kept})
             for logger in chosen:
                 if isinstance(logger, logbook.GuardedWandbLogger):
@@ -113,8 +117,22 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     return scores
 
 
+def check(config: Config, starts_here: bool = True) -> None:
+    """Raise PneumoError for a fit that is bound to fail; reads no film.
+
+    Args:
+        config: the fit.
+        starts_here: whether its parent's weights, if it has a parent, must be there already.
+    """
+    if not isinstance(config.data, PhantomData):
+        config.data.check_places()
+    check_network(config.model)
+    if starts_here:
+        _parent(config)
+
+
 def card(
-    config: Config, record: Record, scores: dict[str, float | None], kept: str
+    config: Config, record: Record, scores: dict[str, float | None], kept: str, look: Look
 ) -> dict[str, Any]:
     """What the weights say of themselves.
 
@@ -142,6 +160,7 @@ def card(
         "commit": record.origin.commit,
         "parent": record.parent.sha256 if record.parent else None,
         "validation": scores,
+        "look": look.to_dict(),
     }
 
 

@@ -54,10 +54,10 @@ def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
     # what led to a finished fit is not needed again
     needed = fits[finished[-1] if finished else 0 :]
     if len(needed) > len(finished[-1:]):
-        from pneumo.training.network import check_network  # torch takes seconds
+        from pneumo.training.fit import check  # torch takes seconds
 
-        for one in needed:  # before any film is decoded
-            check_network(one.model)
+        for one in needed:  # before any folder is made and any film decoded
+            check(one, starts_here=one is needed[0])
     return [_make(one) for one in needed]
 
 

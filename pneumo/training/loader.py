@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pneumo import files, pool
-from pneumo.data import cache, index
+from pneumo.data import cache, index, likeness
 from pneumo.data.films import Item, patients_from_films
+from pneumo.data.likeness import Look
 from pneumo.data.parts import divide
 from pneumo.data.settings import PhantomData
 from pneumo.training import augmentation
@@ -151,6 +152,11 @@ class FilmData(pl.LightningDataModule):
             validation_positives_sharing_a_patient=self.parts.shared,
             left_aside={reason: len(cases) for reason, cases in self.index.left_aside.items()},
         )
+
+    def look(self) -> Look:
+        """What the training films look like."""
+        rows = likeness.sample(self.parts.training)
+        return likeness.look(self.films.images[row] for row in rows)
 
     def parts_by_id(self) -> dict[str, dict[str, str | None]]:
         """The films of each part, with their patients: what a run was trained and judged on."""

@@ -88,7 +88,11 @@ def _body(config: Model) -> Any:
                 return smp.DeepLabV3Plus(config.encoder, **options)
     # timm raises RuntimeError for a name that it does not know
     except (KeyError, ValueError, RuntimeError) as error:
-        near = [] if config.encoder in (known := _encoders()) else get_close_matches(config.encoder, known)
+        near = (
+            []
+            if config.encoder in (known := _encoders())
+            else get_close_matches(config.encoder, known)
+        )
         hint = f"did you mean {' or '.join(near)}?" if near else brief(error)
         raise PneumoError(
             f"model.encoder={config.encoder}: not an encoder that segmentation-models-pytorch "

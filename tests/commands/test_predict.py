@@ -190,27 +190,15 @@ def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_p
     )
 
 
-MISTAKES = {
-    "run=5": "run=5: must be a run's folder",
-    "run=null": "run is not set",
-    "run=runs/absent": "runs/absent: no finished run here",
-    "on=/absent": "on=/absent: must be val, test, or a folder",
-    "machine.accelerator=cuda": "cuda",
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line(finished, tmp_path, mistake):
-    if mistake.endswith("cuda") and torch.cuda.is_available():
-        pytest.skip("has the device it should not have")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has the device it should not have")
+def test_a_device_that_is_not_there_is_one_line(finished, tmp_path):
     shutil.copytree(
         finished[0] / "runs",
         tmp_path / "runs",
         ignore=shutil.ignore_patterns("predictions", "last.ckpt"),
     )
-    run = [] if mistake.startswith("run") else ["run=runs/exp5_stage1/*/*"]
-    line = complaint(launch(tmp_path, *run, mistake, module="pneumo.predict"))
-    assert MISTAKES[mistake] in line
+    wanted = ("run=runs/exp5_stage1/*/*", "machine.accelerator=cuda")
+    assert "cuda" in complaint(launch(tmp_path, *wanted, module="pneumo.predict"))
 
 
 @pytest.mark.parametrize("name", ["flip.npy", "contents.json", "plain.npy"])

@@ -20,7 +20,7 @@ from conftest import complaint, launch, visited
 from PIL import Image
 
 from pneumo.inference import bundle, findings
-from pneumo.inference.settings import Polarity
+from pneumo.inference.settings import Use
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_film_is_dropped_seen_and_judged_as_the_command_judges_it(page, model,
     page.set_input_files("#file", str(path))
     page.wait_for_selector(f".film:has-text('{path.name}')")
     used = bundle.load(model)
-    film, _ = findings.read(path.name, path.read_bytes(), Polarity.auto, False, 10**8)
+    film = findings.read(path.name, path.read_bytes(), Use(), used)
     page.wait_for_selector('.film[data-drawn="declared"]')
     assert ("none found" in page.inner_text(".film")) == (
         findings.find(film, used, used.rule).area == 0

@@ -158,7 +158,7 @@ def test_nothing_to_join(phantoms, tmp_path):
     (tmp_path / "void").mkdir()
     with pytest.raises(PneumoError, match="no films in it"):
         index(tmp_path / "void", table)
-    with pytest.raises(PneumoError, match="no such folder"):
+    with pytest.raises(PneumoError, match="no such file or folder"):
         index(tmp_path / "absent", table)
 
 

@@ -26,10 +26,9 @@ TOLERANCE = 0.02  # by which the ratio of sides of film and mask may differ
 
 def read_index(data: FolderData) -> Index:
     """Join films and mask pictures. Raises PneumoError, for one bad mask unless on_error=skip."""
-    if not data.root:
-        raise PneumoError("data.root is not set: give the folder of the films, data.root=<folder>")
-    if not data.masks:
-        raise PneumoError("data.masks is not set: give the folder of mask pictures, data.masks=…")
+    data.check_places()
+    assert data.root is not None
+    assert data.masks is not None
     masks = _masks(Path(data.masks))
     taken = set(masks.values())
     films: dict[str, Path] = {}

@@ -58,13 +58,9 @@ def read_index(data: SiimData) -> SiimIndex:
 
     Raises PneumoError where nothing can be joined, or for a bad row unless ``data.on_error=skip``.
     """
-    if not data.root:
-        raise PneumoError("data.root is not set: give the folder of the films, data.root=<folder>")
-    if not data.annotations:
-        raise PneumoError(
-            "data.annotations is not set: "
-            "give the table of run lengths, data.annotations=<file.csv>"
-        )
+    data.check_places()
+    assert data.root is not None
+    assert data.annotations is not None
     table = read_table(Path(data.annotations), data.on_error)
     left_aside: dict[str, list[str]] = {}
     if table.left_aside:
