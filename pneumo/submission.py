@@ -19,6 +19,8 @@ def task(raw: DictConfig) -> None:
     settings = checked(raw)
 
     wanted = read_ids(Path(settings.sample)) if settings.sample else None
+    if wanted is not None and settings.on not in ("val", "test"):
+        submission.check_ids(wanted, Path(settings.on), settings.on_error)
     parts = blend.gather(settings)
     rule = evaluation.declared_rule(
         settings, [record.read(folder) for folder in blend.folders_of(settings)]

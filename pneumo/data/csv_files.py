@@ -4,7 +4,7 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pneumo.errors import PneumoError
@@ -40,8 +40,23 @@ def read_sites(path: Path) -> dict[str, str]:
     }
 
 
+def header(path: Path) -> list[str] | None:
+    """The names of a table's columns, if its first line is a header. Raises PneumoError."""
+    for number, cells in _lines(path):
+        return cells if number == 1 and _is_header(cells, True) else None
+    return None
+
+
 def rows(path: Path, table: bool = True) -> Iterable[tuple[int, list[str]]]:
-    """Lines of a CSV with their numbers, without header and blank lines."""
+    """Lines of a CSV with their numbers, without header and blank lines. Raises PneumoError."""
+    for number, cells in _lines(path):
+        is_blank = not any(cell.strip() for cell in cells)
+        if not is_blank and not (number == 1 and _is_header(cells, table)):
+            yield number, cells
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """All lines with their numbers; cells may be set apart by commas, semicolons or tabs."""
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
@@ -54,12 +69,11 @@ def rows(path: Path, table: bool = True) -> Iterable[tuple[int, list[str]]]:
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise PneumoError(f"{path}: not a readable CSV file ({error})") from None
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""))
+    first = text.partition("\n")[0]
+    delimiter = next((one for one in ",;\t" if one in first), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        for number, cells in enumerate(reader):
-            is_blank = not any(cell.strip() for cell in cells)
-            if is_blank or (number == 0 and _is_header(cells, table)):
-                continue
+        for cells in reader:
             yield reader.line_num, cells
     except csv.Error as error:
         raise PneumoError(f"{path}, line {reader.line_num}: not CSV ({error})") from None

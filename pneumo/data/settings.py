@@ -64,6 +64,11 @@ class SiimData(Data):
     annotations: str | None = declare(
         None, "table (CSV or .csv.gz) of image id and run lengths", place=True
     )
+    on_missing: OnError = declare(
+        OnError.stop,
+        "stop if more than a twentieth of the table's images are not on disk, or skip them",
+        incidental=True,
+    )
     round: int = declare(
         2, "1 leaves out the images of round1_test, as the challenge's round 1 did"
     )

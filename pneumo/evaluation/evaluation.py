@@ -170,8 +170,11 @@ def describe(found: Evaluation) -> str:
     if found.against is not None:
         for name, gap in found.against.differences.items():
             if known(gap.mean) is not None:
-                spread = f"[{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}"
-                lines.append(f"minus {found.against.run}, {name}: {gap.mean:+.4f} {spread}")
+                spread = ""
+                if known(gap.p) is not None:
+                    spread = f" [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}"
+                lines.append(f"minus {found.against.run}, {name}: {gap.mean:+.4f}{spread}")
+        lines.append(f"  ({scores.PAIRED})")
     if found.declared.all.intervals:
         by = "patient" if not unknown else "patient where known, else by film"
         lines.append(

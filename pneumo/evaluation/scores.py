@@ -100,7 +100,12 @@ def _by_patient(patients: Sequence[str | None]) -> tuple[int, np.ndarray]:
 
 
 def intervals(outcomes: Outcomes, count: int, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % intervals of ``summary`` (percentiles of a bootstrap by patient)."""
+    """95 % intervals of ``summary`` (percentiles of a bootstrap by patient).
+
+    None of fewer than two patients: one alone says nothing of others.
+    """
+    if _by_patient(outcomes.patients)[0] < 2:
+        return {}
     spread = summary(outcomes, resamples(outcomes.patients, count, seed))
     return {score.key: _middle(spread[score.key]) for score in SCORES if score.varies}
 
@@ -113,11 +118,17 @@ def _middle(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+PAIRED = (
+    "paired bootstrap by patient: 95 % interval (percentiles), and two-sided p from the same "
+    "resamples"
+)
+
+
 @dataclass
 class Difference:
-    """One run minus another on the same films.
+    """One run minus another on the same films: mean, interval and p of ``PAIRED``.
 
-    Mean, 95 % interval by patient, and two-sided p of no difference.
+    Interval and p are NaN where there is but one patient.
     """
 
     mean: float
@@ -129,13 +140,14 @@ class Difference:
 def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[str, Difference]:
     """Differences of ``dice``, ``dice_positive`` and ``iou`` on the same films, in the same order.
 
-    The interval is a bootstrap by patient; p is of a permutation test that swaps the two runs for
-    whole patients, which is exact whatever the distribution (and at best 1 / (count + 1)).
+    Patients are drawn with replacement, with all their films. The interval is that of the middle
+    95 % of the differences; p is twice the share of differences on the other side of zero, so that
+    it is below .05 where the interval leaves zero out, but never below 2 / (count + 1) (Efron and
+    Tibshirani 1993, chapters 13 and 16).
     """
     assert one.ids == other.ids
     weights = resamples(one.patients, count, seed)
-    number, place = _by_patient(one.patients)
-    signs = np.random.default_rng([seed, 1]).choice((-1.0, 1.0), size=(count, number))[:, place]
+    several = _by_patient(one.patients)[0] > 1
     found = {}
     chosen: dict[str, tuple[Callable[[Outcomes], np.ndarray], np.ndarray]] = {
         "dice": (lambda o: o.dice, np.ones(len(one))),
@@ -145,12 +157,13 @@ def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[st
     for name, (of, counted) in chosen.items():
         gap = of(one) - of(other)
         centre = float(mean(gap, counted[None])[0])
-        low, high = _middle(mean(gap, weights * counted))
-        swapped = (signs * counted) @ gap / max(counted.sum(), 1)
-        p = float("nan")
-        if counted.any():
-            as_far = int((np.abs(swapped) >= abs(centre) - 1e-12).sum())
-            p = (1 + as_far) / (count + 1)
+        low = high = p = float("nan")
+        if several and counted.any():
+            spread = mean(gap, weights * counted)
+            low, high = _middle(spread)
+            known = spread[np.isfinite(spread)]
+            beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
+            p = min(1.0, 2 * (1 + beyond) / (len(known) + 1))
         found[name] = Difference(centre, low, high, p)
     return found
 

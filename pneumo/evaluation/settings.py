@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from pneumo.errors import PneumoError
 from pneumo.inference.settings import Films
 from pneumo.masks.settings import Rule
 from pneumo.settings import Log, Machine, declare, register, require
@@ -71,12 +72,20 @@ class Evaluate(Films):
 class Submission(Films):
     """What ``python -m pneumo.submission`` takes."""
 
+    on: str = declare("", "the folder of films to submit; val and test to look at", place=True)
     tta: bool = declare(True, "mean of a film and its mirror image")
     postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
     sample: str | None = declare(
         None, "the challenge's sample submission: every id of it is written once", place=True
     )
     out: str = declare("submission.csv", "the CSV file to write", place=True)
+
+    def __post_init__(self) -> None:
+        if not self.on:
+            raise PneumoError(
+                "on is not set: give the folder of the films to submit, on=<folder> "
+                "(on=val: the run's own validation films)"
+            )
 
 
 @dataclass

@@ -2,12 +2,14 @@
 
 import csv
 import zlib
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
 
 from pneumo import files
 from pneumo.data import dicom
+from pneumo.data.films import find_films, name_of
 from pneumo.data.settings import OnError
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
@@ -44,14 +46,7 @@ def write(
     """
     place = {image: (part, row) for part in parts for row, image in enumerate(part.ids)}
     ids = list(place) if wanted is None else wanted
-    absent = [image for image in ids if image not in place]
-    if absent and (on_error is not OnError.skip or len(absent) == len(ids)):
-        raise PneumoError(
-            f"{len(absent):,} of the {len(ids):,} ids of the sample submission have no film "
-            f"here, e.g. {absent[0]}; "
-            "give the folder that holds them (on=…), or write empty masks for them with "
-            "on_error=skip"
-        )
+    absent = _absent(ids, place, on_error)
     checksums: dict[str, int] = {}
     with files.replacing(out) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -71,6 +66,38 @@ def write(
                     f"{out}: image {image} did not come back as it was written; nothing was kept"
                 )
     return sum(bool(table.masks(image)) for image in ids), absent
+
+
+def check_ids(wanted: list[str], folder: Path, on_error: OnError | None) -> None:
+    """Raise PneumoError for ids without a film in a folder, before anything is predicted.
+
+    A film that is there under another name than its id is looked for by its SOPInstanceUID.
+    """
+    films = find_films(folder)
+    names = {name_of(path) for path in films}
+    if not set(wanted) <= names:
+        names |= {uid for path in films if (uid := _uid(path))}
+    _absent(wanted, names, on_error)
+
+
+def _uid(path: Path) -> str | None:
+    try:
+        return dicom.read_tags(path).uid
+    except dicom.FilmError:
+        return None
+
+
+def _absent(ids: list[str], there: Container[str], on_error: OnError | None) -> list[str]:
+    """The ids without a film; raises PneumoError unless they may be left out."""
+    absent = [image for image in ids if image not in there]
+    if absent and (on_error is not OnError.skip or len(absent) == len(ids)):
+        raise PneumoError(
+            f"{len(absent):,} of the {len(ids):,} ids of the sample submission have no film "
+            f"here, e.g. {absent[0]}; "
+            "give the folder that holds them (on=…), or write empty masks for them with "
+            "on_error=skip"
+        )
+    return absent
 
 
 def stored_mask(part: Predictions, row: int, rule: Postprocess, tta: bool) -> np.ndarray:

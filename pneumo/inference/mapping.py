@@ -92,6 +92,8 @@ def _declared(folder: Path, about: Record, settings: Films) -> Config:
             if not hasattr(declared.data, key):
                 raise PneumoError(f"{key}={value}: data={declared.data.format} takes none")
             moved[key] = value
+    if isinstance(declared.data, SiimData):
+        moved["on_missing"] = OnError.skip  # what a set lacks is counted with its maps
     if declared.data.cache == f"{declared.runs_dir}/cache":  # it moves with the runs
         moved["cache"] = f"{runs_dir}/cache"
     data = dataclasses.replace(declared.data, **moved)
@@ -185,6 +187,7 @@ def _folder(declared: Config, settings: Films) -> Part:
             annotations=settings.annotations,
             patients=settings.patients,
             on_error=on_error,
+            on_missing=OnError.skip,
         )
     )
     part = _part(annotated.items, declared, on_error, labelled=True)

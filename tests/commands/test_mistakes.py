@@ -27,6 +27,8 @@ def place(finished, model, tmp_path_factory):
     (place / "ids.csv").write_text("ImageId,EncodedPixels\n1.2.3,-1\n")
     (place / "empty.csv").write_text("")
     (place / "nothing").mkdir()
+    (place / "one").mkdir()
+    shutil.copy(sorted((place / "films").rglob("*.dcm"))[0], place / "one")
     (place / "pickle.safetensors").write_bytes(b"\x80\x04not safetensors")
     own = place / "own" / "experiment"
     own.mkdir(parents=True)
@@ -113,9 +115,12 @@ MISTAKES = {
     "train --config-dir own +experiment=badkey": "badkey.yaml: epocs: no such setting; did you",
     "train --config-dir own +experiment=broken": "broken.yaml: not YAML",
     # data that is not there, or is something else
-    "train +experiment=exp2 data.root=/absent": "data.root=/absent: no such file or folder",
+    "train +experiment=exp2 data.root=/absent data.annotations=table.csv": "data.root=/absent: no",
     f"{SIIM}": "data.annotations is not set",
     f"{SIIM}data.annotations=absent.csv": "absent.csv: no such file",
+    f"{SIIM}data.annotations=other.csv": "columns Kaggle_ID, NIH_ID; expected ImageId, Encoded",
+    f"{SIIM}data.annotations=ids.csv": "none of its",
+    "train +experiment=exp2 data=siim data.root=one data.annotations=table.csv": "23 of the 24",
     f"{SIIM}data.annotations=empty.csv": "no annotations in it",
     "train +experiment=exp2 data=folder data.root=films": "data.masks is not set",
     "train +experiment=exp2 data=siim data.root=/absent data.annotations=table.csv": "/absent",
@@ -132,6 +137,8 @@ MISTAKES = {
     "predict model=model input=/absent": "input=/absent: no such file or folder",
     "predict model=model input=nothing": "no films in nothing",
     "evaluate run=[runs/exp5/*/*,runs/exp5_stage1/*/*]": "blend=mean",
+    f"submission {VAL}": "on is not set: give the folder of the films to submit",
+    f"submission {VAL}on=films sample=ids.csv": "1 of the 1 ids of the sample submission",
     "view": "model is not set",
     "view model=nothing": "nothing: not a bundle",
     "report setting=absent": "absent",

@@ -160,6 +160,7 @@ def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_p
         tmp_path,
         "+experiment=exp2",
         "data=siim",
+        "data.on_missing=skip",
         *where,
         *TINY[2:],
         "epochs=1",

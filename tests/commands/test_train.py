@@ -414,7 +414,9 @@ def test_real_films_train_both_stages(real_data, tmp_path):
         f"data.annotations={siim}/stage_2_train.csv.gz",
         f"data.patients={siim}/nih_id.csv",
     )
-    done = launch(tmp_path, "+experiment=exp5", "data=siim", *where, "scale=mini")
+    done = launch(
+        tmp_path, "+experiment=exp5", "data=siim", "data.on_missing=skip", *where, "scale=mini"
+    )
     assert done.returncode == 0, done.stderr
     assert "11,976" in done.stdout
     assert "0.0% of validation positives have a patient in training" in done.stdout

@@ -165,6 +165,7 @@ def test_real_masks(real_data, tmp_path):
             name="siim",
             root=str(folder / "dicom-images-train"),
             annotations=str(folder / "stage_2_train.csv.gz"),
+            on_missing=OnError.skip,
         )
     )
     films = cache.build(index.items, 1024, tmp_path, workers=0)

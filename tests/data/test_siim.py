@@ -100,7 +100,28 @@ def test_overlap_is_found():
 
 
 def index(root, table, **options):
+    options = {"on_missing": OnError.skip, **options}
     return siim.read_index(SiimData(name="siim", root=str(root), annotations=str(table), **options))
+
+
+def test_most_films_missing_is_said_not_trained_on(phantoms, tmp_path):
+    """Of a table's films a few may be missing; more than a twentieth, only when that is meant."""
+    table = phantoms / "train-rle.csv"
+    for path in sorted(phantoms.rglob("*.dcm"))[2:]:
+        shutil.copy(path, tmp_path)
+    with pytest.raises(PneumoError, match=r"2 of the 24 images .* data.on_missing=skip"):
+        index(tmp_path, table, on_missing=OnError.stop)
+    assert len(index(tmp_path, table).items) == 22
+    shutil.copy(sorted(phantoms.rglob("*.dcm"))[0], tmp_path)
+    assert len(index(tmp_path, table, on_missing=OnError.stop).items) == 23
+
+
+def test_a_table_with_semicolons_is_understood_and_another_table_named(tmp_path):
+    path = write(tmp_path / "t.csv", "ImageId;EncodedPixels\na;1 2\nb;-1\n")
+    assert siim.read_table(path).masks("a") == ["1 2"]
+    path = write(tmp_path / "u.csv", "Kaggle_ID,NIH_ID\na,00001234_000.png\n")
+    with pytest.raises(PneumoError, match="columns Kaggle_ID, NIH_ID; expected ImageId"):
+        siim.read_table(path)
 
 
 def test_films_and_table_are_joined_and_the_rest_is_counted(phantoms, tmp_path):
@@ -136,7 +157,12 @@ def test_dicom_files_without_a_suffix_are_films_too(phantoms, tmp_path):
     for item in index.items[:3]:
         shutil.copy(item.path, tmp_path / item.id)
     again = siim.read_index(
-        SiimData(name="siim", root=str(tmp_path), annotations=str(phantoms / "train-rle.csv"))
+        SiimData(
+            name="siim",
+            root=str(tmp_path),
+            annotations=str(phantoms / "train-rle.csv"),
+            on_missing=OnError.skip,
+        )
     )
     assert [item.id for item in again.items] == [item.id for item in index.items[:3]]
     assert {item.id for item in read_folder(tmp_path)} == {item.id for item in index.items[:3]}
@@ -207,6 +233,7 @@ def test_round_1_of_table_i(real_data):
         annotations=str(folder / "stage_2_train.csv.gz"),
         round=1,
         round1_test=str(sample),
+        on_missing=OnError.skip,
     )
     assert [number for _, number in siim.summary(siim.read_index(data))[:3]] == [
         10_675,

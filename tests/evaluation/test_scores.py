@@ -127,6 +127,25 @@ def test_paired_comparison_finds_a_difference_and_no_difference():
     assert (none.mean, none.low, none.high, none.p) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.1])
+def test_p_is_small_just_where_the_interval_leaves_zero_out(share):
+    """Both come from the same resamples, so that they cannot contradict each other."""
+    better = outcomes(3)
+    rng = np.random.default_rng(0)
+    cut = np.where(rng.random(len(better)) < share, 0.5, 1.0)
+    worse = Outcomes(*{**vars(better), "overlap": (better.overlap * cut).astype(np.int64)}.values())
+    gap = scores.paired(better, worse, 999)["dice"]
+    assert (gap.p < 0.05) == (gap.low > 0 or gap.high < 0)
+
+
+def test_one_patient_says_nothing_of_others():
+    alone = Outcomes(*{**vars(outcomes()), "patients": ["a"] * len(outcomes())}.values())
+    assert scores.intervals(alone, 100) == {}
+    gap = scores.paired(alone, alone, 100)["dice"]
+    assert gap.mean == 0
+    assert np.isnan([gap.low, gap.high, gap.p]).all()
+
+
 def test_groups_by_size_and_view():
     o = outcomes()
     found = scores.groups(o)
