@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from pneumo import command
 from pneumo.evaluation.settings import Export
 from pneumo.settings import checked
+from pneumo.tables import counted
 
 
 def task(raw: DictConfig) -> None:
@@ -19,10 +20,9 @@ def task(raw: DictConfig) -> None:
 
     settings = checked(raw)
     card = bundling.export(settings)
-    print(
-        f"{settings.out}: {len(card['members'])} network(s); {rule_text(card['postprocess'])} "
-        f"({card['thresholds']})"
-    )
+    networks = counted(len(card["members"]), "network")
+    rule = rule_text(card["postprocess"])
+    print(f"{settings.out}: {networks}; {rule} ({card['thresholds']})")
     print(f"\nNext: python -m pneumo.predict model={settings.out} input=<films> out=masks")
 
 

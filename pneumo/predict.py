@@ -14,6 +14,7 @@ from pneumo import command
 from pneumo.errors import PneumoError
 from pneumo.inference.settings import Predict
 from pneumo.settings import checked
+from pneumo.tables import counted
 
 
 def task(raw: DictConfig) -> None:
@@ -33,7 +34,7 @@ def task(raw: DictConfig) -> None:
     started = time.monotonic()
     parts = blend.gather(settings, settings.batch_size)
     for one in parts:
-        print(f"{len(one):,} films → {one.folder} ({time.monotonic() - started:.0f} s)")
+        print(f"{counted(len(one), 'film')} → {one.folder} ({time.monotonic() - started:.0f} s)")
     judge = "evaluate" if all(one.labelled for one in parts) else "submission"
     asked = [f"{key}={value}" for key, value in blend.asked_for(settings).items()]
     print(f"\nNext: {shlex.join(['python', '-m', f'pneumo.{judge}', *asked])}")

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from pneumo import command, files, runs
 from pneumo.evaluation.settings import Report
 from pneumo.settings import checked
+from pneumo.tables import counted
 
 FOLDER = "report"
 
@@ -24,7 +25,7 @@ def task(raw: DictConfig) -> None:
     settings = checked(raw)
     groups = report.collect(settings)
     for setting, found in groups.items():
-        print(f"\n{setting}: {len(found)} finished runs", flush=True)
+        print(f"\n{setting}: {counted(len(found), 'finished run')}", flush=True)
         found = report.judge_runs(found, settings)
         if not found:
             continue

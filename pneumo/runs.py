@@ -71,8 +71,11 @@ def tags(
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         section = key.partition(".")[0]
-        if key in named or key in incidental or section in incidental or section == "hydra":
+        passing = section in ("hydra", "sweep")  # what a sweep sets is typed for each of its jobs
+        if key in named or key in incidental or section in incidental or passing:
             continue
+        if "/" in value:  # a path of this machine: its last part says enough
+            value = f"{Path(value).name}-{files.digest(value)[:8]}"
         slug = re.sub(r"[^\w.+-]+", "_", f"{key}_{value}").strip("_")
         short = slug if len(slug) <= 40 else slug[:31] + "-" + files.digest(override)[:8]
         if section in shared:
@@ -175,6 +178,10 @@ def find(wanted: Any) -> list[Path]:
         if is_finished(folder):
             continue
         reason = "no finished run here"
+        below = [] if (folder / RECORD).is_file() else sorted(folder.glob(f"**/{RECORD}"))[:5]
+        if below:
+            listed = ", ".join(str(path.parent) for path in below)
+            raise PneumoError(f"run={folder}: no run itself; below it are {listed}")
         if is_begun(folder):
             reason = "not finished; run its python -m pneumo.train command again"
         raise PneumoError(

@@ -218,7 +218,20 @@ class Log:
 
     wandb: Wandb = declare(Wandb.auto, "auto (online where logged in), offline or disabled")
     project: str = declare("pneumo", "project of Weights & Biases")
+    entity: str | None = declare(None, "user or team of Weights & Biases; null: its own default")
+    group: str | None = declare(
+        None, "group of Weights & Biases; null: data, scale and tag, or the command"
+    )
+    tags: list[str] = declare(factory=list, help="tags of Weights & Biases")
+    send_pictures: bool = declare(
+        False,
+        "also send overlays of validation films to Weights & Biases; those of phantoms are "
+        "sent unasked",
+    )
     tensorboard: bool = declare(False, "also write TensorBoard files (extra `tensorboard`)")
+    checkpoints: bool = declare(
+        False, "keep last.ckpt and best.ckpt once a fit is finished; its weights stay anyway"
+    )
     pictures: int = declare(4, "validation films shown as overlays; 0 for none")
     pictures_every: int = declare(5, "epochs")
 

@@ -5,6 +5,11 @@ import io
 from dataclasses import dataclass
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 film``, ``2 films``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 @dataclass
 class Table:
     """A table with a title and a note below it. Cells are text."""

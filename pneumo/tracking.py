@@ -19,7 +19,7 @@ def start(log: Log, folder: Path, **about: Any) -> Any | None:
     """A run of Weights & Biases, online when logged in, else offline with one line.
 
     None if it is disabled or not to be had. ``about`` is what ``wandb.init`` takes: ``group``,
-    ``name``, ``job_type``, ``config``.
+    ``name``, ``job_type``, ``config``. Entity, tags and, if it is set, group are those of ``log``.
     """
     if log.wandb is Wandb.disabled or os.environ.get("WANDB_MODE") == "disabled":
         return None
@@ -30,6 +30,9 @@ def start(log: Log, folder: Path, **about: Any) -> Any | None:
             silent=True,
             console="off",
             x_disable_stats=True,
+            x_disable_meta=True,  # paths, arguments, host and user of this machine
+            x_disable_machine_info=True,
+            x_save_requirements=False,
             disable_git=True,
             disable_code=True,
             init_timeout=30,
@@ -44,9 +47,13 @@ def start(log: Log, folder: Path, **about: Any) -> Any | None:
                 folder,
             )
         folder.mkdir(parents=True, exist_ok=True)
+        if log.group is not None:
+            about["group"] = log.group
         # two fits in one process are two runs
         return wandb.init(
             project=log.project,
+            entity=log.entity,
+            tags=list(log.tags),
             dir=folder,
             settings=settings,
             mode=cast(Any, mode),

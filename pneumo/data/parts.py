@@ -11,6 +11,7 @@ import numpy as np
 
 from pneumo.data.settings import Split, SplitKind
 from pneumo.errors import PneumoError
+from pneumo.tables import counted
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Parts:
         counts = []
         for part in (self.training, self.validation):
             positives = sum(bool(positive[i]) for i in part)
-            counts.append(f"{len(part):,} films ({positives:,} positive)")
+            counts.append(f"{counted(len(part), 'film')} ({positives:,} positive)")
         if self.shared is None:
             leak = "patients unknown (data.patients=), so how many are in both parts is unknown"
         else:

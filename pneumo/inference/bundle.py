@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumo import files
+from pneumo import files, runs
 from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
 from pneumo.inference.engine import Engine, onnx_engine, to_levels, torch_engine, with_flip
@@ -158,6 +158,11 @@ def read_card(folder: Path) -> dict[str, Any]:
             )
         return _completed(dict(card))
     except FileNotFoundError:
+        if (folder / runs.RECORD).is_file():
+            raise PneumoError(
+                f"model={folder}: a run, not a bundle; make one first, "
+                f"python -m pneumo.export run={folder} out=model, then use model=model"
+            ) from None
         raise PneumoError(
             f"{folder}: not a bundle (no {CARD}); "
             f"make one with python -m pneumo.export run=… out={folder}"

@@ -15,6 +15,7 @@ from pneumo.inference.findings import Finding
 from pneumo.inference.settings import Save
 from pneumo.masks import pictures
 from pneumo.masks.settings import Postprocess
+from pneumo.tables import counted
 
 TABLE, LINES, RLE = "films.csv", "films.json", "rle.csv"
 COLUMNS = (
@@ -149,10 +150,12 @@ def summary(
     if len(rows) > 20:
         lines.append(f"… and {len(rows) - 20:,} more")
     positive = sum(row["pneumothorax"] for row in rows)
-    lines.append(f"{len(rows):,} films, {positive:,} with pneumothorax → {out} ({TABLE}, {LINES})")
+    lines.append(
+        f"{counted(len(rows), 'film')}, {positive:,} with pneumothorax → {out} ({TABLE}, {LINES})"
+    )
     if skipped:
         lines.append(
-            f"{skipped:,} other files were passed over (no DICOM file, no PNG or JPEG picture)"
+            f"Passed over: {counted(skipped, 'other file')} (no DICOM file, no PNG or JPEG picture)"
         )
     lines += [f"failed: {name}: {reason}" for name, reason in failed]
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network, check_network
 from pneumo.training.record import Origin, Parent, Record, read
 from pneumo.training.settings import (
+    ENCODER_WEIGHTS,
     Config,
     Ema,
     LastEpochs,
@@ -109,6 +110,9 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
                 network, folder / runs.WEIGHTS, card(config, record, known, kept, data.look())
             )
             files.write_json(folder / runs.METRICS, {**known, "weights": kept})
+            if not config.log.checkpoints:  # the fit is finished; nothing goes on from them
+                for path in (folder / runs.CHECKPOINT, folder / runs.BEST):
+                    path.unlink(missing_ok=True)
             for logger in chosen:
                 if isinstance(logger, logbook.GuardedWandbLogger):
                     logger.summary({f"final/{name}": value for name, value in scores.items()})
@@ -197,6 +201,8 @@ def _shareable(record: Record) -> dict[str, Any]:
     for key in keys(Config, "place"):
         section, _, name = key.rpartition(".")
         (values[section] if section else values).pop(name, None)
+    if values["model"]["encoder_weights"] not in ENCODER_WEIGHTS:
+        values["model"]["encoder_weights"] = "a local file"
     origin = {"commit": record.origin.commit, "versions": record.origin.versions}
     parent = record.parent.sha256 if record.parent else None
     return {
@@ -209,13 +215,19 @@ def _shareable(record: Record) -> dict[str, Any]:
 
 def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) -> pl.Trainer:
     interactive = os.isatty(2)
-    callbacks: list[pl.Callback] = [logbook.History(folder / runs.HISTORY, echo=not interactive)]
+    callbacks: list[pl.Callback] = [logbook.History(folder / runs.HISTORY)]
     if config.log.pictures:
         callbacks.append(
-            logbook.Pictures(data, folder / runs.PICTURES, config.log, config.postprocess)
+            logbook.Pictures(
+                data,
+                folder / runs.PICTURES,
+                config.log,
+                config.postprocess,
+                logbook.pictures_sent(config),
+            )
         )
     if interactive:
-        callbacks.append(logbook.ProgressBar(refresh_rate=1))
+        callbacks.append(logbook.RunBar())
     average = averaging.build(config.averaging, config.epochs)
     if average is not None:
         callbacks.append(average)
@@ -253,7 +265,7 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             default_root_dir=folder,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
-            enable_progress_bar=interactive,
+            enable_progress_bar=False,
             enable_model_summary=False,
         )
     except MisconfigurationException as error:

@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from pneumo import command, runs
+from pneumo.data.settings import SplitKind
 from pneumo.errors import PneumoError
 from pneumo.settings import CONF, keys
 from pneumo.training import record
@@ -142,6 +143,11 @@ def _make(one: Config) -> dict[str, Any]:
         }
     return {
         "experiment": one.experiment,
+        "setting": folder.parent.name,
+        "fold": one.fold,
+        "seed": one.seed,
+        "variant": one.variant,
+        "of_folds": one.split.kind is SplitKind.kfold,
         "folder": str(folder),
         "trained": trained,
         "seconds": time.monotonic() - started,

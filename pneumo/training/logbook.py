@@ -5,6 +5,7 @@
 
 import csv
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from tqdm import tqdm
 
 from pneumo import files, tracking
+from pneumo.data.settings import PhantomData
 from pneumo.errors import brief
 from pneumo.masks import pictures
 from pneumo.masks.rule import to_mask
@@ -38,8 +41,8 @@ class History(Callback):
     A resumed fit goes on where it was.
     """
 
-    def __init__(self, path: Path, echo: bool):
-        self.path, self.echo = path, echo
+    def __init__(self, path: Path):
+        self.path = path
         self.rows: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -50,6 +53,8 @@ class History(Callback):
                     for row in csv.DictReader(file)
                     if int(row["epoch"]) < trainer.current_epoch
                 ]
+        if trainer.current_epoch and trainer.is_global_zero:
+            log.info("  continuing at epoch %d", trainer.current_epoch + 1)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
@@ -76,23 +81,23 @@ class History(Callback):
             logger.log_metrics(
                 {"epoch": trainer.current_epoch, "lr": self._lr}, step=trainer.global_step
             )
-        if self.echo:
-            shown = ("iou", "dice", "dice_positive")
-            scores = ", ".join(f"{LABELS[key]} {row[f'val/{key}']:.4f}" for key in shown)
-            print(
-                f"  epoch {row['epoch'] + 1}/{trainer.max_epochs}: loss {row['train/loss']:.4f}, "
-                f"validation loss {row['val/loss']:.4f}, {scores}",
-                flush=True,
-            )
+        shown = ("iou", "dice", "dice_positive")
+        scores = ", ".join(f"{LABELS[key]} {row[f'val/{key}']:.4f}" for key in shown)
+        tqdm.write(  # above the bar, if there is one
+            f"  epoch {row['epoch'] + 1}/{trainer.max_epochs}: loss {row['train/loss']:.4f}, "
+            f"validation loss {row['val/loss']:.4f}, {scores}"
+        )
+        sys.stdout.flush()
 
 
 class Pictures(Callback):
     """Overlays of a few fixed validation films, each few epochs and at the end.
 
-    They go into ``pictures/`` and to Weights & Biases.
+    They go into ``pictures/``, and to Weights & Biases if ``sent``: films do not leave the machine
+    unasked.
     """
 
-    def __init__(self, data: FilmData, folder: Path, log: Log, rule: Postprocess):
+    def __init__(self, data: FilmData, folder: Path, log: Log, rule: Postprocess, sent: bool):
         count = log.pictures
         rows = data.parts.validation
         positive = [i for i, row in enumerate(rows) if data.positive[row]]
@@ -101,7 +106,7 @@ class Pictures(Callback):
         most = min(len(positive), max(count - count // 4, count - len(negative)))
         self.indices = [*positive[:most], *negative[: count - most]]
         self.dataset, self.folder = data.validation, folder
-        self.every, self.rule = log.pictures_every, rule
+        self.every, self.rule, self.sent = log.pictures_every, rule, sent
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -126,19 +131,35 @@ class Pictures(Callback):
         with files.replacing(self.folder / name) as temporary:
             Image.fromarray(np.hstack(tiles)).save(temporary, "PNG")
         for logger in trainer.loggers:
-            if isinstance(logger, GuardedWandbLogger):
+            if self.sent and isinstance(logger, GuardedWandbLogger):
                 logger.pictures(tiles, trainer.global_step)
 
 
-class ProgressBar(TQDMProgressBar):
-    """Lightning's bar without the version number."""
+class RunBar(Callback):
+    """A bar over all steps of a fit, with the time that is left, on a terminal."""
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        return {
-            key: value
-            for key, value in super().get_metrics(trainer, pl_module).items()
-            if key != "v_num"
-        }
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        each = int(trainer.num_training_batches)
+        self.bar = tqdm(
+            total=each * (trainer.max_epochs or 0),
+            initial=each * trainer.current_epoch,
+            unit="step",
+            leave=False,
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", False)
+        self.bar.update()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.bar.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if hasattr(self, "bar"):  # else it stopped before the first step
+            self.bar.close()
 
 
 class GuardedWandbLogger(WandbLogger):
@@ -187,6 +208,11 @@ class GuardedWandbLogger(WandbLogger):
         self._guard(lambda: super(GuardedWandbLogger, self).finalize(status))
 
 
+def pictures_sent(config: Config) -> bool:
+    """Whether overlays go to Weights & Biases: those of drawn films, and others when asked for."""
+    return config.log.send_pictures or isinstance(config.data, PhantomData)
+
+
 def loggers(config: Config, folder: Path, about: dict[str, Any]) -> list[Logger]:
     """TensorBoard and Weights & Biases as configured."""
     chosen: list[Logger] = []
@@ -207,6 +233,11 @@ def loggers(config: Config, folder: Path, about: dict[str, Any]) -> list[Logger]
         config=about,
     )
     if run is not None:
+        if not run.offline:
+            what = "settings, scores and learning curves"
+            if pictures_sent(config):
+                what += f", and overlays of {config.log.pictures} validation films"
+            log.info("Weights & Biases: %s are sent to %s", what, run.url)
         chosen.append(GuardedWandbLogger(experiment=run))
     return chosen
 

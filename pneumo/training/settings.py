@@ -104,6 +104,9 @@ class Architecture(Enum):
     deeplabv3plus = "deeplabv3plus"
 
 
+ENCODER_WEIGHTS = ("imagenet", "lite", "none")  # anything else is a local file
+
+
 @dataclass
 class Model:
     """A network with a pretrained encoder."""
@@ -530,6 +533,14 @@ class Config:
         }
 
 
+@dataclass
+class Listing:
+    """What ``python -m pneumo.list`` takes."""
+
+    runs_dir: str = declare("runs", "folder of all runs", place=True)
+    prune: bool = declare(False, "remove the checkpoints of finished runs; weights stay")
+
+
 def handoff(parent: str | None, *, _root_: DictConfig) -> str | None:
     """The ``${handoff:…}`` resolver: where the parent's finished weights are or will be.
 
@@ -588,6 +599,7 @@ def recorded_config(values: dict[str, Any]) -> Config:
 
 
 register("schema", Config)
+register("listing_schema", Listing)
 register_options("optimizer", adam=Optimizer, adamw=AdamW)
 register_options(
     "scheduler",

@@ -227,7 +227,7 @@ def test_the_command_on_everything_at_once(model, film, tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["error: 2 of 5 films could not be used (listed above)"]
-    assert "1 other files were passed over" in done.stdout
+    assert "Passed over: 1 other file (" in done.stdout
     assert "broken.dcm: " in done.stdout
     assert "photo.jpg: a colour picture" in done.stdout
     out = tmp_path / "masks"

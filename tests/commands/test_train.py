@@ -1,6 +1,7 @@
 """What a user sees of ``python -m pneumo.train``: runs, resumption, hand-off, sweeps, mistakes."""
 
 import csv
+import dataclasses
 import json
 import resource
 import shutil
@@ -15,6 +16,9 @@ import yaml
 from conftest import TINY, complaint, launch, one
 from safetensors.torch import load_file
 
+from pneumo.data.settings import SiimData
+from pneumo.settings import Log
+from pneumo.training import logbook, record
 from pneumo.training.weights import read_card
 
 A_KERNEL = "encoder.model.layer1.0.conv1.weight"
@@ -322,17 +326,24 @@ def test_help_and_configuration_need_no_data_and_no_parent(tmp_path, arguments):
 
 
 def test_weights_and_biases_offline_and_broken(finished, tmp_path):
-    """Not logged in: recorded offline with one line. Broken: one line, and the training goes on."""
+    """Not logged in: recorded offline with one line. Broken: one line, and the training goes on.
+
+    Films that are not drawn do not leave the machine unasked, nor do its paths.
+    """
     shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
     short = (
         *(a for a in TINY if not a.startswith(("epochs", "averaging"))),
         "epochs=2",
         "averaging.epochs=1",
     )
+    (films,) = (tmp_path / "runs" / "phantom").glob("24-*")
+    real = ("data=siim", f"data.root={films}", f"data.annotations={films}/train-rle.csv")
     offline = launch(
         tmp_path,
         "+experiment=exp2",
-        *short,
+        *real,
+        *short[2:],
+        "log.tags=[trial]",
         env={
             "WANDB_MODE": None,
             "WANDB_API_KEY": None,
@@ -343,7 +354,11 @@ def test_weights_and_biases_offline_and_broken(finished, tmp_path):
     assert offline.returncode == 0, offline.stderr
     assert offline.stdout.count("Weights & Biases") == 1
     assert "offline" in offline.stdout
-    assert list(one(tmp_path, "exp2").glob("wandb/offline-run-*/*.wandb"))
+    recorded = one(tmp_path, "exp2") / "wandb"
+    (kept,) = recorded.glob("offline-run-*/*.wandb")
+    assert b"trial" in kept.read_bytes()
+    assert str(tmp_path).encode() not in kept.read_bytes()
+    assert not list(recorded.rglob("*.png"))
     broken = launch(
         tmp_path,
         "+experiment=exp2",
@@ -354,6 +369,16 @@ def test_weights_and_biases_offline_and_broken(finished, tmp_path):
     assert broken.returncode == 0, broken.stderr
     assert broken.stdout.count("Weights & Biases") == 1
     assert "left out" in broken.stdout
+
+
+def test_only_drawn_films_are_sent_unasked(finished, monkeypatch):
+    monkeypatch.chdir(finished[0])
+    drawn = record.read(one(finished[0], "exp5")).config
+    films = dataclasses.replace(drawn, data=SiimData(name="siim"))
+    assert logbook.pictures_sent(drawn)
+    assert not logbook.pictures_sent(films)
+    asked = dataclasses.replace(films, log=Log(send_pictures=True))
+    assert logbook.pictures_sent(asked)
 
 
 CHOICES = {

@@ -131,6 +131,7 @@ def test_every_option_composes_and_survives_being_recorded(group, option):
 def test_every_command_composes(name):
     with initialize_config_dir(str(FOLDER / "commands"), version_base="1.3"):
         own = [] if name in ("report", "view") else ["run=x"]
+        own += ["on=val"] if name == "submission" else []
         settings = checked(compose(name, ["runs_dir=elsewhere", *own]))
     assert settings.runs_dir == "elsewhere"
 
