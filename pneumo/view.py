@@ -37,6 +37,7 @@ def task(raw: DictConfig) -> None:
                 try:
                     served.state.films.add(Path(source.name).name, source.content)
                 except PneumoError as error:
+                    served.state.films.refused.append(server.in_own_words(error))
                     print(f"left out: {error}")
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

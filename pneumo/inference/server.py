@@ -14,6 +14,7 @@ Other sites that are open in the same browser must not reach the films. The atta
 - Embedding: another site shows the page in a frame, or loads its pictures. The headers forbid both.
 """
 
+import re
 import secrets
 import threading
 from collections import OrderedDict
@@ -27,25 +28,33 @@ import cv2
 import numpy as np
 
 from pneumo import templates
+from pneumo.data import dicom
+from pneumo.data.dicom import Film
+from pneumo.data.films import name_of
+from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import dicom_objects, findings, outputs
 from pneumo.inference.bundle import Bundle
 from pneumo.inference.findings import Finding
+from pneumo.inference.privacy import OutputNames
 from pneumo.inference.settings import View
 from pneumo.masks import pictures, rle
 from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.settings import Rule
 
 SHOWN = 1024  # longest side of what the page draws, pixels
+PHANTOMS_ONLY = "Trained on drawn phantoms: what it says of a real film means nothing."
 MEMORY = 2 << 30  # bytes of films in memory; beyond that the oldest are dropped
 
 
 @dataclass
 class Shown:
-    """One film the page has: its name as the user gave it, and what was found."""
+    """One film the page has."""
 
-    name: str
+    name: str  # as the user gave it
+    file: str  # what its downloads are called; tells nothing of the patient
     finding: Finding
+    truth: np.ndarray | None  # uint8 of 0 and 1, of the upright film's shape, where it is known
 
 
 class Films:
@@ -54,6 +63,9 @@ class Films:
     def __init__(self, model: Bundle, settings: View):
         self.model, self.settings = model, settings
         self.kept: OrderedDict[str, Shown] = OrderedDict()
+        self.refused: list[str] = []  # films of the folder that could not be used, and why
+        self.names = OutputNames()
+        self.table = siim.read_table(Path(settings.annotations)) if settings.annotations else None
         self._busy, self._changing = threading.Lock(), threading.Lock()
 
     def add(self, name: str, content: bytes) -> str:
@@ -70,10 +82,36 @@ class Films:
             reading.film.header.buffer = None  # frees the file's bytes
         key = secrets.token_urlsafe(9)
         with self._changing:
-            self.kept[key] = Shown(name, finding)
+            file = self.names.of(name, reading.film, content)
+            self.kept[key] = Shown(name, file, finding, self._truth(name, reading.film))
             while len(self.kept) > 1 and (len(self.kept) > settings.keep or self._size() > MEMORY):
                 self.kept.popitem(last=False)
         return key
+
+    def _truth(self, name: str, film: Film) -> np.ndarray | None:
+        """The mask that the table of run lengths has of a film, upright."""
+        if self.table is None:
+            return None
+        known = [one for one in (name_of(Path(name)), film.uid or "") if one in self.table.rows]
+        if not known:
+            return None
+        shape = rle.SHAPE if film.header is None else film.stored_shape
+        try:
+            mask = rle.union(self.table.masks(known[0]), shape)
+        except rle.RLEError:  # of another size than this film
+            return None
+        mask = dicom.upright(mask, film.orientation)
+        size = (film.pixels.shape[1], film.pixels.shape[0])
+        return cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+
+    def remove(self, key: str | None) -> None:
+        """Forget a film, or all. Raises KeyError."""
+        with self._changing:
+            if key is None:
+                self.kept.clear()
+                self.refused.clear()
+            else:
+                del self.kept[key]
 
     def _size(self) -> int:
         """Bytes of the films in memory; pixels, levels and mask have the same size."""
@@ -91,6 +129,8 @@ class Films:
         return {
             "id": key,
             "name": shown.name,
+            "file": shown.file,
+            "truth": shown.truth is not None,
             **described,
             "dicom": shown.finding.film.header is not None,
         }
@@ -111,11 +151,23 @@ class Films:
         return findings.judged(finding.reading, finding.levels, changed.over(rule))
 
 
-def small(image: np.ndarray) -> bytes:
-    """A film or a map, at most 1024 pixels long, as PNG."""
+def shrunk(image: np.ndarray) -> np.ndarray:
+    """A film or a map, uint8 (rows, columns), at most 1024 pixels long."""
     factor = min(1.0, SHOWN / max(image.shape))
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-    return pictures.png(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def small(image: np.ndarray) -> bytes:
+    """The same as PNG."""
+    return pictures.png(shrunk(image))
+
+
+def in_own_words(error: Exception) -> str:
+    """An error without the advice for the command line: ``key=value`` means nothing here."""
+    text = re.sub(r" \([^()]*\b\w+=[^()]*\)", "", str(error))
+    clauses = [clause for clause in text.split("; ") if not re.search(r"\b[\w.]+=\w", clause)]
+    return "; ".join(clauses) or text
 
 
 def application(model: Bundle, settings: View) -> Any:
@@ -170,17 +222,31 @@ def application(model: Bundle, settings: View) -> Any:
                 "rule": rule_text(plain(model.rule)),
                 "scores": scores,
                 "experience": model.experience,
+                "warning": PHANTOMS_ONLY if model.knows_phantoms_only else "",
                 "max_bytes": limit,
             }
         )
 
     async def listed(request: Request) -> Response:
-        return JSONResponse([films.describe(key) for key in films.newest_last()])
+        listed = [films.describe(key) for key in films.newest_last()]
+        return JSONResponse({"films": listed, "refused": films.refused})
+
+    def from_elsewhere(request: Request) -> bool:
+        # against cross-site requests: browsers name the page that sends one in its Origin
+        origin = request.headers.get("origin")
+        return bool(origin) and urlsplit(str(origin)).netloc != request.headers.get("host")
+
+    async def remove(request: Request) -> Response:
+        if from_elsewhere(request):
+            return refused(403, "films are removed from this page only")
+        try:
+            films.remove(request.path_params.get("key"))
+        except KeyError:
+            return refused(404, "this film is not in memory any more")
+        return JSONResponse({})
 
     async def upload(request: Request) -> Response:
-        # against cross-site requests: browsers name the page that sends an upload in its Origin
-        origin = request.headers.get("origin")
-        if origin and urlsplit(origin).netloc != request.headers.get("host"):
+        if from_elsewhere(request):
             return refused(403, "films are taken from this page only")
         name = Path(request.query_params.get("name") or "film").name[:200]
         content, received = bytearray(), 0
@@ -195,15 +261,13 @@ def application(model: Bundle, settings: View) -> Any:
                 elif received > 8 * limit:
                     break
             if received > limit:
-                return refused(
-                    413, f"{name}: larger than max_megabytes={settings.max_megabytes} allows"
-                )
+                return refused(413, f"{name}: larger than {settings.max_megabytes} MiB")
         except ClientDisconnect:
             return refused(400, "the upload was broken off")
         try:
             key = await run_in_threadpool(films.add, name, bytes(content))
         except PneumoError as error:
-            return refused(422, str(error))
+            return refused(422, in_own_words(error))
         return JSONResponse(films.describe(key), 201)
 
     async def picture(request: Request) -> Response:
@@ -216,12 +280,18 @@ def application(model: Bundle, settings: View) -> Any:
             finding = await run_in_threadpool(films.at, key, threshold, area)
             if kind == "facts.json":
                 return JSONResponse(films.describe(key, finding))
+            shown = films.kept[key]
+            if kind == "truth.png":
+                if shown.truth is None:
+                    return refused(404, "no truth is known of this film")
+                return Response(small(shown.truth * 255), media_type="image/png")
             media, content = await run_in_threadpool(rendered, finding, kind, model)
         except KeyError:
             return refused(404, "this film is not in memory any more; drop it again")
         except (PneumoError, ValueError) as error:
             return refused(422, str(error))
-        return Response(content, media_type=media, headers={"Cache-Control": "no-store"})
+        headers = {"Cache-Control": "no-store"}
+        return Response(content, media_type=media, headers=headers)
 
     async def headers(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
@@ -247,6 +317,8 @@ def application(model: Bundle, settings: View) -> Any:
             Route("/api/model", about),
             Route("/api/films", listed),
             Route("/api/films", upload, methods=["POST"]),
+            Route("/api/films", remove, methods=["DELETE"]),
+            Route("/api/films/{key}", remove, methods=["DELETE"]),
             Route("/api/films/{key}/{kind}", picture),
         ],
         # against DNS rebinding: a request must name this host, not one of another site that points
@@ -268,8 +340,8 @@ def rendered(found: Finding, kind: str, model: Bundle) -> tuple[str, bytes]:
     match kind:
         case "film.png":
             return "image/png", small(found.film.pixels)
-        case "probability.png":
-            return "image/png", small(found.levels)
+        case "heat.png":
+            return "image/png", pictures.png(pictures.heat_colours(shrunk(found.levels)))
         case "shown.png":
             return "image/png", small(found.mask * 255)
         case "overlay.png":

@@ -151,6 +151,9 @@ class View(Use):
     max_megabytes: int = declare(128, "of an uploaded file")
     model: str | None = declare(None, "a folder made by python -m pneumo.export", place=True)
     folder: str | None = declare(None, "films to begin with", place=True)
+    annotations: str | None = declare(
+        None, "table of run lengths: the truth is shown beside what is found", place=True
+    )
     host: str = declare("127.0.0.1", "address to listen on")
     port: int = declare(8765, "port to listen on")
     open: bool = declare(True, "open a browser")

@@ -50,6 +50,13 @@ def heat(film: np.ndarray, levels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return picture
 
 
+def heat_colours(levels: np.ndarray) -> np.ndarray:
+    """What ``heat`` lays over a film, for levels uint8 (H, W): RGBA uint8 (H, W, 4)."""
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    alpha = np.where(levels > HEAT_FROM, levels * np.float32(0.45), np.float32(0))
+    return np.dstack([colours, alpha.round().astype(np.uint8)])
+
+
 def write(picture: np.ndarray, text: str, row: int = 0) -> None:
     """Burn a line of text into an RGB picture (H, W, 3), the first at its bottom, in place.
 
@@ -69,7 +76,7 @@ def write(picture: np.ndarray, text: str, row: int = 0) -> None:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture, grey (H, W) or RGB (H, W, 3) uint8, as PNG.
+    """A picture, grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) uint8, as PNG.
 
     One filter for all rows is twice as fast as each row's best, and the file is hardly larger.
     """
@@ -77,8 +84,9 @@ def png(picture: np.ndarray) -> bytes:
     options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # since OpenCV 4.12
         options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-    if picture.ndim == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)  # OpenCV's order of colours
+    if picture.ndim == 3:  # OpenCV's order of colours
+        order = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        picture = cv2.cvtColor(picture, order)
     ok, encoded = cv2.imencode(".png", picture, options)
     assert ok
     return encoded.tobytes()

@@ -162,7 +162,7 @@ def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_p
         "data=siim",
         "data.on_missing=skip",
         *where,
-        *TINY[2:],
+        *TINY[3:],
         "epochs=1",
         "averaging.epochs=1",
     )

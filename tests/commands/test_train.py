@@ -342,7 +342,7 @@ def test_weights_and_biases_offline_and_broken(finished, tmp_path):
         tmp_path,
         "+experiment=exp2",
         *real,
-        *short[2:],
+        *short[3:],
         "log.tags=[trial]",
         env={
             "WANDB_MODE": None,

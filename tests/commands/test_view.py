@@ -19,15 +19,23 @@ import pytest
 from conftest import complaint, launch, visited
 from PIL import Image
 
+from pneumo.data.sources import siim
 from pneumo.inference import bundle, findings
 from pneumo.inference.settings import Use
+
+TRUTH = (0, 190, 255)
+READY = "body[data-ready] .film canvas"
 
 
 @pytest.fixture(scope="module")
 def address(model, film, tmp_path_factory):
-    """A running page with one film from a folder; uploads of at most 3 MB."""
+    """A running page with one film from a folder, beside a hip; uploads of at most 3 MB."""
     folder = tmp_path_factory.mktemp("films")
     shutil.copy(film, folder / "first.dcm")
+    hip = pydicom.dcmread(film)
+    hip.BodyPartExamined = "HIP"
+    hip.save_as(folder / "hip.dcm")
+    (table,) = (parent / "train-rle.csv" for parent in film.parents if parent.name[:3] == "24-")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -40,6 +48,7 @@ def address(model, film, tmp_path_factory):
         f"port={port}",
         "open=false",
         "max_megabytes=3",
+        f"annotations={table}",
     ]
     process = subprocess.Popen(
         command,
@@ -49,6 +58,7 @@ def address(model, film, tmp_path_factory):
         text=True,
         env={**os.environ},
     )
+    assert "left out: " in process.stdout.readline()
     line = process.stdout.readline()
     assert line.startswith(f"http://127.0.0.1:{port}/"), process.stderr.read()
     where = line.split()[0]
@@ -64,11 +74,10 @@ def address(model, film, tmp_path_factory):
     assert "Traceback" not in errors
 
 
-def ask(url, content=None, **headers):
+def ask(url, content=None, method=None, **headers):
     """(status, body) of a request."""
-    request = urllib.request.Request(
-        url, data=content, headers=headers, method="POST" if content is not None else "GET"
-    )
+    method = method or ("POST" if content is not None else "GET")
+    request = urllib.request.Request(url, data=content, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read()
@@ -79,21 +88,22 @@ def ask(url, content=None, **headers):
 
 @pytest.fixture
 def page(browser, address):
-    with visited(browser, address, 1200, ".film canvas") as opened:
+    with visited(browser, address, 1200, READY) as opened:
         yield opened
 
 
-def painted(page):
+def painted(page, colour=(255, 140, 0)):
     """Pixels of the first canvas that have the outline's colour."""
     return page.evaluate(
-        """() => {
+        """([r, g, b]) => {
             const c = document.querySelector('.film canvas');
             const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
             let n = 0;
             for (let i = 0; i < d.length; i += 4)
-                if (d[i] === 255 && d[i + 1] === 140 && d[i + 2] === 0) n++;
+                if (d[i] === r && d[i + 1] === g && d[i + 2] === b) n++;
             return n;
-        }"""
+        }""",
+        list(colour),
     )
 
 
@@ -137,13 +147,15 @@ def test_two_films_side_by_side_and_downloads(page, address, film, tmp_path):
     shutil.copy(film, copy)
     page.set_input_files("#file", str(copy))
     page.wait_for_selector(".film:has-text('second.dcm')")
-    page.locator("#list button", has_text="first.dcm").first.click()
+    page.locator("#list .pick", has_text="first.dcm").first.click(modifiers=["Control"])
     assert page.locator(".film canvas").count() == 2
     move(page, 10, 0)
     links = {
         a.get_attribute("data-kind"): address + a.get_attribute("href")
         for a in page.locator(".film >> nth=0 >> a").all()
     }
+    names = [a.get_attribute("download") for a in page.locator(".film >> nth=0 >> a").all()]
+    assert names[0] == "second-overlay.png"
     assert set(links) == {"overlay.png", "mask.png", "rle.txt", "seg.dcm"}
     _, mask = ask(links["mask.png"])
     pixels = np.asarray(Image.open(io.BytesIO(mask)))
@@ -158,8 +170,10 @@ def test_two_films_side_by_side_and_downloads(page, address, film, tmp_path):
 
 
 def test_it_fits_a_phone(browser, address):
-    with visited(browser, address, 390, ".film canvas") as phone:
+    with visited(browser, address, 390, READY) as phone:
         assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+        film, films = (phone.locator(one).first.bounding_box() for one in (".film", "#list"))
+        assert film["y"] < films["y"]  # the film before the list
 
 
 def test_what_is_no_film_is_refused_in_words(page, tmp_path):
@@ -168,10 +182,93 @@ def test_what_is_no_film_is_refused_in_words(page, tmp_path):
     page.wait_for_selector("#said:has-text('letter.txt: not a DICOM file')")
 
 
+def test_a_film_of_the_folder_that_is_refused_is_shown_with_the_reason(page):
+    """In the page's words: it knows no settings of a command line."""
+    told = page.inner_text("#said")
+    assert "hip.dcm: not a chest by its tags (BodyPartExamined HIP)" in told
+    assert "unsuitable=" not in told
+    assert "drawn phantoms" in page.inner_text("header")
+
+
+def view_of(page):
+    canvas = page.locator(".film canvas").first
+    return {key: canvas.get_attribute(f"data-{key}") for key in ("zoom", "level", "inverted")}
+
+
+def test_a_film_is_zoomed_moved_windowed_and_inverted(page):
+    page.wait_for_selector('.film[data-drawn="declared"]')
+    canvas = page.locator(".film canvas").first
+    assert view_of(page) == {"zoom": "1.00", "level": "128", "inverted": "false"}
+    box = canvas.bounding_box()
+    assert box["y"] + box["height"] <= 900  # it fits the window
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    page.mouse.wheel(0, -100)
+    page.wait_for_selector('canvas[data-zoom="1.10"]')
+    before = canvas.screenshot()
+    page.mouse.down()
+    page.mouse.move(middle[0] + 60, middle[1] + 30)
+    page.mouse.up()
+    assert canvas.screenshot() != before
+    page.mouse.down(button="right")
+    page.mouse.move(middle[0] + 60, middle[1] + 70)
+    page.mouse.up(button="right")
+    assert view_of(page)["level"] == "148"
+    canvas.press("i")
+    canvas.press("+")
+    assert (view_of(page)["inverted"], view_of(page)["zoom"]) == ("true", "1.38")
+    canvas.press("0")
+    assert view_of(page) == {"zoom": "1.00", "level": "128", "inverted": "false"}
+
+
+def test_truth_is_shown_beside_what_is_found(page, film):
+    (root,) = (parent for parent in film.parents if parent.name[:3] == "24-")
+    table = siim.read_table(root / "train-rle.csv")
+    positive = next(path for path in sorted(root.rglob("*.dcm")) if table.masks(path.stem))
+    page.set_input_files("#file", str(positive))
+    page.wait_for_selector(f".film[data-drawn='declared']:has-text('{positive.name}')")
+    with_truth = painted(page, TRUTH)
+    assert with_truth > 0
+    page.locator("#truth").uncheck()
+    assert painted(page, TRUTH) == 0
+    page.locator("#truth").check()
+    assert painted(page, TRUTH) == with_truth
+
+
+def test_films_are_gone_through_by_keys_removed_and_cleared(page, film, tmp_path):
+    for name in ("k1.dcm", "k2.dcm"):
+        shutil.copy(film, tmp_path / name)
+        page.set_input_files("#file", str(tmp_path / name))
+        page.wait_for_selector(f".film:has-text('{name}')")
+    page.locator(".film canvas").first.press("ArrowDown")
+    page.wait_for_selector(".film:has-text('k1.dcm')")
+    page.locator(".film canvas").first.press("Delete")
+    page.wait_for_selector("#list:not(:has-text('k1.dcm'))")
+    page.get_by_label("Remove k2.dcm").click()
+    page.wait_for_selector("#list:not(:has-text('k2.dcm'))")
+    assert page.locator("#list .pick .soft").first.inner_text() in ("none found",) or re.search(
+        r"\d px", page.locator("#list .pick .soft").first.inner_text()
+    )
+    move(page, 20, 100)
+    page.locator("#declared").click()
+    page.wait_for_selector('.film[data-drawn="declared"]')
+    shown = json.loads(ask(page.url + "api/films")[1])
+    assert not [one for one in shown["films"] if one["name"] in ("k1.dcm", "k2.dcm")]
+    status, _ = ask(page.url + "api/films", method="DELETE", Origin="http://elsewhere.example")
+    assert status == 403
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(browser, address, scheme):
+    with visited(browser, address, 1200, READY, color_scheme=scheme) as opened:
+        back = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (back == "rgb(17, 21, 26)") == (scheme == "dark")
+
+
 def test_harm_is_refused(address, film):
     content = film.read_bytes()
     status, body = ask(address + "api/films?name=big.dcm", b"0" * 3_200_000)
-    assert (status, "max_megabytes=3" in json.loads(body)["error"]) == (413, True)
+    assert (status, "larger than 3 MiB" in json.loads(body)["error"]) == (413, True)
     status, body = ask(address + "api/films?name=a.dcm", content, Origin="http://elsewhere.example")
     assert status == 403
     status, _ = ask(address + "api/films", Host="elsewhere.example")
