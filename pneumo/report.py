@@ -38,13 +38,15 @@ def task(raw: DictConfig) -> None:
         files.write_text(
             folder / "report.md", "\n".join([title, *(table.markdown() for table in made)])
         )
+        files.write_text(folder / "report.tex", "\n".join(table.latex() for table in made))
         files.write_text(
             folder / "index.html", page.render(setting, how, found, made, settings.gallery)
         )
         for table in made:
             print("\n" + table.aligned())
         print(
-            f"\nPage:   {folder / 'index.html'}\nTables: {folder / 'report.md'}, *.csv", flush=True
+            f"\nPage:   {folder / 'index.html'}\nTables: {folder / 'report.md'}, report.tex, *.csv",
+            flush=True,
         )
 
 

@@ -10,6 +10,19 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+SPECIAL = {
+    **{one: f"\\{one}" for one in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"²": r"\textsuperscript{2}", "–": "--", "−": "$-$", "±": r"$\pm$", "…": r"\ldots{}"},
+    **{"→": r"$\to$", "×": r"$\times$"},
+}
+
+
+def _escaped(text: str) -> str:
+    """A text as LaTeX shows it."""
+    return "".join(SPECIAL.get(one, one) for one in text)
+
+
 @dataclass
 class Table:
     """A table with a title and a note below it. Cells are text."""
@@ -38,6 +51,25 @@ class Table:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.head, *self.rows])
         return text.getvalue()
+
+    def latex(self) -> str:
+        """As LaTeX; needs the package booktabs."""
+        columns = "l" + "r" * (len(self.head) - 1)
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escaped(self.title)}{'. ' * bool(self.note)}{_escaped(self.note)}}}",
+            rf"\label{{tab:{self.key}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(map(_escaped, self.head)) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(_escaped, row)) + r" \\" for row in self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
 
     def aligned(self) -> str:
         """For a terminal."""

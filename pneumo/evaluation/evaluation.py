@@ -13,7 +13,7 @@ from pneumo.evaluation import blend, scores
 from pneumo.evaluation.choosing import Result, compare, joined, judge, outcomes
 from pneumo.evaluation.results import Comparison, Evaluation, Scored, known
 from pneumo.evaluation.settings import Evaluate
-from pneumo.masks.rule import plain, rule_text
+from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
 from pneumo.masks.scores import LABELS, number
 from pneumo.masks.settings import Postprocess
 from pneumo.training import record
@@ -165,6 +165,13 @@ def describe(found: Evaluation) -> str:
         for name, group in result.groups.items():
             key = "dice_positive" if name.startswith("size") else "dice"
             lines.append(f"  {name:<19}{_value_text(group, key)}  ({group.films:,} films)")
+    lines.append(f"\n{ABBREVIATIONS}")
+    if found.result("tuned") is not None:
+        lines.append(
+            "Which thresholds to use: the declared ones, unless those of `tuned` score better than "
+            "its interval explains; python -m pneumo.export choose=tuned then chooses once, on all "
+            "of these films, and states the score of `tuned`."
+        )
     error = found.calibration.ece
     lines.append(f"\nCalibration error of a pixel's probability (ECE): {error:.4f}")
     if found.against is not None:

@@ -19,7 +19,7 @@ from pneumo.evaluation.published import Run
 from pneumo.inference import maps
 from pneumo.inference.maps import Predictions
 from pneumo.masks import pictures
-from pneumo.masks.rule import plain, removal_pixels, rule_text, to_mask
+from pneumo.masks.rule import ABBREVIATIONS, plain, removal_pixels, rule_text, to_mask
 from pneumo.masks.settings import Postprocess
 from pneumo.tables import Table
 from pneumo.training.record import Record
@@ -49,6 +49,7 @@ def render(setting: str, how: str, found: list[Run], tables: list[Table], galler
         title=setting,
         commit=runs.commit(),
         tables=tables,
+        abbreviations=ABBREVIATIONS,
         plotly=Markup(get_plotlyjs()),
         # in a script nothing is escaped: "<" could end it, or begin a comment in it
         data=Markup(encoded.replace("<", "\\u003c")),

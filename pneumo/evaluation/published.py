@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from pneumo.data.settings import SplitKind
 from pneumo.evaluation.evaluation import warnings_of
 from pneumo.evaluation.results import Evaluation, Scored
+from pneumo.masks.rule import ABBREVIATIONS
 from pneumo.masks.scores import LABELS, MAIN, number
 from pneumo.tables import Table
 from pneumo.training.record import Record
@@ -101,7 +102,9 @@ def _table_2(same: dict[str, list[Run]]) -> Table:
         cells = [name, str(len(members)), split, channels, ", then ".join(averaged), threshold]
         rows.append([*cells, course])
     head = ["experiment", "runs", "split", "channels", "epochs averaged", "B-TH"]
-    return Table("table_2", "Table II as run", [*head, "stages: batch / epochs"], rows)
+    return Table(
+        "table_2", "Table II as run", [*head, "stages: batch / epochs"], rows, ABBREVIATIONS
+    )
 
 
 def _averaged(averaging: Averaging) -> str:

@@ -99,3 +99,9 @@ def rule_text(rule: dict[str, Any]) -> str:
         f"R-TH {rule['removal_threshold']:,} px at {rule['removal_size']}² ({each}{top})"
         f"{more}{filled}"
     )
+
+
+ABBREVIATIONS = (
+    "B-TH: a pixel belongs to the mask if its probability exceeds it. R-TH: a mask (or a component "
+    "of it) of fewer pixels is removed."
+)

@@ -23,6 +23,17 @@ def reported(finished):
     return place, done.stdout
 
 
+def test_tables_are_latex_too(reported):
+    text = (reported[0] / "report.tex").read_text()
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 6
+    assert r"32\textsuperscript{2}: 8 / 5" in text
+    body = text.replace(r"\&", "").replace(r"\%", "").replace(r"\_", "")
+    for line in body.splitlines():
+        if line.endswith(r"\\"):
+            assert "%" not in line
+            assert "_" not in line
+
+
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
