@@ -1,5 +1,6 @@
 """A local page to look at films: ``python -m pneumo.view model=model films/``."""
 
+import itertools
 import socket
 import sys
 import threading
@@ -65,8 +66,9 @@ def task(raw: DictConfig) -> None:
 
 if __name__ == "__main__":
     # the folder may stand alone, as in `python -m pneumo.view model=model films/`
-    sys.argv = [
-        "pneumo.view",
-        *(one if one.startswith("-") or "=" in one else f"folder={one}" for one in sys.argv[1:]),
-    ]
+    typed = ["pneumo.view"]
+    for before, one in itertools.pairwise(sys.argv):
+        alone = not one.startswith("-") and "=" not in one and not before.startswith("-")
+        typed.append(f"folder={one}" if alone else one)
+    sys.argv = typed
     command.run(task, View, "view", "commands")
