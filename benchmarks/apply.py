@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from omegaconf import OmegaConf
 
 from pneumo.data.settings import PhantomData
 from pneumo.data.sources import phantom
@@ -42,7 +43,8 @@ def main(count: int) -> None:
         settings = Model(name="unet_resnet34", encoder="resnet34", encoder_weights="none")
         network = build_network(settings).eval()
         rule = bundle.Postprocess(0.5, 2048)
-        about = {"model": {**vars(settings), "stem": settings.stem.name}, "input": {"size": 512}}
+        model = OmegaConf.to_container(OmegaConf.structured(settings), enum_to_str=True)
+        about = {"model": model, "input": {"size": 512}}
         data = [{"name": "phantom", "training": 0, "validation": 0, "parts": ""}]
         card = {"name": "benchmark", "tta": False, "postprocess": plain(rule), "data": data}
         bundle.write(folder / "model", card, [network], [about], onnx=True)
