@@ -207,6 +207,8 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(finished, tmp_path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell's background jobs, and so their children, ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stdout:
         if "epoch 1/400" in line:
