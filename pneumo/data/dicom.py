@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_array
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
@@ -67,6 +67,7 @@ class Tags:
     view: str | None = None  # PA or AP
     spacing: tuple[float, float] | None = None  # mm between rows and between columns
     orientation: tuple[str, str] | None = None
+    body_part: str | None = None  # BodyPartExamined
 
 
 @dataclass(kw_only=True)
@@ -193,6 +194,7 @@ def _tags(dataset: FileDataset) -> Tags:
         view=str(dataset.get("ViewPosition", "")) or None,
         spacing=spacing,
         orientation=_orientation(dataset),
+        body_part=str(dataset.get("BodyPartExamined", "") or "") or None,
     )
 
 
@@ -285,12 +287,12 @@ def is_turned(orientation: tuple[str, str] | None) -> bool:
     return any(_turns(orientation))
 
 
-def other_body_part(header: Dataset) -> str | None:
+def other_body_part(tags: Tags) -> str | None:
     """BodyPartExamined, if it is one of the standard's terms for another part than the chest.
 
     Texts that are not among these terms say nothing: devices write what their users typed.
     """
-    part = str(header.get("BodyPartExamined", "") or "").strip().upper()
+    part = (tags.body_part or "").strip().upper()
     words = set(re.split(r"[^A-Z]+", part))
     return part if words & OTHER_PARTS and not words & CHEST_PARTS else None
 

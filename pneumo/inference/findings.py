@@ -174,7 +174,7 @@ def read(name: str, content: bytes, use: Use, model: Bundle | None = None) -> Re
 
 def _unsuitable(film: Film, model: Bundle | None) -> str:
     """Why a model of frontal chest films was not made for a film; empty if it may have been."""
-    part = dicom.other_body_part(film.header) if film.header is not None else None
+    part = dicom.other_body_part(film)
     if part:
         return f"not a chest by its tags (BodyPartExamined {part})"
     if dicom.is_frontal(film) is False:

@@ -95,7 +95,10 @@ def identifies_patient(name: str, header: Dataset | None) -> bool:
         return False
     told: set[str] = set()
     for key in IDENTIFYING:
-        text = str(header.get(key, "") or "")
+        try:
+            text = str(header.get(key, "") or "")
+        except Exception:  # pydicom raises many kinds of exception on values it cannot read
+            continue
         parts = re.split(r"[\^=\s,\\]+", text)
         # an id or a date may stand in the file's name without the separators between its parts, so
         # the whole of it counts, too
