@@ -388,7 +388,7 @@ CHOICES = {
     "best epoch": ("handoff.source=best",),
     "last epoch, third fold": ("handoff.source=last", "split=kfold5", "fold=2"),
     "no averaging, plateau": ("averaging=none", "scheduler=plateau"),
-    "light network": ("model=unet_lite0",),
+    "light network": ("model=unet_lite0", "model.encoder=tu-tf_efficientnet_lite0"),
     "constant rate, no augmentation, workers": (
         "scheduler=constant",
         "augmentation=none",
