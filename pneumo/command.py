@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -173,7 +174,7 @@ def keep_row(row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-class SweepEnd(Callback):
+class SweepEnd(Callback, ABC):
     """Hydra's callback that ends a sweep, by any launcher, with what its jobs have kept."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -183,9 +184,9 @@ class SweepEnd(Callback):
             lines = (folder / JOBS).read_text(encoding="utf-8").splitlines()
             self.end(config, folder, [json.loads(line) for line in lines])
 
+    @abstractmethod
     def end(self, config: DictConfig, folder: Path, rows: list[dict[str, Any]]) -> None:
         """What is shown and written at the end."""
-        raise NotImplementedError
 
 
 def is_composing() -> bool:
