@@ -60,8 +60,9 @@ def run(
         started = True
         try:
             task(raw)
-        except BrokenPipeError:
-            raise
+        except BrokenPipeError:  # of `| head`: whoever reads has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
         except (PneumoError, OSError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not mistakes.is_memory(error):
                 raise
@@ -85,9 +86,6 @@ def run(
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # of `| head`: whoever reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:
         # Hydra refuses what was typed with exceptions of many kinds; once a job has begun, others
         # are our own mistakes
