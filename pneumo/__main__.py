@@ -8,9 +8,17 @@ from pathlib import Path
 
 from pneumo import __version__
 
-COMMANDS = (
-    *("train", "siim", "predict", "evaluate", "report", "export", "submission", "view", "list"),
-)
+COMMANDS = [
+    "train",
+    "siim",
+    "predict",
+    "evaluate",
+    "report",
+    "export",
+    "submission",
+    "view",
+    "list",
+]
 
 
 def main() -> None:

@@ -60,6 +60,7 @@ def run(
         started = True
         try:
             task(raw)
+            sys.stdout.flush()  # a broken pipe shows here, not while Python ends
         except BrokenPipeError:  # of `| head`: whoever reads has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)

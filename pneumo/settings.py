@@ -123,8 +123,6 @@ def nearest(wrong: str, schema: type) -> str | None:
     alike += sorted(told, key=len) if len(words) > 1 else []
     alike += [key for key in known if get_close_matches(leaf, re.split(r"[._]", key), 1, 0.8)]
     alike += get_close_matches(wrong, known, n=1)
-    leaves = {key.rpartition(".")[2]: key for key in reversed(known)}
-    alike += [leaves[name] for name in get_close_matches(leaf, leaves, n=1)]
     return alike[0] if alike else None
 
 

@@ -26,6 +26,7 @@ from pneumo.errors import PneumoError, brief
 # Limits against decompression bombs: small files that unpack to more than memory holds.
 MAX_PIXELS = 100_000_000  # of one film
 MAX_UNPACKED = 512 << 20  # bytes of one deflated DICOM file
+PHANTOM = "PHANTOM-"  # what the PatientID of a film begins with that data/sources/phantom.py drew
 IMAGES = (".png", ".jpg", ".jpeg")
 # the packages that decode a transfer syntax which pydicom, numpy and Pillow cannot decode
 PACKAGES = {
@@ -148,8 +149,8 @@ def looks_inverted(pixels: np.ndarray) -> bool:
 
 
 def is_phantom(film: Film) -> bool:
-    """Whether a film was drawn by this project (data/sources/phantom.py)."""
-    return (film.patient or "").startswith("PHANTOM-")
+    """Whether a film was drawn by this project."""
+    return (film.patient or "").startswith(PHANTOM)
 
 
 def read_tags(path: Path) -> Tags:

@@ -105,6 +105,9 @@ class PhantomData(Data):
         )
         require(self.seed >= 0, "data.seed", self.seed, "0 or more")
 
+    def check_places(self) -> None:
+        """Nothing need be there: films are drawn into ``root``."""
+
 
 @dataclass
 class FolderData(Data):

@@ -69,22 +69,8 @@ def write(
 
 
 def check_ids(wanted: list[str], folder: Path, on_error: OnError | None) -> None:
-    """Raise PneumoError for ids without a film in a folder, before anything is predicted.
-
-    A film that is there under another name than its id is looked for by its SOPInstanceUID.
-    """
-    films = find_films(folder)
-    names = {name_of(path) for path in films}
-    if not set(wanted) <= names:
-        names |= {uid for path in films if (uid := _uid(path))}
-    _absent(wanted, names, on_error)
-
-
-def _uid(path: Path) -> str | None:
-    try:
-        return dicom.read_tags(path).uid
-    except dicom.FilmError:
-        return None
+    """Raise PneumoError for ids without a film of that name, before anything is predicted."""
+    _absent(wanted, {name_of(path) for path in find_films(folder)}, on_error)
 
 
 def _absent(ids: list[str], there: Container[str], on_error: OnError | None) -> list[str]:

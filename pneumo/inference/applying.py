@@ -3,7 +3,6 @@
 They are written as tables, pictures and DICOM objects that other systems read.
 """
 
-import contextlib
 import errno
 import hashlib
 import logging
@@ -49,7 +48,7 @@ def apply(settings: Predict) -> None:
     if settings.save.segmentation or settings.save.capture or settings.save.report:
         dicom_objects.require()
     rows: list[dict[str, Any]] = []
-    runs: list[tuple[str, str]] = []
+    runs: list[tuple[str, str]] | None = [] if settings.save.rle else None
     failed: list[tuple[str, str]] = []
     skipped = 0
     names = OutputNames(keep=settings.names is Names.keep)
@@ -89,14 +88,13 @@ def apply(settings: Predict) -> None:
                     "sha256": hashlib.sha256(source.content).hexdigest(),
                 }
             )
-            runs.append((name, rle.encode(finding.stored_mask)))
+            if runs is not None:
+                runs.append((name, rle.encode(finding.stored_mask)))
     finally:  # a stop keeps what was found until then
         if rows or failed:
-            runs_or_none = runs if settings.save.rle else None
-            outputs.write_tables(out, rows, runs_or_none, failed, model, rule)
-        else:
-            with contextlib.suppress(OSError):  # it holds something
-                out.rmdir()
+            outputs.write_tables(out, rows, runs, failed, model, rule)
+        elif not any(out.iterdir()):
+            out.rmdir()
     log.info(outputs.summary(rows, failed, skipped, out))
     if names.renamed:
         log.info(

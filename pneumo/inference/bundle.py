@@ -172,11 +172,12 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _completed(card: dict[str, Any]) -> dict[str, Any]:
-    """A card as today's say it: older ones state the same limits for all data."""
-    for one in card["data"]:
-        # a drawn data set bore that name unless its user chose another
-        one.setdefault("format", one["name"] if one["name"] in SEEN else "siim")
-    card["limits"] = limits(one["format"] for one in card["data"])
+    """A card as today's say it: older ones name no format, and state the same limits for all."""
+    if any("format" not in one for one in card["data"]):
+        for one in card["data"]:
+            # a drawn data set bore that name unless its user chose another
+            one.setdefault("format", one["name"] if one["name"] in SEEN else "siim")
+        card["limits"] = limits(one["format"] for one in card["data"])
     return card
 
 

@@ -23,6 +23,7 @@ from pydicom.uid import UID
 from pneumo import __version__, files
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
+from pneumo.masks import pictures
 
 
 @dataclass
@@ -54,7 +55,6 @@ TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"  # HH, HHMM, HHMMSS or
 SHORT_TEXTS = ("AccessionNumber", "StudyID", "Modality", "BodyPartExamined")
 LABEL = "Pneumothorax"
 NOTICE = "Research, not for diagnosis"
-SHOWN = (255, 140, 0)  # recommended colour of the segment, that of outlines in pictures
 # The tags of a film's header that the three objects copy, with whether a tag must be there even if
 # it is empty.
 COPIED = {
@@ -122,7 +122,7 @@ def segmentation(header: Dataset, mask: np.ndarray, maker: Maker) -> Dataset:
         codes.SCT.Pneumothorax,
         hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm,
-        display_color=hd.color.CIELabColor.from_rgb(*SHOWN),
+        display_color=hd.color.CIELabColor.from_rgb(*pictures.PREDICTION),
     )
     with _quiet():
         made = hd.seg.Segmentation(

@@ -64,7 +64,6 @@ class Films:
         self.model, self.settings = model, settings
         self.kept: OrderedDict[str, Shown] = OrderedDict()
         self.refused: list[str] = []  # films of the folder that could not be used, and why
-        self.names = OutputNames()
         self.table = siim.read_table(Path(settings.annotations)) if settings.annotations else None
         self._busy, self._changing = threading.Lock(), threading.Lock()
 
@@ -82,7 +81,7 @@ class Films:
             reading.film.header.buffer = None  # frees the file's bytes
         key = secrets.token_urlsafe(9)
         with self._changing:
-            file = self.names.of(name, reading.film, content)
+            file = OutputNames().of(name, reading.film, content)
             self.kept[key] = Shown(name, file, finding, self._truth(name, reading.film))
             while len(self.kept) > 1 and (len(self.kept) > settings.keep or self._size() > MEMORY):
                 self.kept.popitem(last=False)

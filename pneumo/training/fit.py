@@ -17,7 +17,6 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pneumo import files, runs
 from pneumo.data.likeness import Look
-from pneumo.data.settings import PhantomData
 from pneumo.errors import PneumoError
 from pneumo.settings import keys
 from pneumo.training import averaging, logbook
@@ -128,8 +127,7 @@ def check(config: Config, starts_here: bool = True) -> None:
         config: the fit.
         starts_here: whether its parent's weights, if it has a parent, must be there already.
     """
-    if not isinstance(config.data, PhantomData):
-        config.data.check_places()
+    config.data.check_places()
     check_network(config.model)
     if starts_here:
         _parent(config)

@@ -53,13 +53,14 @@ def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
     fits = chain(declared, typed)
     finished = [place for place, one in enumerate(fits) if _already(one, one.path)]
     # what led to a finished fit is not needed again
-    needed = fits[finished[-1] if finished else 0 :]
-    if len(needed) > len(finished[-1:]):
+    last = finished[-1] if finished else -1
+    missing = fits[last + 1 :]
+    if missing:
         from pneumo.training.fit import check  # torch takes seconds
 
-        for one in needed:  # before any folder is made and any film decoded
-            check(one, starts_here=one is needed[0])
-    return [_make(one) for one in needed]
+        for one in missing:  # before any folder is made and any film decoded
+            check(one, starts_here=one is missing[0])
+    return [_make(one) for one in fits[max(last, 0) :]]
 
 
 def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any]]:

@@ -202,15 +202,10 @@ def test_runs_are_listed_with_state_scores_and_size_and_lose_their_checkpoints(p
     metrics.write_text(kept)
 
 
-def words(typed):
-    """As a shell splits it, but for what blanks there are in lists."""
-    return typed.split(" ")
-
-
 @pytest.mark.parametrize("typed", MISTAKES)
 def test_a_mistake_is_one_line_and_the_right_advice(place, monkeypatch, typed):
     before = set(place.rglob("*"))
-    module, *arguments = filter(None, words(typed))
+    module, *arguments = typed.split()  # as a shell does, blanks in lists included
     status, _, errors = say(module, arguments, place, monkeypatch)
     lines = errors.splitlines()
     assert status == 1, errors

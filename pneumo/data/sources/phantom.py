@@ -27,6 +27,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
 from pneumo import files, pool, runs
+from pneumo.data import dicom
 from pneumo.data.settings import PhantomData, SiimData
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
@@ -286,7 +287,7 @@ def _write_film(root: Path, seed: int, item: tuple[int, int, bool]) -> dict[str,
     )
     picture = BytesIO()
     Image.fromarray(film.image).save(picture, "JPEG", quality=92)
-    name = f"PHANTOM-{seed}-{patient:06d}"
+    name = f"{dicom.PHANTOM}{seed}-{patient:06d}"
 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage

@@ -21,9 +21,7 @@ TABLE_I = {
     "round 2": (12_047, 12_954, 2_669),
 }
 
-MISSING = (
-    0.05  # share of a table's images that may be missing unasked; the challenge's own lack .3 %
-)
+MISSING = 0.05  # share of a table's images that may be missing unasked
 
 
 @dataclass
