@@ -211,8 +211,8 @@ class Wandb(Enum):
 
 
 @dataclass
-class Log:
-    """What is recorded beside metrics.csv."""
+class Tracking:
+    """Where Weights & Biases keeps what it is told."""
 
     wandb: Wandb = declare(Wandb.auto, "auto (online where logged in), offline or disabled")
     project: str = declare("pneumo", "project of Weights & Biases")
@@ -221,6 +221,12 @@ class Log:
         None, "group of Weights & Biases; null: data, scale and tag, or the command"
     )
     tags: list[str] = declare(factory=list, help="tags of Weights & Biases")
+
+
+@dataclass
+class Log(Tracking):
+    """What a training records beside metrics.csv."""
+
     send_pictures: bool = declare(
         False,
         "also send overlays of validation films to Weights & Biases; those of phantoms are "

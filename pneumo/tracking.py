@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from pneumo.errors import brief
-from pneumo.settings import Log, Wandb
+from pneumo.settings import Tracking, Wandb
 
 logger = logging.getLogger(__name__)
 
 
-def start(log: Log, folder: Path, **about: Any) -> Any | None:
+def start(log: Tracking, folder: Path, **about: Any) -> Any | None:
     """A run of Weights & Biases, online when logged in, else offline with one line.
 
     None if it is disabled or not to be had. ``about`` is what ``wandb.init`` takes: ``group``,
@@ -66,7 +66,7 @@ def start(log: Log, folder: Path, **about: Any) -> Any | None:
 
 
 def record(
-    log: Log,
+    log: Tracking,
     folder: Path,
     summary: Mapping[str, Any] | None = None,
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] | None = None,

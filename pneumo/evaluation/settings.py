@@ -7,7 +7,7 @@ from typing import Any
 from pneumo.errors import PneumoError
 from pneumo.inference.settings import Films
 from pneumo.masks.settings import Rule
-from pneumo.settings import Log, Machine, declare, register, require
+from pneumo.settings import Machine, Tracking, declare, register, require
 
 
 class Choose(Enum):
@@ -61,7 +61,7 @@ class Evaluate(Films):
     against: Any = declare(None, "another run, compared film by film", place=True)
     resamples: int = declare(1000, "of the bootstrap by patient; 0 leaves intervals out")
     seed: int = declare(0, "of halves and bootstrap")
-    log: Log = declare(factory=Log, help="Weights & Biases")
+    log: Tracking = declare(factory=Tracking, help="Weights & Biases")
 
     def __post_init__(self) -> None:
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pneumo import files, tracking
 from pneumo.command import SweepEnd
 from pneumo.masks.scores import LABELS, MAIN, TRAINING, number
-from pneumo.settings import Log, checked
+from pneumo.settings import Tracking, checked
 from pneumo.tables import Table
 
 SWEPT = (
@@ -56,9 +56,9 @@ class SweepTable(SweepEnd):
         )
 
 
-def _log(raw: DictConfig) -> Log:
+def _log(raw: DictConfig) -> Tracking:
     typed = checked(raw.log)
-    assert isinstance(typed, Log)
+    assert isinstance(typed, Tracking)
     return typed
 
 

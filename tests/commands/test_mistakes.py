@@ -74,6 +74,7 @@ MISTAKES = {
     f"evaluate {VAL}+threshold=0.3": "did you mean postprocess.binarization_threshold?",
     f"evaluate {VAL}thresold=0.3": "did you mean postprocess.binarization_threshold?",
     f"evaluate {VAL}lr=0.3": "lr: no such setting",
+    f"evaluate {VAL}log.pictures=3": "log.pictures: no such setting",
     "predict model=model input=films +threshold=0.99": "postprocess.binarization_threshold?",
     "predict model=model inputs=films": "did you mean input?",
     f"export {VAL}output=model2": "did you mean out?",
