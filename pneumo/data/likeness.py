@@ -1,9 +1,8 @@
 """Whether a film looks like the films that a network was trained on.
 
 A film is brought to 16 × 16 grey levels and correlated with the mean of the training films. Of the
-71 challenge films at hand each correlates with the mean of the others by .33 to .94; a tibia by
--.24, a hip by -.53, the same chests on their side by .17 in the median
-(tests/data/test_likeness.py).
+71 challenge films at hand each correlates with the mean of the others by .33 to .94; a tibia
+correlates by -.24 (tests/data/test_likeness.py).
 """
 
 from collections.abc import Iterable

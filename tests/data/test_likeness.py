@@ -23,12 +23,8 @@ def test_challenge_films_look_like_one_another(challenge):
 
 def test_other_parts_of_the_body_do_not(challenge, real_data):
     seen = look(challenge)
-    tibia, hip = (
-        dicom.read(real_data / "films" / name).pixels
-        for name in ("RG3_RLE.dcm", "RG2_JPLY_fixed.dcm")
-    )
+    tibia = dicom.read(real_data / "films" / "RG3_RLE.dcm").pixels
     assert round(seen.of(tibia), 2) == -0.24
-    assert seen.of(hip) < seen.least
     assert seen.of(tibia) < seen.least <= 0.25
     turned = [seen.of(np.ascontiguousarray(np.rot90(film))) for film in challenge]
     assert np.median(turned) < seen.least < min(map(seen.of, challenge))
