@@ -31,6 +31,7 @@ PARTS = "parts.json"
 HISTORY = "metrics.csv"
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
+OWN_LOSS = "own_loss.py"  # a copy of the module that loss.own names
 PICTURES = "pictures"
 LOG = "train.log"
 

@@ -22,6 +22,7 @@ from pneumo.settings import keys
 from pneumo.training import averaging, logbook
 from pneumo.training.device import precision, set_threads, uses_cuda
 from pneumo.training.loader import FilmData
+from pneumo.training.loss import check_own_loss, own_source
 from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network, check_network
 from pneumo.training.record import Origin, Parent, Record, read
@@ -76,6 +77,8 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     else:
         record.write(folder)
         files.write_json(folder / runs.PARTS, data.parts_by_id())
+        if config.loss.own:
+            files.write_text(folder / runs.OWN_LOSS, own_source(config.loss.own))
 
     # each fit anew: it must not depend on fits before it
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -129,6 +132,8 @@ def check(config: Config, starts_here: bool = True) -> None:
     """
     config.data.check_places()
     check_network(config.model)
+    if config.loss.own:
+        check_own_loss(config.loss.own)
     if starts_here:
         _parent(config)
 
@@ -185,7 +190,10 @@ def _check_unchanged(folder: Path, record: Record) -> None:
     before = read(folder)
     data = before.data.films == record.data.films and before.data.parts == record.data.parts
     hashes = [one.parent.sha256 if one.parent else None for one in (before, record)]
-    for name, same in (("data", data), ("parent", hashes[0] == hashes[1])):
+    own = record.config.loss.own
+    code = not own or (folder / runs.OWN_LOSS).read_text(encoding="utf-8") == own_source(own)
+    unchanged = {"data": data, "parent": hashes[0] == hashes[1], "loss.own": code}
+    for name, same in unchanged.items():
         if not same:
             raise PneumoError(
                 f"{folder}: its {name} changed since this run was interrupted; "

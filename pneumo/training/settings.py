@@ -139,14 +139,20 @@ class Loss:
     dice: float = declare(1.0, "weight of soft Dice loss")
     focal: float = declare(0.0, "weight of focal loss")
     presence: float = declare(0.0, "weight of the presence head's binary cross-entropy")
+    own: str | None = declare(
+        None, "a loss of yours, <module>.<function>: logits and masks (N, 1, H, W) → a scalar"
+    )
+    own_weight: float = declare(1.0, "weight of loss.own, where there is one")
     smooth: float = declare(1.0, "added to both sides of the Dice fraction")
     dice_per_image: bool = declare(False, "false pools the batch, as Keras losses of the time did")
     focal_gamma: float = declare(2.0, "how much focal loss plays down what is right already")
 
     def __post_init__(self) -> None:
-        weights = (self.bce, self.dice, self.focal, self.presence)
-        valid = min(weights) >= 0 and sum(weights[:3]) > 0
-        require(valid, "loss", self, "of non-negative weights, one of bce, dice and focal positive")
+        of_masks = [self.bce, self.dice, self.focal]
+        if self.own:
+            of_masks.append(self.own_weight)
+        valid = min(*of_masks, self.presence) >= 0 and sum(of_masks) > 0
+        require(valid, "loss", self, "of non-negative weights, one of those of masks positive")
         require(self.smooth > 0, "loss.smooth", self.smooth, "positive")
         require(self.focal_gamma >= 0, "loss.focal_gamma", self.focal_gamma, "0 or more")
 

@@ -28,6 +28,7 @@ EXPANDING = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
+HEADS = ("fc.", "classifier.", "last_linear.", "head.", "conv_head.", "bn2.")  # of classifiers
 FORMAT = "pneumo-2"
 READABLE = ("pneumo-1", FORMAT)
 # version 1 spoke of the architecture where today's names speak of the part
@@ -41,6 +42,7 @@ RENAMED = {
 def load_encoder(encoder: nn.Module, config: Model) -> None:
     """Load the encoder weights that ``config`` names.
 
+    A file's may be those of the encoder, of timm's network or of a whole segmentation network.
     Raises PneumoError where they cannot be had.
     """
     match config.encoder_weights:
@@ -49,12 +51,12 @@ def load_encoder(encoder: nn.Module, config: Model) -> None:
         case "lite":
             state = _from_lite_package(config.encoder)
         case path:
-            state = read_weights(Path(path), "model.encoder_weights")
+            state = _of_encoder(read_weights(Path(path), "model.encoder_weights"), encoder)
     own = set(encoder.state_dict())
     state = {
         key: value
         for key, value in state.items()
-        if key in own or not key.startswith(("fc.", "classifier.", "last_linear."))
+        if key in own or not key.removeprefix("model.").startswith(HEADS)
     }
     _load_strictly(
         encoder,
@@ -62,6 +64,25 @@ def load_encoder(encoder: nn.Module, config: Model) -> None:
         f"model.encoder_weights={config.encoder_weights}",
         f"the encoder {config.encoder}",
     )
+
+
+def _of_encoder(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
+    """The encoder's part of a state dict, with its own names.
+
+    Encoders of timm's stand in a ``model`` of their own, and a segmentation network's begin with
+    ``encoder``; whichever spelling names most of the encoder's tensors is meant.
+    """
+    spellings = [
+        state,
+        {f"model.{key}": value for key, value in state.items()},
+        {
+            key.removeprefix("encoder."): value
+            for key, value in state.items()
+            if key.startswith("encoder.")
+        },
+    ]
+    own = encoder.state_dict()
+    return max(spellings, key=lambda spelling: len(own.keys() & spelling.keys()))
 
 
 def _from_hub(encoder: str) -> dict[str, Tensor]:

@@ -81,6 +81,7 @@ MISTAKES = {
     f"submission {VAL}+smaple=ids.csv": "did you mean sample?",
     "report run_dir=runs": "did you mean runs_dir?",
     "view model=model prot=80": "did you mean port?",
+    f"{TRAIN}loss.own=nofile.loss": "nofile.py in",
     # what cannot be read as a setting
     "train +experiment=exp5 --epochs 7": "without dashes, epochs=<value>",
     "report --epochs=7": "without dashes",

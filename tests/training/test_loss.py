@@ -2,6 +2,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
+from pneumo.errors import PneumoError
 from pneumo.training import loss
 from pneumo.training.network import Output
 from pneumo.training.settings import Loss
@@ -60,3 +61,54 @@ def test_the_presence_head_learns_whether_there_is_any():
     found = loss.total_loss(Output(LOGITS, present), TARGET, weights)
     entropy = -(present[0].sigmoid().log() + (1 - present[1].sigmoid()).log()) / 2
     assert found - without == pytest.approx(3 * float(entropy), rel=1e-5)
+
+
+OWN = """
+def half(logits, masks):
+    return ((logits.sigmoid() - masks) ** 2).mean() / 2
+
+def one_argument(logits):
+    return logits.sum()
+
+def no_number(logits, masks):
+    return logits
+
+def of_positives(logits, masks):
+    return (logits.sum((1, 2, 3)) / masks.sum((1, 2, 3))).mean()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a user's losses, where the command is started."""
+    (tmp_path / "ownlosses.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_a_loss_of_ones_own_is_weighed_beside_the_others(folder):
+    loss.check_own_loss("ownlosses.half")
+    config = Loss(dice=0, own="ownlosses.half", own_weight=3)
+    squares = ((LOGITS.sigmoid() - TARGET) ** 2).mean()
+    bce = loss.total_loss(Output(LOGITS), TARGET, Loss(dice=0))
+    found = loss.total_loss(Output(LOGITS), TARGET, config)
+    assert found == pytest.approx(float(bce + 1.5 * squares))
+    assert loss.own_source("ownlosses.half") == OWN
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ownlosses.quarter", "not found"),
+        ("nosuchfile.loss", "nosuchfile.py in"),
+        ("half", "<module>.<function>"),
+        ("ownlosses.one_argument", "TypeError"),
+        ("ownlosses.no_number", "one number with a gradient"),
+        ("ownlosses.of_positives", "mask is empty"),
+    ],
+)
+def test_a_loss_that_would_fail_is_refused_before_training(folder, name, said):
+    with pytest.raises(PneumoError, match=said) as refused:
+        loss.check_own_loss(name)
+    assert f"loss.own={name}" in str(refused.value)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -68,6 +69,21 @@ def test_encoder_weights_from_a_local_file(tmp_path, network, suffix):
         for key, value in loaded.items()
         if not key.endswith("num_batches_tracked")
     )
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_encoder_weights_from_timms_classifier_or_from_a_whole_network(tmp_path, name):
+    """Whatever the file calls them: the encoder's own tensors arrive, and nothing else."""
+    classifier = timm.create_model(name)
+    random = Model("x", encoder=f"tu-{name}", encoder_weights="none")
+    whole = build_network(random).state_dict()
+    for kind, state in (("classifier", classifier.state_dict()), ("whole", whole)):
+        path = tmp_path / f"{kind}.safetensors"
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+        about = Model("x", encoder=f"tu-{name}", encoder_weights=str(path))
+        for key, value in build_network(about).encoder.state_dict().items():
+            expected = state[f"encoder.{key}" if kind == "whole" else key.removeprefix("model.")]
+            assert torch.equal(value, expected), key
 
 
 class Evil:
