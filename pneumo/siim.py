@@ -1,6 +1,7 @@
 """Check a data set: ``python -m pneumo.siim data=siim data.root=… data.annotations=…``.
 
-Prints Table I of the paper for it, and every film or row left aside with the reason.
+Prints what it holds (of the challenge's, Table I of the paper), and every film or row left aside
+with the reason.
 """
 
 import dataclasses
@@ -12,29 +13,28 @@ from omegaconf import DictConfig
 from pneumo import command, pool
 from pneumo.data import dicom
 from pneumo.data.films import Item
+from pneumo.data.index import read
 from pneumo.data.settings import Check, OnError, SiimData
-from pneumo.data.sources import siim
+from pneumo.data.sources.siim import SiimIndex
 from pneumo.errors import PneumoError
 from pneumo.settings import checked
 
 
 def check(raw: DictConfig) -> None:
-    """Print Table I for a data set, and decode each of its films unless told not to."""
+    """Print what a data set holds, and decode each of its films unless told not to."""
     settings = checked(raw)
     data = settings.data
-    if not isinstance(data, SiimData):
-        raise PneumoError(
-            f"data={data.format}: only the challenge's layout has a Table I; of drawn phantoms "
-            "check the folder, data=siim data.root=<folder> data.annotations=<table>"
-        )
-    # what is missing is what is asked for here
-    index = siim.read_index(dataclasses.replace(data, on_missing=OnError.skip))
+    if isinstance(data, SiimData):  # what is missing is what is asked for here
+        data = dataclasses.replace(data, on_missing=OnError.skip)
+    index = read(data, settings.runs_dir)
     if settings.decode:
         look = functools.partial(_fault, max_pixels=data.max_megapixels * 1_000_000)
         faults = [fault for _, fault in pool.each(look, index.items, "Decoding films") if fault]
         if faults:
             index.left_aside["films that cannot be used"] = sorted(faults)
-    print(siim.describe(index, cases=0 if settings.verbose else 5))
+    print(index.describe(cases=0 if settings.verbose else 5))
+    if isinstance(index, SiimIndex):
+        print(index.verdict())
     if settings.decode and faults and data.on_error is OnError.stop:
         raise PneumoError(
             f"{len(faults)} of {len(index.items)} films cannot be used; replace them, or leave "

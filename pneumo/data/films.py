@@ -57,6 +57,34 @@ class Index:
     items: list[Item]
     left_aside: dict[str, list[str]] = field(default_factory=dict)
 
+    def counts(self) -> list[tuple[str, int]]:
+        """What a user checks first: how many films, positives and patients."""
+        counts = [
+            ("films on disk", len(self.items)),
+            ("of them positive", sum(item.positive for item in self.items)),
+        ]
+        patients = {item.patient for item in self.items if item.patient}
+        if patients:
+            counts.append(("patients on disk", len(patients)))
+        return counts
+
+    def describe(self, cases: int = 5) -> str:
+        """The counts, and what was left aside with the reason.
+
+        Of each reason ``cases`` are shown, or all if ``cases`` is 0.
+        """
+        counts = self.counts()
+        width = max(len(f"{number:,}") for _, number in counts)
+        lines = [f"{number:>{width},}  {name}" for name, number in counts]
+        for reason, left_aside in self.left_aside.items():
+            lines.append(f"\nLeft aside, {reason}: {len(left_aside):,}")
+            shown = left_aside[:cases] if cases else left_aside
+            lines += [f"  {case}" for case in shown]
+            hidden = len(left_aside) - len(shown)
+            if hidden:
+                lines.append(f"  … and {hidden:,} more (all with verbose=true)")
+        return "\n".join(lines)
+
 
 def read_folder(root: Path) -> list[Item]:
     """The films of a folder without a table, each under its file name.

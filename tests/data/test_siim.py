@@ -218,7 +218,7 @@ def test_table_i(real_data, command):
         "positive images": 2_669,
         "multi-row images": 624,
         "of them overlapping": 183,
-        "images on disk": 71,
+        "films on disk": 71,
         "of them positive": 14,
     }
     assert "round 2" in done.stdout
@@ -235,7 +235,7 @@ def test_round_1_of_table_i(real_data):
         round1_test=str(sample),
         on_missing=OnError.skip,
     )
-    assert [number for _, number in siim.summary(siim.read_index(data))[:3]] == [
+    assert [number for _, number in siim.read_index(data).counts()[:3]] == [
         10_675,
         11_582,
         2_379,

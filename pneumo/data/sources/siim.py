@@ -54,6 +54,27 @@ class SiimIndex(Index):
 
     table: Table = field(kw_only=True)
 
+    def counts(self) -> list[tuple[str, int]]:
+        """The counts of Table I, and what else a reader of the table must get right."""
+        texts = {image: self.table.masks(image) for image in self.table.rows}
+        multiple = [annotations for annotations in texts.values() if len(annotations) > 1]
+        return [
+            ("images in the table", len(texts)),
+            ("rows", sum(len(rows) for rows in self.table.rows.values())),
+            ("positive images", sum(bool(annotations) for annotations in texts.values())),
+            ("multi-row images", len(multiple)),
+            ("of them overlapping", sum(overlapping(annotations) for annotations in multiple)),
+            *super().counts(),
+        ]
+
+    def verdict(self) -> str:
+        """Whether these are the challenge's own annotations, complete."""
+        facts = tuple(number for _, number in self.counts()[:3])
+        same = [name for name, known in TABLE_I.items() if known == facts]
+        if same:
+            return f"These are the challenge's {same[0]} training annotations (Table I)."
+        return "Not one of the challenge's two tables."
+
 
 def read_index(data: SiimData) -> SiimIndex:
     """Join films and table.
@@ -183,46 +204,3 @@ def _match(
         else:
             files[image] = path
     return files, unannotated, twice
-
-
-def summary(index: SiimIndex) -> list[tuple[str, int]]:
-    """The counts of Table I, and what else a reader of the table must get right."""
-    texts = {image: index.table.masks(image) for image in index.table.rows}
-    multiple = [annotations for annotations in texts.values() if len(annotations) > 1]
-    patients = {item.patient for item in index.items if item.patient}
-    counts = [
-        ("images in the table", len(texts)),
-        ("rows", sum(len(rows) for rows in index.table.rows.values())),
-        ("positive images", sum(bool(annotations) for annotations in texts.values())),
-        ("multi-row images", len(multiple)),
-        ("of them overlapping", sum(overlapping(annotations) for annotations in multiple)),
-        ("images on disk", len(index.items)),
-        ("of them positive", sum(item.positive for item in index.items)),
-    ]
-    if patients:
-        counts.append(("patients on disk", len(patients)))
-    return counts
-
-
-def describe(index: SiimIndex, cases: int = 5) -> str:
-    """Table I for this data set, and the films and rows left aside with the reason.
-
-    Of each reason ``cases`` are shown, or all if ``cases`` is 0.
-    """
-    counts = summary(index)
-    width = max(len(f"{number:,}") for _, number in counts)
-    lines = [f"{number:>{width},}  {name}" for name, number in counts]
-    facts = tuple(number for _, number in counts[:3])
-    same = [name for name, known in TABLE_I.items() if known == facts]
-    if same:
-        lines.append(f"These are the challenge's {same[0]} training annotations (Table I).")
-    else:
-        lines.append("Not one of the challenge's two tables.")
-    for reason, left_aside in index.left_aside.items():
-        lines.append(f"\nLeft aside, {reason}: {len(left_aside):,}")
-        shown = left_aside[:cases] if cases else left_aside
-        lines += [f"  {case}" for case in shown]
-        hidden = len(left_aside) - len(shown)
-        if hidden:
-            lines.append(f"  … and {hidden:,} more (all with verbose=true)")
-    return "\n".join(lines)
