@@ -5,8 +5,13 @@ a user does.
 import contextlib
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -120,6 +125,45 @@ def browser():
         running = playwright.chromium.launch(executable_path=found, args=quiet)
         yield running
         running.close()
+
+
+@contextlib.contextmanager
+def serving(folder, *arguments):
+    """``python -m pneumo.view`` in a folder: its address, and the lines that it said before.
+
+    Afterwards it must end without a traceback.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pneumo.view", *arguments, f"port={port}", "open=false"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = []
+    for line in process.stdout:
+        if line.startswith("http://"):
+            break
+        said.append(line)
+    else:
+        pytest.fail(process.stderr.read())
+    address = line.split()[0]
+    assert address == f"http://127.0.0.1:{port}/"
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(address, timeout=30).close()
+            break
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    try:
+        yield address, said
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors
 
 
 @contextlib.contextmanager

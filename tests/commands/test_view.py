@@ -2,21 +2,16 @@
 
 import io
 import json
-import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pydicom
 import pytest
-from conftest import complaint, launch, visited
+from conftest import complaint, launch, serving, visited
 from PIL import Image
 
 from pneumo.data.sources import siim
@@ -36,42 +31,10 @@ def address(model, film, tmp_path_factory):
     hip.BodyPartExamined = "HIP"
     hip.save_as(folder / "hip.dcm")
     (table,) = (parent / "train-rle.csv" for parent in film.parents if parent.name[:3] == "24-")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "pneumo.view",
-        f"model={model}",
-        str(folder),
-        f"port={port}",
-        "open=false",
-        "max_megabytes=3",
-        f"annotations={table}",
-    ]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ},
-    )
-    assert "left out: " in process.stdout.readline()
-    line = process.stdout.readline()
-    assert line.startswith(f"http://127.0.0.1:{port}/"), process.stderr.read()
-    where = line.split()[0]
-    for _ in range(100):
-        try:
-            ask(where)
-            break
-        except urllib.error.URLError:
-            time.sleep(0.1)
-    yield where
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
-    assert "Traceback" not in errors
+    options = (f"model={model}", str(folder), "max_megabytes=3", f"annotations={table}")
+    with serving(folder, *options) as (where, said):
+        assert any("left out: " in line for line in said)
+        yield where
 
 
 def ask(url, content=None, method=None, **headers):
