@@ -152,7 +152,8 @@ class Loss:
         if self.own:
             of_masks.append(self.own_weight)
         valid = min(*of_masks, self.presence) >= 0 and sum(of_masks) > 0
-        require(valid, "loss", self, "of non-negative weights, one of those of masks positive")
+        rule = "of non-negative weights, one of bce, dice, focal and own positive"
+        require(valid, "loss", self, rule)
         require(self.smooth > 0, "loss.smooth", self.smooth, "positive")
         require(self.focal_gamma >= 0, "loss.focal_gamma", self.focal_gamma, "0 or more")
 

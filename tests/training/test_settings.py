@@ -231,7 +231,7 @@ def test_handoff_stays_in_the_fold():
         ("tag=a/b", "tag=a/b"),
         ("data.format=phantom", r"data\.format=phantom: must be siim"),
         ("loss.presence=1", r"model\.presence=true"),
-        ("loss={bce: 0, dice: 0}", "one of bce, dice and focal"),
+        ("loss={bce: 0, dice: 0}", "one of bce, dice, focal and own"),
     ],
 )
 def test_impossible_values_are_refused_by_name(override, message):
