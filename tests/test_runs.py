@@ -41,6 +41,7 @@ def test_settings_apart_from_the_names_set_runs_apart():
         "",
     )
     assert tags("lr=1e-4") == ("", "lr_1e-4")
+    assert tags("split.seed=1") == ("split.seed_1", "")  # parent and child share the films
     assert tags("data.images=300") == ("data.images_300", "")  # the parent has these films, too
     assert tags("model=unet_lite0", "averaging=none") == ("model_unet_lite0", "averaging_none")
     long = [

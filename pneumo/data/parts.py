@@ -1,17 +1,22 @@
 """Image ids → training and validation parts.
 
-A hold-out or k folds, stratified by label, grouped by patient, and the same every time.
+A hold-out or k folds, stratified by label, grouped by patient; drawn at random from ``split.seed``,
+and the same on every machine.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+import random
+from bisect import bisect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
-from pneumo.data.settings import Split, SplitKind
+from pneumo.data.settings import Grouping, Split, SplitKind
 from pneumo.errors import PneumoError
 from pneumo.tables import counted
+
+DEALS = 20  # random deals that are tried before the best balanced of them has to do
 
 
 @dataclass
@@ -42,40 +47,59 @@ class Parts:
 
 
 def divide(
-    positive: Sequence[bool], patients: Sequence[str | None], split: Split, fold: int, seed: int
+    positive: Sequence[bool], patients: Sequence[str | None], split: Split, fold: int
 ) -> Parts:
-    """Divide films into training and validation.
+    """Divide films into training and validation, at random.
+
+    Each group has the same chance of any place. Each part has its share of positive films, of
+    negative films and of all films to less than one film, where groups are small enough for that;
+    else it is the best balanced of ``DEALS`` random divisions.
 
     Args:
         positive: label of each film; both parts get their share of positives.
         patients: patient of each film, None where unknown; a film of an unknown patient is its own
             group.
         split: hold-out or k-fold; ``group`` auto and patient keep a patient's films together, image
-            does not.
+            does not. Other values of ``seed`` divide otherwise; every fold of one seed belongs to
+            the same division.
         fold: which part of a k-fold is validation; for a hold-out, which of many random divisions.
-        seed: other seeds shuffle otherwise; every fold of one seed belongs to the same division.
 
     Raises:
         PneumoError: grouping by patient without patients, or too few films for the parts asked for.
     """
     labels = np.asarray(positive, bool)
-    known = any(patients)
-    if split.group.value == "patient" and not known:
-        raise PneumoError(
-            "split.group=patient, but no patient is known: "
-            "give data.patients=<file.csv>, or split.group=auto"
-        )
-    grouped = known and split.group.value != "image"
+    grouped = _is_grouped(patients, split)
     # films of the same name form a group; a film without a patient is a group of its own
     names = [f"#{i}" for i in range(len(labels))]
     if grouped:
         names = [patient or name for patient, name in zip(patients, names, strict=True)]
+    totals = np.array([(~labels).sum(), labels.sum()])
     if split.kind is SplitKind.kfold:
-        shares = np.full(split.folds, 1 / split.folds)
-        held = _deal(labels, names, shares, [seed]) == fold
+        places = np.tile(totals / split.folds, (split.folds, 1))
+        held = _deal(labels, names, places, f"{split.seed}") == fold
     else:
-        shares = np.array([1 - split.validation, split.validation])
-        held = _deal(labels, names, shares, [seed, fold]) == 1
+        # a film of each label at least, on either side, or no score of that label could be had
+        validation = np.clip(split.validation * totals, 1, np.maximum(totals - 1, 0))
+        places = np.stack([totals - validation, validation])
+        held = _deal(labels, names, places, f"{split.seed} {fold}") == 1
+    return _parts(held, labels, patients, grouped)
+
+
+def _is_grouped(patients: Sequence[str | None], split: Split) -> bool:
+    """Whether a patient's films stay together. Raises PneumoError where that cannot be."""
+    known = any(patients)
+    if split.group is Grouping.patient and not known:
+        raise PneumoError(
+            "split.group=patient, but no patient is known: "
+            "give data.patients=<file.csv>, or split.group=auto"
+        )
+    return known and split.group is not Grouping.image
+
+
+def _parts(
+    held: np.ndarray, labels: np.ndarray, patients: Sequence[str | None], grouped: bool
+) -> Parts:
+    """Both parts, and how far they share patients. Raises PneumoError if one is empty."""
     training, validation = np.flatnonzero(~held), np.flatnonzero(held)
     for name, part in (("training", training), ("validation", validation)):
         if not len(part):
@@ -85,7 +109,7 @@ def divide(
             )
     shared = None
     unknown = 0
-    if known:
+    if any(patients):
         seen = {patients[i] for i in training.tolist() if patients[i]}
         held_positive = [patients[i] in seen for i in validation.tolist() if labels[i]]
         shared = float(np.mean(held_positive)) if held_positive else 0.0
@@ -93,30 +117,64 @@ def divide(
     return Parts(training, validation, grouped, shared, unknown)
 
 
-def _deal(
-    labels: np.ndarray, names: Sequence[str | None], shares: np.ndarray, seed: list[int]
-) -> np.ndarray:
-    """Deal whole groups to parts; returns the part of each film.
+def _deal(labels: np.ndarray, names: Sequence[str], places: np.ndarray, seed: str) -> np.ndarray:
+    """Deal whole groups to parts at random, as often as it takes; returns the part of each film.
 
-    The largest groups come first. Each goes to the part that is furthest below its share of
-    positives and negatives.
+    Args:
+        labels: bool (films,).
+        names: group of each film.
+        places: how many negatives and how many positives each part should get, (parts, 2).
+        seed: text that decides everything that is drawn.
     """
-    groups: dict[str | None, list[int]] = defaultdict(list)
-    for i, name in enumerate(names):
-        groups[name].append(i)
-    members = list(groups.values())
-    np.random.default_rng(seed).shuffle(members)
-    counts = np.array([[(~labels[m]).sum(), labels[m].sum()] for m in members])
-    totals = np.maximum(counts.sum(0), 1)
-    part = np.empty(len(labels), np.int64)
-    have = np.zeros((len(shares), 2))
-    # most positives first, then most films; groups alike in both stay in their shuffled order
-    order = np.lexsort((-counts.sum(1), -counts[:, 1]))
+    _, group = np.unique(names, return_inverse=True)
+    counts = np.stack([np.bincount(group, ~labels), np.bincount(group, labels)], 1)
+    # Of all generators, Python's own promises that its numbers will stay what they are:
+    # https://docs.python.org/3/library/random.html#notes-on-reproducibility
+    draw = random.Random(seed).random
+    best, least = np.zeros(len(counts), np.int64), np.inf
+    for _ in range(DEALS):
+        part = _deal_once(counts, places, draw)
+        off = _imbalance(counts, part, places)
+        if off < least:
+            best, least = part, off
+        if off == 0:
+            break
+    return best[group]
+
+
+def _deal_once(counts: np.ndarray, places: np.ndarray, draw: Callable[[], float]) -> np.ndarray:
+    """The part of each group: one after another, groups draw one of the places still free.
+
+    The largest groups draw first, and the small ones fill up what these leave. Films that are all
+    groups of their own get exactly the places there are.
+    """
+    # few positives shall be dealt as evenly as many negatives, so each weighs by its label's total
+    weights = (counts / np.maximum(counts.sum(0), 1)).tolist()
+    free = places.tolist()
+    sizes = counts.sum(1).tolist()
+    order = sorted(range(len(counts)), key=lambda g: (-sizes[g], draw()))
+    part = np.empty(len(counts), np.int64)
     for g in order:
-        # both labels weigh by their own total, so that few positives are spread as evenly as many
-        # negatives
-        missing = (shares[:, None] - have / totals) @ (counts[g] / totals) / shares
-        choice = int(np.argmax(missing))
-        part[members[g]] = choice
-        have[choice] += counts[g]
+        negative, positive = weights[g]
+        chances = accumulate(negative * max(n, 0) + positive * max(p, 0) for n, p in free)
+        bounds = list(chances)
+        chosen = bisect(bounds, draw() * bounds[-1], hi=len(bounds) - 1)
+        part[g] = chosen
+        free[chosen] = [left - taken for left, taken in zip(free[chosen], counts[g], strict=True)]
     return part
+
+
+def _imbalance(counts: np.ndarray, part: np.ndarray, places: np.ndarray) -> float:
+    """How far the parts are from their places, in each label and in all films.
+
+    0 if all are less than one film off; infinite if a part is empty.
+    """
+    got = np.stack([counts[part == number].sum(0) for number in range(len(places))])
+    if not got.sum(1).all():
+        return np.inf
+    off = got - places
+    off = np.c_[off, off.sum(1)]
+    if np.abs(off).max() < 1 - 1e-9:  # less than one film, for all the rounding of sums
+        return 0.0
+    totals = np.maximum(counts.sum(0), 1)
+    return float(np.square(off / [*totals, totals.sum()]).sum())

@@ -146,6 +146,7 @@ class Split:
     group: Grouping = declare(
         Grouping.auto, "auto (patients where they are known, else images), patient or image"
     )
+    seed: int = declare(0, "other seeds put other films into the parts")
 
     def __post_init__(self) -> None:
         require(
@@ -155,6 +156,7 @@ class Split:
             BETWEEN_0_AND_1,
         )
         require(self.folds >= 2, "split.folds", self.folds, "at least 2")
+        require(self.seed >= 0, "split.seed", self.seed, "0 or more")
 
 
 @dataclass

@@ -146,9 +146,9 @@ def _check_folds(records: Sequence[Record], same_experiment: bool) -> None:
     divisions = []
     for about in records:
         config = about.config.to_dict()
-        keys = ["seed", "split", "data"]
+        keys = ["split", "data"]
         if same_experiment:
-            keys += ["experiment", "variant"]
+            keys += ["experiment", "variant", "seed"]
         divisions.append({key: config[key] for key in keys})
     if divisions[0]["split"]["kind"] != "kfold" or any(one != divisions[0] for one in divisions):
         raise PneumoError(

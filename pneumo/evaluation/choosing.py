@@ -115,8 +115,8 @@ def _groups(
         elif crossing:
             how += "; patients have films in several folds"
         return group, how
-    half = Split(kind=SplitKind.kfold, folds=2)
-    second = divide(everything.positive.tolist(), everything.patients, half, 0, seed).validation
+    half = Split(kind=SplitKind.kfold, folds=2, seed=seed)
+    second = divide(everything.positive.tolist(), everything.patients, half, 0).validation
     by = "patient" if known else "film (patients unknown)"
     how = f"nested halves by {by}: chosen on one half, scored on the other"
     return np.isin(np.arange(len(everything)), second).astype(np.int64), how

@@ -161,6 +161,7 @@ def card(
         "experiment": config.experiment,
         "scale": config.scale.name,
         "data": config.data.name,
+        "split": values["split"],
         "fold": config.fold,
         "seed": config.seed,
         "weights": kept,

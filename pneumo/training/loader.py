@@ -126,7 +126,7 @@ class FilmData(pl.LightningDataModule):
         labels = {item.id: item.positive for item in items}
         self.positive = [labels[image] for image in self.films.ids]
         self.patients = [patients[image] for image in self.films.ids]
-        self.parts = divide(self.positive, self.patients, config.split, config.fold, config.seed)
+        self.parts = divide(self.positive, self.patients, config.split, config.fold)
         if self.films.left_aside:
             self.index.left_aside["films that could not be read"] = self.films.left_aside
         for reason, cases in self.index.left_aside.items():
@@ -169,7 +169,7 @@ class FilmData(pl.LightningDataModule):
         }
 
     def _fewer(self, items: list[Item]) -> list[Item]:
-        """At most ``scale.images`` films, chosen by the seed.
+        """At most ``scale.images`` films, chosen by ``split.seed``.
 
         They have the data's share of positives, or ``scale.positive_rate``.
         """
@@ -177,7 +177,8 @@ class FilmData(pl.LightningDataModule):
         limit = scale.images
         if limit is None or len(items) <= limit:
             return items
-        order = np.random.default_rng([self.config.seed, len(items)]).permutation(len(items))
+        drawn = np.random.default_rng([self.config.split.seed, len(items)])
+        order = drawn.permutation(len(items))
         positive = [i for i in order if items[i].positive]
         negative = [i for i in order if not items[i].positive]
         rate = scale.positive_rate or len(positive) / len(items)

@@ -22,7 +22,7 @@ from pneumo import files, runs
 from pneumo.errors import PneumoError, one_line
 from pneumo.training.settings import Config, recorded_config
 
-VERSION = 2
+VERSION = 3
 PACKAGES = (
     "pneumo",
     "torch",
@@ -165,8 +165,13 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "data": data}
 
 
+def _from_2(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 had one seed, which also decided who is in which part."""
+    return {**values, "split": {**values.get("split", {}), "seed": values.get("seed", 0)}}
+
+
 # step n brings version n to version n + 1
-_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_from_1,)
+_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_from_1, _from_2)
 
 
 def ancestors(folder: Path, record: Record) -> list[tuple[Path, Record]]:

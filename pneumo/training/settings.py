@@ -415,7 +415,9 @@ class Config:
         named=True,
     )
     variant: str = declare("", "like tag, but not shared with the parent", named=True)
-    seed: int = declare(0, "of everything random", shared=True, named=True)
+    seed: int = declare(
+        0, "of everything random in a fit; split.seed divides the films", shared=True, named=True
+    )
     fold: int = declare(
         0,
         "which part of a k-fold is validation; of a hold-out, which division",

@@ -16,12 +16,13 @@ from pneumo.training.record import DataFacts, Origin, Record
 from pneumo.training.settings import Blend, load_config
 
 
-def run(place, experiment, fold, level, ids):
+def run(place, experiment, fold, level, ids, *more, seed=0):
     """A run's folder with its record, and maps of a single level."""
     with initialize_config_dir(CONF, version_base="1.3"):
         typed = [f"+experiment={experiment}", "data=phantom", "split=kfold5", f"fold={fold}"]
+        typed += [f"seed={seed}", *more]
         config = load_config(compose("train", typed))
-    folder = place / experiment / "phantom-full" / f"fold{fold}-seed0"
+    folder = place / experiment / "phantom-full" / f"fold{fold}-seed{seed}"
     folder.mkdir(parents=True)
     facts = DataFacts("f", "p", "a", 1, 1, 1, True, 0.0, {})
     Record(config, Origin(), facts).write(folder)
@@ -34,7 +35,7 @@ def run(place, experiment, fold, level, ids):
     about = {
         "on": "val",
         "run": str(folder),
-        "weights": f"{experiment}{fold}",
+        "weights": f"{experiment}{fold}-{seed}",
         "left_out": [],
         "seen_in_training": 0,
         "patients_in_training": 0,
@@ -72,6 +73,27 @@ def test_networks_are_averaged_within_their_fold_and_the_folds_joined(tmp_path):
     found = blended(tmp_path, Blend.mean_folds, *runs)
     assert [part.ids for part in found] == [["a", "b"], ["c", "d"]]
     assert [int(part.plain[0, 0, 0]) for part in found] == [20, 60]
+
+
+def test_seeds_are_averaged_on_the_films_they_share(tmp_path):
+    runs = [
+        run(tmp_path, "exp5", fold, 10 * (fold + seed), "abcd"[2 * fold :][:2], seed=seed)
+        for fold in (0, 1)
+        for seed in (0, 1)
+    ]
+    (alone,) = blended(tmp_path, Blend.mean, *runs[:2])
+    assert int(alone.plain[0, 0, 0]) == 5
+    found = blended(tmp_path, Blend.mean_folds, *runs)
+    assert [int(part.plain[0, 0, 0]) for part in found] == [5, 15]
+
+
+def test_folds_of_other_divisions_or_seeds_are_not_joined(tmp_path):
+    first = run(tmp_path, "exp5", 0, 10, "ab")
+    divided = run(tmp_path, "exp5", 1, 10, "cd", "split.seed=1")
+    seeded = run(tmp_path, "exp5", 1, 10, "cd", seed=1)
+    for other in (divided, seeded):
+        with pytest.raises(PneumoError, match="not the folds of one cross-validation"):
+            blended(tmp_path, Blend.folds, first, other)
 
 
 def test_a_blend_that_does_not_fit_is_refused_in_words(tmp_path):

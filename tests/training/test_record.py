@@ -99,6 +99,17 @@ def test_it_is_the_same_fit_as_todays_command_asks_for(tmp_path):
     assert runs.differences(recorded.to_dict(), wanted.to_dict(), lineage.INCIDENTAL) == []
 
 
+def test_the_one_seed_of_older_records_also_divided_the_films(tmp_path):
+    def reseed(values):
+        values["config"]["seed"] = 7
+
+    first = record.read(written(tmp_path, reseed)).config
+    values = first.to_dict()
+    del values["split"]["seed"]
+    second = record.read_config(values, 2)
+    assert (first.seed, first.split.seed) == (second.seed, second.split.seed) == (7, 7)
+
+
 def test_a_stage_of_version_1_is_known_by_its_name(tmp_path):
     def stage(values):
         values["config"]["experiment"] = "exp5_stage1"

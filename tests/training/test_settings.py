@@ -190,7 +190,7 @@ def test_a_parent_shares_data_fold_seed_scale_machine_and_model_only():
     child = loaded(
         *("+experiment=exp5", "data=phantom", "data.images=77", "fold=2", "seed=5", "scale=mini"),
         *("model=unet_lite0", "machine.threads=1", "lr=0.1", "loss.dice=2", "tag=x"),
-        "runs_dir=a b",
+        *("split.seed=4", "runs_dir=a b"),
     )
     parent = lineage.parent_of(child)
     for shared in (key for key in SHARED if "." not in key):
@@ -222,6 +222,7 @@ def test_handoff_stays_in_the_fold():
         ("augmentation.gamma_limit=[80]", "gamma_limit"),
         ("model.std=0", r"model\.std=0"),
         ("seed=-1", "seed=-1"),
+        ("split.seed=-1", r"split\.seed=-1"),
         ("fold=-1", "fold=-1"),
         ("resolution.size=500", r"resolution\.size=500.*multiple of 32"),
         ("resolution.crop_min=0", r"crop_min=0"),
