@@ -6,7 +6,7 @@ and the same on every machine.
 
 import random
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -83,6 +83,29 @@ def divide(
         places = np.stack([totals - validation, validation])
         held = _deal(labels, names, places, f"{split.seed} {fold}") == 1
     return _parts(held, labels, patients, grouped)
+
+
+def restore(
+    recorded: Mapping[str, Collection[str]],
+    ids: Sequence[str],
+    positive: Sequence[bool],
+    patients: Sequence[str | None],
+    split: Split,
+) -> Parts | None:
+    """The division that a run recorded, whatever code dealt it; None if it is of other films.
+
+    Args:
+        recorded: ids of the films of ``training`` and of ``validation``.
+        ids: image id of each film there is now.
+        positive: label of each film.
+        patients: patient of each film, None where unknown.
+        split: the settings that the division was made with.
+    """
+    training, validation = set(recorded["training"]), set(recorded["validation"])
+    if training | validation != set(ids):
+        return None
+    held = np.array([image in validation for image in ids])
+    return _parts(held, np.asarray(positive, bool), patients, _is_grouped(patients, split))
 
 
 def _is_grouped(patients: Sequence[str | None], split: Split) -> bool:

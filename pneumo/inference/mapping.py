@@ -60,7 +60,7 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
         if maps.key_of(place) == key:
             with contextlib.suppress(PneumoError):  # damaged maps are made anew
                 return maps.load(place)
-        part = _validation(declared, about)
+        part = _validation(folder, declared, about)
     else:
         part = _test(declared, settings) if settings.on == "test" else _folder(declared, settings)
         # the same films elsewhere on the disk give the same maps, so their paths do not count
@@ -118,7 +118,7 @@ def _seen(folder: Path, about: Record, part: Part, on: str) -> dict[str, Any]:
     }
 
 
-def _validation(declared: Config, about: Record) -> Part:
+def _validation(folder: Path, declared: Config, about: Record) -> Part:
     """The run's own validation part.
 
     Raises PneumoError if the data is not what it was trained on any more.
@@ -126,7 +126,7 @@ def _validation(declared: Config, about: Record) -> Part:
     from pneumo.training.loader import FilmData  # Lightning takes seconds
 
     made = FilmData(declared)
-    made.prepare()
+    made.prepare(record.parts_of(folder))
     now = made.facts()
     recorded = about.data.annotations
     changed = {

@@ -25,7 +25,7 @@ from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
 from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network, check_network
-from pneumo.training.record import Origin, Parent, Record, read
+from pneumo.training.record import Origin, Parent, Record, parts_of, read, trained_on
 from pneumo.training.settings import (
     ENCODER_WEIGHTS,
     Config,
@@ -35,6 +35,8 @@ from pneumo.training.settings import (
     Source,
 )
 from pneumo.training.weights import load_weights, read_weights, renamed, save_weights
+
+log = logging.getLogger(__name__)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -68,13 +70,15 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         torch.set_float32_matmul_precision("high")
     parent = _parent(config)
     data = FilmData(config)
-    data.prepare()
+    data.prepare(_division(config, folder))
     record = Record(config, Origin.now(), data.facts(), parent)
     checkpoint = folder / runs.CHECKPOINT
     resuming = checkpoint.is_file()
     if resuming:
         _check_unchanged(folder, record)
     else:
+        if parent:
+            _check_apart(Path(parent.path), data)
         record.write(folder)
         files.write_json(folder / runs.PARTS, data.parts_by_id())
         if config.loss.own:
@@ -184,6 +188,42 @@ def _parent(config: Config) -> Parent | None:
         )
     read_weights(path, "init_from")
     return Parent(str(path), files.sha256(path))
+
+
+def _division(config: Config, folder: Path) -> dict[str, dict[str, str | None]] | None:
+    """The parts that a fit goes on with: its own if it was interrupted, else its parent's.
+
+    So validation films stay validation films, also where other code has divided them.
+    """
+    if (folder / runs.CHECKPOINT).is_file():
+        return parts_of(folder)
+    beside = Path(config.init_from).parent if config.init_from else None
+    if beside is None or not (beside / runs.RECORD).is_file():
+        return None
+    theirs = read(beside).config
+    same = (theirs.split, theirs.fold) == (config.split, config.fold)
+    return parts_of(beside) if same else None
+
+
+def _check_apart(weights: Path, data: FilmData) -> None:
+    """Refuse to validate on films that the weights to start from were trained on.
+
+    Of weights that no run lies beside nothing is known.
+    """
+    if not (weights.parent / runs.RECORD).is_file():
+        return
+    trained = trained_on(weights.parent, read(weights.parent))
+    if trained is None:
+        log.warning("%s: which films it was trained on is not known", weights)
+        return
+    validation = data.parts_by_id()["validation"]
+    seen = sum(image in trained for image in validation)
+    if seen:
+        raise PneumoError(
+            f"{weights}: trained on {seen:,} of the {len(validation):,} validation films; start "
+            "from weights of the same films, split, split.seed and fold, or delete that run to "
+            "train it anew"
+        )
 
 
 def _check_unchanged(folder: Path, record: Record) -> None:

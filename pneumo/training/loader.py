@@ -16,7 +16,7 @@ from pneumo import files, pool
 from pneumo.data import cache, index, likeness
 from pneumo.data.films import Item, patients_from_films
 from pneumo.data.likeness import Look
-from pneumo.data.parts import divide
+from pneumo.data.parts import divide, restore
 from pneumo.data.settings import PhantomData
 from pneumo.training import augmentation
 from pneumo.training.device import uses_cuda
@@ -107,10 +107,13 @@ class FilmData(pl.LightningDataModule):
         super().__init__()
         self.config = config
 
-    def prepare(self) -> None:
+    def prepare(self, recorded: dict[str, dict[str, str | None]] | None = None) -> None:
         """Draw phantoms if asked for, index, cache and divide.
 
         Logs what was left aside and why. Raises PneumoError.
+
+        Args:
+            recorded: a division, as ``parts_by_id`` gives it, that is kept if it is of these films.
         """
         config, data = self.config, self.config.data
         if isinstance(data, PhantomData):
@@ -126,7 +129,9 @@ class FilmData(pl.LightningDataModule):
         labels = {item.id: item.positive for item in items}
         self.positive = [labels[image] for image in self.films.ids]
         self.patients = [patients[image] for image in self.films.ids]
-        self.parts = divide(self.positive, self.patients, config.split, config.fold)
+        films = (self.positive, self.patients, config.split)
+        kept = restore(recorded, self.films.ids, *films) if recorded else None
+        self.parts = kept or divide(*films, config.fold)
         if self.films.left_aside:
             self.index.left_aside["films that could not be read"] = self.films.left_aside
         for reason, cases in self.index.left_aside.items():

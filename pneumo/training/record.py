@@ -199,9 +199,20 @@ def trained_on(folder: Path, record: Record) -> dict[str, str | None] | None:
         return None
     films: dict[str, str | None] = {}
     for place, _ in [*lineage, (folder, record)]:
-        try:
-            parts = json.loads((place / runs.PARTS).read_text(encoding="utf-8"))
-            films |= parts["training"]
-        except (OSError, ValueError, KeyError, TypeError):
+        parts = parts_of(place)
+        if parts is None:
             return None
+        films |= parts["training"]
     return films
+
+
+def parts_of(folder: Path) -> dict[str, dict[str, str | None]] | None:
+    """The films of ``training`` and of ``validation`` of a run, with their patients.
+
+    None if that is not known: ``parts.json`` is missing or damaged.
+    """
+    try:
+        parts = json.loads((folder / runs.PARTS).read_text(encoding="utf-8"))
+        return {name: dict(parts[name]) for name in ("training", "validation")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

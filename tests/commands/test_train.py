@@ -17,6 +17,7 @@ from conftest import TINY, complaint, launch, one
 from safetensors.torch import load_file
 
 from pneumo.data.settings import SiimData
+from pneumo.inference import maps
 from pneumo.settings import Log
 from pneumo.training import logbook, record
 from pneumo.training.weights import read_card
@@ -107,6 +108,46 @@ def test_the_child_starts_from_its_parent(finished, tmp_path):
         load_file(where / "weights.safetensors") for where in (path, one(tmp_path, "exp5_stage1"))
     )
     assert torch.allclose(ours[A_KERNEL], parents[A_KERNEL], atol=1e-8)
+
+
+def test_a_division_by_other_code_is_kept_by_the_run_and_its_children(finished, tmp_path):
+    """A parent whose division today's code would not deal, its child, and that child stopped."""
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    parent, child = one(tmp_path, "exp5_stage1"), one(tmp_path, "exp5")
+    shutil.rmtree(child)
+    parts = json.loads((parent / "parts.json").read_text())
+    films = parts["training"] | parts["validation"]
+    held = sorted(parts["training"])[:6]
+    other = {
+        "training": {image: films[image] for image in sorted(films) if image not in held},
+        "validation": {image: films[image] for image in held},
+    }
+    (parent / "parts.json").write_text(json.dumps(other))
+    for _ in ("fresh", "stopped before its scores were written"):
+        done = launch(tmp_path, "+experiment=exp5", *TINY)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((child / "parts.json").read_text()) == other
+        (child / "metrics.json").rename(child / "scores.json")
+    assert "epoch 1/4" not in done.stdout.split("exp5:")[-1]
+    (child / "scores.json").rename(child / "metrics.json")
+    done = launch(tmp_path, f"run={child}", "on=val", module="pneumo.predict")
+    assert done.returncode == 0, done.stderr
+    assert sorted(maps.load(child / "predictions" / "val").ids) == held
+
+
+def test_weights_trained_on_validation_films_are_no_start(finished, tmp_path):
+    """Of its parent's films one is gone, so the child cannot be divided as its parent was."""
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    shutil.rmtree(one(tmp_path, "exp5"))
+    parent = one(tmp_path, "exp5_stage1")
+    parts = json.loads((parent / "parts.json").read_text())
+    moved = {**parts["training"], **parts["validation"]}
+    changed = {"training": moved, "validation": {"gone": None}}
+    (parent / "parts.json").write_text(json.dumps(changed))
+    line = complaint(launch(tmp_path, "+experiment=exp5", *TINY))
+    assert "weights.safetensors: trained on 6 of the 6 validation films" in line
+    assert "split.seed" in line
+    assert not list((tmp_path / "runs" / "exp5").rglob("config.yaml"))
 
 
 def test_a_finished_run_is_reported_not_repeated(finished):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pneumo.data import csv_files
-from pneumo.data.parts import divide
+from pneumo.data.parts import divide, restore
 from pneumo.data.settings import Grouping, Split, SplitKind
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
@@ -140,6 +140,17 @@ def test_a_division_is_the_same_for_ever():
     folds = [divide(positive, patients, Split(SplitKind.kfold), n).validation for n in range(5)]
     text = " ".join(map(str, np.concatenate([holdout, *folds])))
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9be1796e310e5072"
+
+
+def test_what_a_run_recorded_is_restored_if_it_is_of_the_same_films():
+    ids = [f"film{i}" for i in range(1000)]
+    training, validation = ids[::2], ids[1::2]  # no division that is dealt today
+    recorded = {"training": training, "validation": validation}
+    parts = restore(recorded, ids, POSITIVE, PATIENTS, Split())
+    assert [ids[i] for i in parts.validation] == validation
+    assert [ids[i] for i in parts.training] == training
+    assert parts.shared > 0.5
+    assert restore(recorded, ["new", *ids[1:]], POSITIVE, PATIENTS, Split()) is None
 
 
 def test_patients_asked_for_but_unknown():
