@@ -15,6 +15,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from pneumo.data.settings import PhantomData
 from pneumo.data.sources import phantom
@@ -38,6 +40,32 @@ def phantoms(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("phantoms") / "set"
     phantom.generate(PhantomData(name="phantom", images=24, positive_rate=1 / 3, seed=3), root)
     return root
+
+
+def write_film(path, array, bits=None, **tags):
+    """Write an uncompressed DICOM film."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = (
+        SecondaryCaptureImageStorage,
+        ExplicitVRLittleEndian,
+    )
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = (
+        SecondaryCaptureImageStorage,
+        generate_uid(entropy_srcs=[str(path)]),
+    )
+    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.Rows, data.Columns = array.shape
+    data.BitsAllocated = array.dtype.itemsize * 8
+    data.BitsStored = bits or data.BitsAllocated
+    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, 0
+    data.PixelData = array.tobytes()
+    for key, value in tags.items():
+        setattr(data, key, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
 
 
 TINY = (

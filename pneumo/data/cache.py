@@ -1,9 +1,10 @@
 """Decode and resize every film once → memory-mapped uint8 arrays.
 
 There is one folder for each data set and resolution. A folder's name is the fingerprint of all that
-goes in: ids, files (size and time of change, not their place), run lengths, settings. Changed input
-therefore makes another folder. A folder is built under a temporary name, row by row, each row
-marked when it is done, so that interrupted work continues; it gets its name when it is whole.
+goes in: ids, files (size and time of change, not their place), run lengths, settings, the version
+of the rendering. Changed input therefore makes another folder. A folder is built under a temporary
+name, row by row, each row marked when it is done, so that interrupted work continues; it gets its
+name when it is whole.
 """
 
 import functools
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pneumo import files, pool, runs
-from pneumo.data import dicom
+from pneumo.data import dicom, rendering
 from pneumo.data.films import Item
 from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
@@ -76,6 +77,7 @@ def build(
     """
     contents = {
         "version": VERSION,
+        "rendering": rendering.VERSION,
         "size": size,
         "films": [
             [item.id, item.path.suffix, *_state(item.path), files.digest(item.annotations)]

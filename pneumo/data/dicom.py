@@ -1,7 +1,7 @@
 """One film file → upright uint8 array, dark lungs and bright bones, plus the tags we use.
 
-No other module reads DICOM files. The standard's sections are PS3.3 C.7.6.3 (image pixel), C.11.1
-(modality LUT) and C.11.2 (VOI LUT): https://dicom.nema.org/medical/dicom/current/
+No other module reads DICOM files. The standard's section is PS3.3 C.7.6.3 (image pixel):
+https://dicom.nema.org/medical/dicom/current/
 """
 
 import re
@@ -18,14 +18,16 @@ import pydicom
 from PIL import Image, ImageOps
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_array
+from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
+from pneumo.data import rendering
 from pneumo.errors import PneumoError, brief
 
 # Limits against decompression bombs: small files that unpack to more than memory holds.
 MAX_PIXELS = 100_000_000  # of one film
 MAX_UNPACKED = 512 << 20  # bytes of one deflated DICOM file
+MAX_BITS = 16  # of one stored pixel
 PHANTOM = "PHANTOM-"  # what the PatientID of a film begins with that data/sources/phantom.py drew
 IMAGES = (".png", ".jpg", ".jpeg")
 # the packages that decode a transfer syntax which pydicom, numpy and Pillow cannot decode
@@ -101,7 +103,9 @@ def read(
     try:
         _check(path, dataset, max_pixels, colour)
         tags = _tags(dataset)
-        pixels = upright(_to_uint8(_decode(path, dataset), dataset), tags.orientation)
+        array = _decode(path, dataset)
+        grey = array if _is_colour(dataset) else rendering.render(array, dataset)
+        pixels = upright(grey, tags.orientation)
         del dataset.PixelData
     except FilmError:
         raise
@@ -340,6 +344,10 @@ def _check(path: Path, dataset: FileDataset, max_pixels: int, colour: bool) -> N
         raise FilmError(f"{path}: holds {frames} frames; a film has one")
     if _is_colour(dataset) and not colour:
         raise FilmError(f"{path}: a colour image; a film is grey (colour=true takes its luminance)")
+    if int(dataset.get("BitsAllocated") or 0) > MAX_BITS:
+        raise FilmError(
+            f"{path}: {dataset.BitsAllocated} bits a pixel; a radiograph has at most {MAX_BITS}"
+        )
     # a decompression bomb may claim any number of pixels: refused before they are decoded
     if rows * columns > max_pixels:
         raise FilmError(
@@ -386,44 +394,6 @@ def _decode(path: Path, dataset: FileDataset) -> np.ndarray:
     return array
 
 
-def _to_uint8(array: np.ndarray, dataset: FileDataset) -> np.ndarray:
-    """Modality LUT, then VOI window, then polarity (PS3.3 C.11, C.7.6.3.1.2), then 8 bit.
-
-    An 8-bit film without a usable window stays as it is. Deeper films without one are stretched
-    between their 0.1 and 99.9 percentiles: the range of stored bits says little about what is used
-    of it.
-    """
-    if _is_colour(dataset):
-        return array
-    values = apply_rescale(array, dataset)
-    windowed = _windowed(values, dataset)
-    if windowed is not None:
-        grey = _stretched(windowed, float(windowed.min()), float(windowed.max()))
-    elif array.dtype == np.uint8 and dataset.BitsStored == 8 and values is array:
-        grey = array
-    else:
-        low, high = np.percentile(values, (0.1, 99.9))
-        grey = _stretched(values, low, high)
-    return 255 - grey if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else grey
-
-
-def _windowed(values: np.ndarray, dataset: FileDataset) -> np.ndarray | None:
-    """The values as the file's VOI window shows them; None without a usable window."""
-    has_window = "WindowCenter" in dataset and "WindowWidth" in dataset
-    if "VOILUTSequence" not in dataset and not has_window:
-        return None
-    windowed = np.asarray(apply_voi_lut(values, dataset), np.float64)
-    inside = (windowed > windowed.min()) & (windowed < windowed.max())
-    # a window that makes nearly everything black or white hides most of the film
-    return windowed if inside.mean() > 0.2 else None
-
-
-def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values from ``low`` to ``high`` spread over 0 to 255, uint8."""
-    spread = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255
-    return spread.round().astype(np.uint8)
-
-
 def _read_picture(path: Path, max_pixels: int, content: bytes | None, colour: bool) -> np.ndarray:
     """A PNG or JPEG mirror of a film → uint8 (rows, columns).
 
@@ -448,7 +418,7 @@ def _read_picture(path: Path, max_pixels: int, content: bytes | None, colour: bo
                         # the file does not say whether it uses 10, 12 or 16 bits, so take the
                         # range that its pixels use
                         low, high = np.percentile(deep, (0.1, 99.9))
-                    return _stretched(deep, low, high)
+                    return rendering.stretched(deep, low, high)
                 if picture.mode in ("L", "1"):
                     return np.asarray(upright_picture.convert("L"))
                 colours = np.asarray(upright_picture.convert("RGB"))
