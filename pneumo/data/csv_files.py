@@ -15,19 +15,28 @@ def read_ids(path: Path) -> list[str]:
     return list(dict.fromkeys(image_id(cells[0]) for _, cells in rows(path)))
 
 
+def read_names(path: Path) -> dict[str, str]:
+    """Read a two-column CSV of image id and another name, such as an NIH file name's stem."""
+    names = {}
+    for line, cells in rows(path, table=False):
+        if len(cells) < 2 or not cells[1].strip():
+            raise PneumoError(
+                f"{path}, line {line}: expected image id and patient (or name), "
+                f"got {','.join(cells)[:60]!r}"
+            )
+        names[image_id(cells[0])] = image_id(cells[1])
+    return names
+
+
 def read_patients(path: Path) -> dict[str, str]:
     """Read a two-column CSV of image id and patient.
 
     An NIH file name such as 00028864_007.png stands for its patient, 00028864.
     """
     patients = {}
-    for line, cells in rows(path, table=False):
-        if len(cells) < 2 or not cells[1].strip():
-            raise PneumoError(
-                f"{path}, line {line}: expected image id and patient, got {','.join(cells)[:60]!r}"
-            )
-        nih = re.fullmatch(r"(\d{8})_\d{3}(\.png)?", cells[1].strip())
-        patients[image_id(cells[0])] = nih[1] if nih else cells[1].strip()
+    for image, name in read_names(path).items():
+        nih = re.fullmatch(r"(\d{8})_\d{3}", name)
+        patients[image] = nih[1] if nih else name
     return patients
 
 

@@ -10,7 +10,6 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from pneumo.data import rendering
+from pneumo.data import rendering, spacing
+from pneumo.data.spacing import Spacing
 from pneumo.errors import PneumoError, brief
 
 # Limits against decompression bombs: small files that unpack to more than memory holds.
@@ -68,7 +68,8 @@ class Tags:
     uid: str | None = None  # SOPInstanceUID
     patient: str | None = None
     view: str | None = None  # PA or AP
-    spacing: tuple[float, float] | None = None  # mm between rows and between columns
+    spacing: Spacing | None = None  # of the upright film, if the header's is believed
+    doubt: str = ""  # why it is not believed
     orientation: tuple[str, str] | None = None
     body_part: str | None = None  # BodyPartExamined
 
@@ -174,31 +175,20 @@ def read_tags(path: Path) -> Tags:
     return _tags(read_header(path))
 
 
-def usable_spacing(value: Any) -> tuple[float, float] | None:
-    """PixelSpacing or ImagerPixelSpacing as (mm between rows, mm between columns).
-
-    None if it is missing or impossible.
-    """
-    try:
-        rows, columns = (float(distance) for distance in value)
-    except (TypeError, ValueError):
-        return None
-    if not (0.01 <= rows <= 10 and 0.01 <= columns <= 10):
-        return None
-    return rows, columns
-
-
 def _tags(dataset: FileDataset) -> Tags:
-    spacing = usable_spacing(dataset.get("PixelSpacing")) or usable_spacing(
-        dataset.get("ImagerPixelSpacing")
-    )
+    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    orientation = _orientation(dataset)
+    claimed = upright_spacing(spacing.by_header(dataset), orientation)
+    width = rows if _turns(orientation)[0] else columns
+    doubt = spacing.doubt(claimed, width) if claimed else ""
     return Tags(
-        (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
+        (rows, columns),
         uid=str(dataset.get("SOPInstanceUID", "")) or None,
         patient=str(dataset.get("PatientID", "")) or None,
         view=str(dataset.get("ViewPosition", "")) or None,
-        spacing=spacing,
-        orientation=_orientation(dataset),
+        spacing=None if doubt else claimed,
+        doubt=doubt,
+        orientation=orientation,
         body_part=str(dataset.get("BodyPartExamined", "") or "") or None,
     )
 
@@ -279,6 +269,15 @@ def stored(image: np.ndarray, orientation: tuple[str, str] | None) -> np.ndarray
     turned, mirrored, upside_down = _turns(orientation)
     image = _flipped(image, mirrored, upside_down)
     return np.ascontiguousarray(image.T if turned else image)
+
+
+def upright_spacing(
+    stored_spacing: Spacing | None, orientation: tuple[str, str] | None
+) -> Spacing | None:
+    """The spacing of the upright film, from that of the pixels as the file stores them."""
+    if stored_spacing is None or not _turns(orientation)[0]:
+        return stored_spacing
+    return stored_spacing.transposed
 
 
 def _flipped(image: np.ndarray, mirrored: bool, upside_down: bool) -> np.ndarray:

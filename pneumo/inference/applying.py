@@ -38,6 +38,7 @@ def apply(settings: Predict) -> None:
         paths = [str(path) for path in settings.input]
     model = bundle.load(Path(str(settings.model)), settings.machine, settings.engine)
     rule = settings.postprocess.over(model.rule)
+    spacings = findings.spacings(settings)
     log.info("%s", model.experience)
     out = Path(settings.out)
     sources = inputs.sources(paths, settings.max_megabytes << 20, leave_out=out)
@@ -62,7 +63,7 @@ def apply(settings: Predict) -> None:
                 skipped += 1
                 continue
             try:
-                reading = findings.read(shown, source.content, settings, model)
+                reading = findings.read(shown, source.content, settings, model, spacings)
                 finding = findings.find(reading, model, rule, settings.tta)
                 name = names.of(shown, reading.film, source.content)
                 reading.notes += outputs.save(out, name, finding, settings.save, model)

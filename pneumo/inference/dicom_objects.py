@@ -56,7 +56,8 @@ SHORT_TEXTS = ("AccessionNumber", "StudyID", "Modality", "BodyPartExamined")
 LABEL = "Pneumothorax"
 NOTICE = "Research, not for diagnosis"
 # The tags of a film's header that the three objects copy, with whether a tag must be there even if
-# it is empty.
+# it is empty. No spacing is copied: it may not be true, and would need a slice thickness beside it,
+# which a film does not have.
 COPIED = {
     "PatientID": True,
     "PatientName": True,
@@ -83,8 +84,6 @@ COPIED = {
     "PatientOrientation": True,
     "Laterality": False,
     "BodyPartExamined": False,
-    "PixelSpacing": False,
-    "ImagerPixelSpacing": False,
     "FrameOfReferenceUID": False,
 }
 
@@ -105,10 +104,6 @@ def segmentation(header: Dataset, mask: np.ndarray, maker: Maker) -> Dataset:
     from pydicom.sr.codedict import codes
 
     source = _cleaned(header)
-    # a spacing would need a slice thickness beside it, which a film does not have
-    for key in ("PixelSpacing", "ImagerPixelSpacing"):
-        if key in source:
-            del source[key]
     algorithm = hd.AlgorithmIdentificationSequence(
         name=f"pneumo {maker.name}"[:64],
         version=__version__,
@@ -193,6 +188,7 @@ def structured_report(
     area_mm2: float | None,
     side: str,
     maker: Maker,
+    remark: str = "",
 ) -> Dataset:
     """A Structured Report (TID 1500): what was found, on which side, how large, how probable.
 
@@ -200,9 +196,10 @@ def structured_report(
         header: the film's tags.
         segmented: what ``segmentation`` made of it.
         probability: the image-level score, 0 to 1.
-        area_mm2: left out where the film's spacing is not known.
+        area_mm2: left out where the film's spacing is not known or not believed.
         side: the patient's, left, right or both; empty where it is not known.
         maker: what made it, for the record.
+        remark: where the millimetres are true, or why there are none.
 
     Raises:
         PneumoError: as ``segmentation``.
@@ -266,7 +263,9 @@ def structured_report(
         imaging_measurements=[group],
     )
     comment = hd.sr.TextContentItem(
-        codes.DCM.Comment, maker.notice, hd.sr.RelationshipTypeValues.CONTAINS
+        codes.DCM.Comment,
+        f"{maker.notice} {remark}".strip(),
+        hd.sr.RelationshipTypeValues.CONTAINS,
     )
     content[0].ContentSequence.append(comment)
     with _quiet():
@@ -338,8 +337,6 @@ def _right(key: str, value: Any) -> Any | None:
         if years:
             return f"{int(years[1]):03d}Y"
         return str(value) if re.fullmatch(r"\d{3}[DWMY]", str(value)) else None
-    if key in ("PixelSpacing", "ImagerPixelSpacing"):
-        return value if dicom.usable_spacing(value) else None
     if key == "PatientOrientation":
         if len(value) != 2:
             return None

@@ -1,5 +1,6 @@
 """What a bundle finds on one film."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from pneumo.data import dicom
 from pneumo.data.dicom import Film
+from pneumo.data.films import name_of
+from pneumo.data.spacing import Entry, read_table
 from pneumo.inference.bundle import Bundle
 from pneumo.inference.dicom_objects import NOTICE, Maker
 from pneumo.inference.settings import Polarity, Unsuitable, Use
@@ -58,12 +61,24 @@ class Finding:
 
     @property
     def area_mm2(self) -> float | None:
-        """Square millimetres of the mask, if the header gives a spacing.
-
-        The spacing is that of the detector, on which the body is magnified.
-        """
+        """Square millimetres of the mask, if a spacing is known and believed; see ``mm_plane``."""
         spacing = self.film.spacing
-        return self.area * spacing[0] * spacing[1] if spacing else None
+        return self.area * spacing.rows * spacing.columns if spacing else None
+
+    @property
+    def mm_plane(self) -> str:
+        """Where these millimetres are true: in the patient, or at the detector, which magnifies.
+
+        Empty without a spacing.
+        """
+        return self.film.spacing.plane.value if self.film.spacing else ""
+
+    @property
+    def mm_remark(self) -> str:
+        """What a reader of the millimetres must know, or why there are none; empty if unknown."""
+        if self.film.doubt:
+            return f"No mm²: {self.film.doubt}."
+        return f"mm²: {self.mm_plane}." if self.mm_plane else ""
 
     @property
     def image_side(self) -> str:
@@ -130,7 +145,13 @@ class Finding:
         return picture
 
 
-def read(name: str, content: bytes, use: Use, model: Bundle | None = None) -> Reading:
+def read(
+    name: str,
+    content: bytes,
+    use: Use,
+    model: Bundle | None = None,
+    spacings: Mapping[str, Entry] | None = None,
+) -> Reading:
     """One film's bytes → the film, and notes on how it was read.
 
     Args:
@@ -138,6 +159,7 @@ def read(name: str, content: bytes, use: Use, model: Bundle | None = None) -> Re
         content: a DICOM file, or a PNG or JPEG picture.
         use: what is accepted, and how it is read.
         model: what will judge the film; None: nothing is known of its training films.
+        spacings: by film, used instead of the header's.
 
     Raises:
         FilmError: what is wrong with it; also a film that the model was not made for, unless
@@ -160,6 +182,11 @@ def read(name: str, content: bytes, use: Use, model: Bundle | None = None) -> Re
         reading.notes.append(f"turned upright by its tags (PatientOrientation {orientation})")
     if dicom.is_frontal(film) is None and film.header is not None:
         reading.notes.append("orientation unknown, taken as upright")
+    if entry := _entry(name, film, spacings or {}):
+        film.spacing = dicom.upright_spacing(entry.at(film.stored_shape), film.orientation)
+        film.doubt = ""
+    if film.doubt:
+        reading.notes.append(f"no mm²: {film.doubt} (spacing=<table> gives the true spacing)")
     reading.unsuitable = _unsuitable(film, model)
     if reading.unsuitable and use.unsuitable is Unsuitable.refuse:
         raise dicom.FilmError(
@@ -170,6 +197,18 @@ def read(name: str, content: bytes, use: Use, model: Bundle | None = None) -> Re
     if model is not None and model.knows_phantoms_only and not dicom.is_phantom(film):
         reading.notes.append("the model was trained on drawn phantoms, not on X-rays")
     return reading
+
+
+def spacings(use: Use) -> dict[str, Entry]:
+    """The table of spacings that the settings name, by film. Raises PneumoError."""
+    if not use.spacing:
+        return {}
+    return read_table(Path(use.spacing), Path(use.spacing_names) if use.spacing_names else None)
+
+
+def _entry(name: str, film: Film, spacings: Mapping[str, Entry]) -> Entry | None:
+    """What the table says of a film, under its file's name or its UID."""
+    return spacings.get(name_of(Path(name))) or spacings.get(film.uid or "")
 
 
 def _unsuitable(film: Film, model: Bundle | None) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pneumo.data.dicom import Film
+from pneumo.data.spacing import Spacing
 from pneumo.inference import bundle, findings
 from pneumo.inference.findings import Finding, Reading
 from pneumo.inference.settings import Unsuitable, Use
@@ -30,18 +31,26 @@ class LoadedModel:
         """Thresholds and removal rule that the bundle carries."""
         return self.bundle.rule
 
-    def __call__(self, film: str | Path | np.ndarray, tta: bool | None = None) -> Finding:
+    def __call__(
+        self,
+        film: str | Path | np.ndarray,
+        tta: bool | None = None,
+        spacing: tuple[float, float] | None = None,
+    ) -> Finding:
         """What the model finds on one film.
 
         Args:
             film: a DICOM, PNG or JPEG file; or an upright film with dark lungs, uint8 (rows,
                 columns).
             tta: mean with the mirror image; None: as the bundle says.
+            spacing: mm between the upright film's rows and between its columns, instead of what the
+                header says.
 
         Returns:
             ``mask`` (uint8 of 0 and 1) and ``levels`` (probability in levels of 1/255, uint8), both
             of the upright film's shape; ``probability`` of the film, ``area`` in pixels,
-            ``area_mm2`` where the header gives a spacing, ``notes`` on how the film was read.
+            ``area_mm2`` where a spacing is known and believed, else None; ``mm_plane``, where these
+            millimetres are true; ``notes`` on how the film was read.
 
         Raises:
             PneumoError: a file that is no film, cannot be read, or that the model was not made for.
@@ -56,4 +65,6 @@ class LoadedModel:
         else:
             use = Use(unsuitable=self.unsuitable)
             reading = findings.read(str(film), Path(film).read_bytes(), use, self.bundle)
+        if spacing is not None:
+            reading.film.spacing, reading.film.doubt = Spacing(*spacing), ""
         return findings.find(reading, self.bundle, self.rule, tta)

@@ -24,6 +24,7 @@ COLUMNS = (
     "probability",
     "area_px",
     "area_mm2",
+    "mm_plane",
     "side",
     "image_side",
     "rows",
@@ -43,6 +44,7 @@ def describe(finding: Finding) -> dict[str, Any]:
         "probability": round(finding.probability, 4),
         "area_px": finding.area,
         "area_mm2": None if area is None else round(area, 1),
+        "mm_plane": finding.mm_plane,
         "side": finding.side,
         "image_side": finding.image_side,
         "rows": finding.film.stored_shape[0],
@@ -82,7 +84,13 @@ def _save_dicom(
         if which.report:
             known = finding.patient_side if finding.oriented else ""
             made = dicom_objects.structured_report(
-                header, segmented, finding.probability, finding.area_mm2, known, maker
+                header,
+                segmented,
+                finding.probability,
+                finding.area_mm2,
+                known,
+                maker,
+                finding.mm_remark,
             )
             dicom_objects.write(out / f"{name}-report.dcm", made)
     except dicom_objects.HeaderError as error:
@@ -141,7 +149,7 @@ def summary(
         if row["pneumothorax"]:
             extent = f"{row['area_px']:,} px"
             if row["area_mm2"] is not None:
-                extent += f", {row['area_mm2']:,.0f} mm²"
+                extent += f", {row['area_mm2']:,.0f} mm² ({row['mm_plane']})"
             extent += f", {row['side']}"
         line = f"{row['film']}: {extent}; probability {row['probability']:.3f}"
         if row["notes"]:

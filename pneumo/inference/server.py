@@ -66,6 +66,7 @@ class Films:
         self.refused: list[str] = []  # films of the folder that could not be used, and why
         self.table = siim.read_table(Path(settings.annotations)) if settings.annotations else None
         self._busy, self._changing = threading.Lock(), threading.Lock()
+        self.spacings = findings.spacings(settings)
 
     def add(self, name: str, content: bytes) -> str:
         """Read and judge a film's bytes; returns its id. Raises PneumoError."""
@@ -75,7 +76,7 @@ class Films:
                 f"{name}: a zip archive; drop the films themselves, or use python -m pneumo.predict"
             )
         with self._busy:
-            reading = findings.read(name, content, settings, self.model)
+            reading = findings.read(name, content, settings, self.model, self.spacings)
             finding = findings.find(reading, self.model, self.model.rule)
         if reading.film.header is not None:
             reading.film.header.buffer = None  # frees the file's bytes

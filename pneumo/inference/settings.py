@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Any
 
 from pneumo.data.settings import OnError
+from pneumo.errors import PneumoError
 from pneumo.masks.settings import Rule
 from pneumo.settings import Machine, declare, register, require
 from pneumo.training.settings import Blend
@@ -113,10 +114,21 @@ class Use:
     def __post_init__(self) -> None:
         require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
         for key in ("max_megapixels", "max_megabytes"):
+    spacing: str | None = declare(
+        None,
+        "CSV of film, spacing (mm) and, where that is the spacing of an original of another size, "
+        "width and height (px), such as NIH's Data_Entry_2017: used instead of the header's",
+        place=True,
+    )
+    spacing_names: str | None = declare(
+        None, "CSV of film id and its name in that table, e.g. nih_id.csv", place=True
+    )
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
 
 
 @dataclass
+        if self.spacing_names and not self.spacing:
+            raise PneumoError("spacing_names without spacing: give the table too, spacing=<csv>")
 class Predict(Use, Films):
     """What ``python -m pneumo.predict`` takes.
 

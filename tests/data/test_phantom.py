@@ -13,6 +13,7 @@ import pytest
 from pneumo.data import dicom
 from pneumo.data.settings import PhantomData, SiimData
 from pneumo.data.sources import phantom, siim
+from pneumo.data.spacing import Plane
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
 
@@ -253,7 +254,8 @@ def test_the_table_reads_back(phantoms):
 
 
 # SHA-256 of three films of version 1, images and annotations
-GOLDEN = {1: "9d9d16667c246062513011d42348c5f676a3b58e823eb95edb91becec39d5872"}
+# version 2 has other headers, not other pixels
+GOLDEN = dict.fromkeys((1, 2), "9d9d16667c246062513011d42348c5f676a3b58e823eb95edb91becec39d5872")
 
 
 def test_films_of_a_version_stay_as_they_are():
@@ -266,14 +268,24 @@ def test_films_of_a_version_stay_as_they_are():
     assert digest.hexdigest() == GOLDEN[phantom.VERSION]
 
 
-def test_films_drawn_before_versions_existed_are_used(tmp_path):
+def test_phantoms_measure_what_chest_films_do(phantoms):
+    """By NIH's sizes and spacings, 5 to 95 % of the challenge's films are 344 to 428 mm wide."""
+    for path in sorted(phantoms.rglob("*.dcm")):
+        spacing = dicom.read_tags(path).spacing
+        assert spacing.plane is Plane.detector
+        assert 344 <= phantom.SIZE * spacing.columns <= 428
+
+
+@pytest.mark.parametrize("ending", [phantom.UNVERSIONED[:8], "v1"])
+def test_films_of_older_versions_are_used(tmp_path, ending):
     data = PhantomData(name="phantom", images=4, positive_rate=0.5, seed=5)
-    older = tmp_path / "phantom" / f"4-0.5-seed5-{phantom.UNVERSIONED[:8]}"
+    older = tmp_path / "phantom" / f"4-0.5-seed5-{ending}"
     phantom.generate(data, older)
     manifest = older / phantom.MANIFEST
     values = json.loads(manifest.read_text())
+    named = {"version": 1} if ending == "v1" else {"generator": phantom.UNVERSIONED}
     del values["version"]
-    manifest.write_text(json.dumps({**values, "generator": phantom.UNVERSIONED}))
+    manifest.write_text(json.dumps({**values, **named}))
     before = sorted((path, path.stat().st_mtime_ns) for path in older.rglob("*.dcm"))
     assert phantom.in_place(data, str(tmp_path)).root == str(older)
     assert sorted((path, path.stat().st_mtime_ns) for path in older.rglob("*.dcm")) == before

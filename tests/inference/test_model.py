@@ -24,6 +24,15 @@ def test_a_file_and_its_pixels_give_the_same(loaded, film):
     assert (again.probability, again.area_mm2) == (finding.probability, None)
 
 
+def test_millimetres_are_those_of_the_header_or_of_the_caller(loaded, film):
+    finding = loaded(film)
+    spacing = dicom.read(film).spacing
+    assert finding.mm_plane == "at the detector"
+    assert finding.area_mm2 == pytest.approx(finding.area * spacing.rows * spacing.columns)
+    pixels = dicom.read(film).pixels
+    assert loaded(pixels, spacing=(0.5, 0.2)).area_mm2 == pytest.approx(finding.area * 0.1)
+
+
 def test_what_is_no_film_is_refused(loaded, tmp_path):
     with pytest.raises(TypeError, match="uint8"):
         loaded(np.zeros((64, 64)))
