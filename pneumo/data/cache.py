@@ -80,7 +80,13 @@ def build(
         "rendering": rendering.VERSION,
         "size": size,
         "films": [
-            [item.id, item.path.suffix, *_state(item.path), files.digest(item.annotations)]
+            [
+                item.id,
+                item.path.suffix,
+                *_state(item.path),
+                files.digest(item.annotations),
+                item.shape,
+            ]
             for item in items
         ],
     }

@@ -18,9 +18,8 @@ FILMS = (".dcm", ".dicom", *dicom.IMAGES)
 class Item:
     """One annotated film on disk.
 
-    ``shape`` (rows, columns) is that of the run lengths. A picture may be a mirror of the
-    challenge's film at any size, whose run lengths are always at 1024²; of a DICOM file None means
-    the size of its own pixels.
+    ``shape`` (rows, columns) is that of the image whose pixels the run lengths count; None: the
+    film's own, as stored.
     """
 
     id: str
@@ -29,10 +28,6 @@ class Item:
     patient: str | None = None
     site: str | None = None
     shape: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.shape is None and self.path.suffix.lower() in dicom.IMAGES:
-            self.shape = rle.SHAPE
 
     @property
     def positive(self) -> bool:
@@ -44,10 +39,23 @@ class Item:
 
         Raises PneumoError if a run does not fit.
         """
-        try:
-            return rle.union(self.annotations, self.shape or stored)
-        except rle.RLEError as error:
-            raise PneumoError(f"{self.path}: its annotation does not fit: {error}") from None
+        return read_mask(self.path, self.annotations, self.shape or stored)
+
+
+def read_mask(film: Path, annotations: list[str], shape: tuple[int, int]) -> np.ndarray:
+    """The union of a film's run lengths, uint8 of 0 and 1, (rows, columns).
+
+    Raises PneumoError, with the film and the size, if a run does not fit.
+    """
+    try:
+        return rle.union(annotations, shape)
+    except rle.RLEError as error:
+        hint = ""
+        if shape == rle.SHAPE and film.suffix.lower() in dicom.IMAGES:
+            hint = "; if they count this picture's own pixels, say data.mask_size=film"
+        raise PneumoError(
+            f"{film}: its run lengths do not fit {shape[0]} × {shape[1]} pixels: {error}{hint}"
+        ) from None
 
 
 @dataclass

@@ -18,6 +18,13 @@ class OnError(Enum):
     skip = "skip"
 
 
+class MaskSize(Enum):
+    """The size of the image that run lengths count the pixels of."""
+
+    challenge = "challenge"  # pictures 1024², whatever their own size; DICOM films their own
+    film = "film"  # every film its own
+
+
 @dataclass
 class Data:
     """Films on disk. Every format adds what it needs."""
@@ -68,6 +75,11 @@ class SiimData(Data):
         OnError.stop,
         "stop if more than a twentieth of the table's images are not on disk, or skip them",
         incidental=True,
+    )
+    mask_size: MaskSize = declare(
+        MaskSize.challenge,
+        "size that run lengths refer to: challenge (pictures are mirrors of the challenge's films, "
+        "so 1024² at any size of theirs; DICOM films their own size) or film (all their own size)",
     )
     round: int = declare(
         2, "1 leaves out the images of round1_test, as the challenge's round 1 did"

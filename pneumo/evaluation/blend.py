@@ -39,6 +39,8 @@ def asked_for(settings: Films) -> dict[str, str]:
         value = getattr(settings, key)
         if value is not None:
             asked[key] = str(value)
+    if settings.mask_size is not None:
+        asked["mask_size"] = settings.mask_size.name
     return asked
 
 

@@ -18,7 +18,7 @@ from pneumo import files, runs
 from pneumo.data import cache, index
 from pneumo.data.csv_files import read_ids
 from pneumo.data.films import Item, patients_from_films, read_folder
-from pneumo.data.settings import OnError, PhantomData, SiimData
+from pneumo.data.settings import MaskSize, OnError, PhantomData, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import maps
@@ -85,7 +85,7 @@ def _declared(folder: Path, about: Record, settings: Films) -> Config:
     runs_dir = str(here.parents[2]) if known else settings.runs_dir
     moved: dict[str, Any] = {}
     if settings.on in ("val", "test"):
-        for key in ("root", "annotations", "patients", "on_error"):
+        for key in ("root", "annotations", "mask_size", "patients", "on_error"):
             value = getattr(settings, key)
             if value is None:
                 continue
@@ -185,6 +185,7 @@ def _folder(declared: Config, settings: Films) -> Part:
             name="folder",
             root=settings.on,
             annotations=settings.annotations,
+            mask_size=settings.mask_size or MaskSize.challenge,
             patients=settings.patients,
             on_error=on_error,
             on_missing=OnError.skip,

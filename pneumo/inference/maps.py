@@ -19,9 +19,8 @@ import numpy as np
 
 from pneumo import files, pool, runs
 from pneumo.data import cache, dicom
-from pneumo.data.films import Item
+from pneumo.data.films import Item, read_mask
 from pneumo.errors import PneumoError
-from pneumo.masks import rle
 from pneumo.masks.components import Components, components
 from pneumo.masks.histograms import Histograms, histogram
 from pneumo.masks.resize import enlarge, shrink_mask
@@ -49,10 +48,7 @@ class Case:
 
     def mask(self) -> np.ndarray:
         """The true mask over the upright film at 1024², uint8 of 0 and 1. Raises PneumoError."""
-        try:
-            stored = rle.union(self.annotations or [], self.shape)
-        except rle.RLEError as error:
-            raise PneumoError(f"{self.path}: its annotation does not fit: {error}") from None
+        stored = read_mask(Path(self.path), self.annotations or [], self.shape)
         return shrink_mask(dicom.upright(stored, self.orientation), JUDGED)
 
 

@@ -31,6 +31,7 @@ from pneumo import templates
 from pneumo.data import dicom
 from pneumo.data.dicom import Film
 from pneumo.data.films import name_of
+from pneumo.data.settings import MaskSize
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import dicom_objects, findings, outputs
@@ -65,8 +66,8 @@ class Films:
         self.kept: OrderedDict[str, Shown] = OrderedDict()
         self.refused: list[str] = []  # films of the folder that could not be used, and why
         self.table = siim.read_table(Path(settings.annotations)) if settings.annotations else None
-        self._busy, self._changing = threading.Lock(), threading.Lock()
         self.spacings = findings.spacings(settings)
+        self._busy, self._changing = threading.Lock(), threading.Lock()
 
     def add(self, name: str, content: bytes) -> str:
         """Read and judge a film's bytes; returns its id. Raises PneumoError."""
@@ -95,7 +96,8 @@ class Films:
         known = [one for one in (name_of(Path(name)), film.uid or "") if one in self.table.rows]
         if not known:
             return None
-        shape = rle.SHAPE if film.header is None else film.stored_shape
+        is_mirror = film.header is None and self.settings.mask_size is MaskSize.challenge
+        shape = rle.SHAPE if is_mirror else film.stored_shape
         try:
             mask = rle.union(self.table.masks(known[0]), shape)
         except rle.RLEError:  # of another size than this film

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from pneumo.data.settings import OnError
+from pneumo.data.settings import MaskSize, OnError
 from pneumo.errors import PneumoError
 from pneumo.masks.settings import Rule
 from pneumo.settings import Machine, declare, register, require
@@ -48,6 +48,11 @@ class Films:
         "table of run lengths: on=<folder> its own, if there is one; on=val, test instead of "
         "the run's",
         place=True,
+    )
+    mask_size: MaskSize | None = declare(
+        None,
+        "what the run lengths of annotations count: challenge (1024² of pictures, DICOM films' own "
+        "pixels) or film (all films' own); null: challenge, or as the run's data.mask_size",
     )
     patients: str | None = declare(None, "CSV of image id and patient, as annotations", place=True)
     on_error: OnError | None = declare(
@@ -108,12 +113,6 @@ class Use:
         "films of another body part, lateral films, and films unlike those the model was trained "
         "on: refuse, or use (judged, and marked in every output)",
     )
-    max_megapixels: int = declare(100, "a film that claims more is refused before it is decoded")
-    max_megabytes: int = declare(512, "of a file, or of an archive's member when unpacked")
-
-    def __post_init__(self) -> None:
-        require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
-        for key in ("max_megapixels", "max_megabytes"):
     spacing: str | None = declare(
         None,
         "CSV of film, spacing (mm) and, where that is the spacing of an original of another size, "
@@ -123,12 +122,18 @@ class Use:
     spacing_names: str | None = declare(
         None, "CSV of film id and its name in that table, e.g. nih_id.csv", place=True
     )
+    max_megapixels: int = declare(100, "a film that claims more is refused before it is decoded")
+    max_megabytes: int = declare(512, "of a file, or of an archive's member when unpacked")
+
+    def __post_init__(self) -> None:
+        if self.spacing_names and not self.spacing:
+            raise PneumoError("spacing_names without spacing: give the table too, spacing=<csv>")
+        require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
+        for key in ("max_megapixels", "max_megabytes"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
 
 
 @dataclass
-        if self.spacing_names and not self.spacing:
-            raise PneumoError("spacing_names without spacing: give the table too, spacing=<csv>")
 class Predict(Use, Films):
     """What ``python -m pneumo.predict`` takes.
 
@@ -165,6 +170,11 @@ class View(Use):
     folder: str | None = declare(None, "films to begin with", place=True)
     annotations: str | None = declare(
         None, "table of run lengths: the truth is shown beside what is found", place=True
+    )
+    mask_size: MaskSize = declare(
+        MaskSize.challenge,
+        "what its run lengths count: challenge (1024² of pictures, DICOM films' own pixels) or "
+        "film (all films' own)",
     )
     host: str = declare("127.0.0.1", "address to listen on")
     port: int = declare(8765, "port to listen on")

@@ -13,6 +13,7 @@ import numpy as np
 
 EMPTY = "-1"
 SHAPE = (1024, 1024)
+LONGEST = 2**31 - 1  # pixels of the largest image whose run lengths can be read
 
 
 class RLEError(ValueError):
@@ -27,7 +28,7 @@ def is_empty(text: str) -> bool:
     return text.strip() in ("", EMPTY)
 
 
-def runs(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+def runs(text: str, size: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
     """Parse one annotation into the starts and ends of its runs.
 
     They are int64 arrays of column-major pixel numbers; ends are exclusive.

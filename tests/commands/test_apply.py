@@ -24,9 +24,10 @@ from conftest import complaint, launch
 from PIL import Image
 
 from pneumo.data import dicom
+from pneumo.data.settings import MaskSize
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
-from pneumo.inference import applying, bundle, dicom_objects, findings, inputs, server
+from pneumo.inference import applying, bundle, dicom_objects, findings, inputs, outputs, server
 from pneumo.inference.privacy import OutputNames
 from pneumo.inference.settings import Polarity, Predict, Save, Unsuitable, Use, View
 from pneumo.masks import rle
@@ -170,6 +171,96 @@ def test_mask_area_and_side_in_the_films_own_geometry(film):
     assert mirrored.image_side == "left"
     assert mirrored.stored_mask[:500, 524:].all()
     assert not mirrored.stored_mask[:, :500].any()
+
+
+SHRUNK = {"PixelSpacing": [0.139, 0.139], "ImagerPixelSpacing": [0.139, 0.139]}
+
+
+def test_millimetres_that_are_not_true_are_not_claimed(film):
+    """1024 pixels of .139 mm would be a chest 142 mm wide, as in the challenge's headers."""
+    found = finding(edited(film, **SHRUNK, PatientOrientation=["L", "F"]))
+    assert found.area > 0
+    assert found.area_mm2 is None
+    described = outputs.describe(found)
+    assert (described["area_mm2"], described["mm_plane"]) == (None, "")
+    assert "no mm²: by its header it is 142 mm wide" in described["notes"]
+    header = found.film.header
+    segmented = dicom_objects.segmentation(header, found.stored_mask, MAKER)
+    captured = dicom_objects.secondary_capture(header, found.capture(), MAKER)
+    for made in (segmented, captured):
+        for tag in made.iterall():
+            assert "Spacing" not in tag.keyword
+
+
+def comment(report):
+    """The text that a Structured Report ends with."""
+    (text,) = (
+        item.TextValue
+        for item in report.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Comment"
+    )
+    return text
+
+
+def test_a_table_gives_the_millimetres_that_the_header_lacks(model, film, tmp_path):
+    path = tmp_path / "shrunk.dcm"
+    path.write_bytes(edited(film, **SHRUNK))
+    (tmp_path / "entry.csv").write_text("image,width,height,spacing\n1_000.png,3056,2544,0.139\n")
+    (tmp_path / "names.csv").write_text("id,nih\nshrunk,1_000.png\n")
+    tables = {
+        "spacing": str(tmp_path / "entry.csv"),
+        "spacing_names": str(tmp_path / "names.csv"),
+    }
+
+    def applied(name, **table):
+        """The film's line in the table, and its report."""
+        settings = Predict(
+            model=str(model),
+            input=str(path),
+            out=str(tmp_path / name),
+            unsuitable=Unsuitable.use,
+            postprocess=Rule(binarization_threshold=0.01, removal_threshold=0),
+            save=Save(report=True),
+            **table,
+        )
+        applying.apply(settings)
+        lines = (tmp_path / name / "films.csv").read_text(encoding="utf-8").splitlines()
+        (row,) = csv.DictReader(lines)
+        return row, pydicom.dcmread(tmp_path / name / "shrunk-report.dcm")
+
+    row, report = applied("without")
+    assert (row["area_mm2"], row["mm_plane"]) == ("", "")
+    assert "no mm²: by its header it is 142 mm wide" in row["notes"]
+    assert "No mm²: by its header it is 142 mm wide" in comment(report)
+    assert "mm2" not in str(report)  # the unit's code
+    row, report = applied("with", **tables)
+    true = (0.139 * 2544 / 1024) * (0.139 * 3056 / 1024)
+    assert float(row["area_mm2"]) == pytest.approx(int(row["area_px"]) * true, abs=0.1)
+    assert row["mm_plane"] == "plane not stated"
+    assert "mm²" not in row["notes"]
+    assert comment(report).endswith("mm²: plane not stated.")
+    assert "mm2" in str(report)
+
+
+@pytest.mark.parametrize("size", MaskSize)
+def test_the_page_reads_run_lengths_at_the_size_that_is_said(tmp_path, size):
+    """A picture of another size: the challenge's at 1024², or its own."""
+    rows, columns = shape = (600, 400) if size is MaskSize.film else (1024, 1024)
+    mask = np.zeros(shape, np.uint8)
+    mask[rows // 2 :, columns // 4 : columns // 2] = 1
+    (tmp_path / "t.csv").write_text(f"ImageId,EncodedPixels\na,{rle.encode(mask)}\n")
+    picture = io.BytesIO()
+    Image.fromarray(np.full((600, 400), 90, np.uint8)).save(picture, "PNG")
+    films = server.Films(Bright(), View(annotations=str(tmp_path / "t.csv"), mask_size=size))
+    truth = films.kept[films.add("a.png", picture.getvalue())].truth
+    assert truth.shape == (600, 400)
+    assert truth[300:, 100:200].all()
+    assert truth.sum() == 300 * 100
+
+
+def test_names_without_a_table_of_spacings_are_refused():
+    with pytest.raises(PneumoError, match="spacing_names without spacing"):
+        Use(spacing_names="nih_id.csv")
 
 
 def test_any_size_and_aspect():
@@ -604,13 +695,8 @@ def test_dicom_outputs_say_what_made_them(film):
     plain, burnt = found.overlay(), found.capture()
     assert np.array_equal(plain[:-60], burnt[:-60])
     assert not np.array_equal(plain[-60:], burnt[-60:])
-    (comment,) = (
-        one.TextValue
-        for one in report.ContentSequence
-        if one.ConceptNameCodeSequence[0].CodeMeaning == "Comment"
-    )
-    assert "not for diagnosis" in comment
-    assert "396 drawn phantoms" in comment
+    assert "not for diagnosis" in comment(report)
+    assert "396 drawn phantoms" in comment(report)
     assert "Right" in str(report)  # the patient's side, since the orientation is known
 
 

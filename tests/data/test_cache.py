@@ -142,7 +142,7 @@ def test_a_stop_while_gaps_are_closed_swaps_no_films(items, tmp_path, monkeypatc
 
 def test_an_annotation_beyond_its_film(items, tmp_path):
     items[0].annotations = ["1048576 1"]
-    with pytest.raises(PneumoError, match=r"does not fit.*beyond"):
+    with pytest.raises(PneumoError, match=r"do not fit 1024 × 1024 pixels.*beyond"):
         cache.build(items, 64, tmp_path / "cache", workers=0)
 
 

@@ -1,13 +1,19 @@
 import gzip
 import shutil
 
+import numpy as np
 import pytest
+from conftest import write_film
+from PIL import Image
 
-from pneumo.data import csv_files
+from pneumo.data import cache, csv_files, dicom
 from pneumo.data.films import patients_from_films, read_folder
-from pneumo.data.settings import OnError, SiimData
+from pneumo.data.settings import MaskSize, OnError, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
+from pneumo.inference import maps
+from pneumo.masks import rle
+from pneumo.masks.resize import shrink, shrink_mask
 
 
 def write(path, text, encoding="utf-8"):
@@ -49,7 +55,6 @@ def test_gzip(tmp_path):
     [
         ("d,1 2 3", "line 6.*pairs"),
         ("d,1 x", "line 6.*whole"),
-        ("d,0 1048577", "line 6.*beyond"),
         ("d,1,2", "line 6.*columns"),
     ],
 )
@@ -102,6 +107,69 @@ def test_overlap_is_found():
 def index(root, table, **options):
     options = {"on_missing": OnError.skip, **options}
     return siim.read_index(SiimData(name="siim", root=str(root), annotations=str(table), **options))
+
+
+def native(shape):
+    """A film and its mask, both of one bright box in the lower right part."""
+    mask = np.zeros(shape, np.uint8)
+    mask[shape[0] * 5 // 8 : shape[0] * 7 // 8, shape[1] // 2 : shape[1] * 3 // 4] = 1
+    return (40 + 150 * mask).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("shape", [(1500, 1200), (1200, 1500), (600, 400)])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("dcm", MaskSize.challenge), ("dcm", MaskSize.film), ("png", MaskSize.film)],
+)
+def test_run_lengths_count_the_films_own_pixels(tmp_path, shape, kind, size):
+    """Also beyond 1024², where films are not square, and where they are stored lying."""
+    image, mask = native(shape)
+    orientation = None
+    if kind == "dcm":
+        orientation = ("F", "L")
+        write_film(tmp_path / "a.dcm", image, PatientOrientation=list(orientation))
+    else:
+        Image.fromarray(image).save(tmp_path / "a.png")
+    table = write(tmp_path / "t.csv", f"ImageId,EncodedPixels\na,{rle.encode(mask)}\n")
+    items = index(tmp_path, table, mask_size=size).items
+    assert np.array_equal(items[0].mask(shape), mask)
+    films = cache.build(items, 64, tmp_path / "cache", workers=0)
+    upright = dicom.upright(mask, orientation)
+    assert np.array_equal(films.masks[0], shrink_mask(upright, 64))
+    assert np.array_equal(films.images[0], shrink(dicom.upright(image, orientation), 64))
+    assert (films.images[0][films.masks[0] == 1] > 60).all()  # the mask lies on the box
+    # films are judged as the network sees them: squeezed into a square, at 1024²
+    (case,) = maps.cases_of(items, labelled=True)
+    assert np.array_equal(case.mask(), shrink_mask(upright, 1024))
+
+
+def test_a_mirror_of_any_size_has_the_challenges_run_lengths(tmp_path):
+    _, mask = native((1024, 1024))
+    small, _ = native((512, 512))
+    Image.fromarray(small).save(tmp_path / "a.png")
+    table = write(tmp_path / "t.csv", f"ImageId,EncodedPixels\na,{rle.encode(mask)}\n")
+    items = index(tmp_path, table).items
+    films = cache.build(items, 64, tmp_path / "cache", workers=0)
+    assert np.array_equal(films.masks[0], shrink_mask(mask, 64))
+    own = index(tmp_path, table, mask_size=MaskSize.film).items
+    with pytest.raises(PneumoError, match=r"a\.png: its run lengths do not fit 512 × 512 pixels"):
+        cache.build(own, 64, tmp_path / "cache", workers=0)
+
+
+def test_a_run_beyond_its_film_names_film_size_and_way_out(tmp_path):
+    image, mask = native((1500, 1200))
+    table = write(tmp_path / "t.csv", f"ImageId,EncodedPixels\na,{rle.encode(mask)}\n")
+    Image.fromarray(image).save(tmp_path / "a.png")
+    with pytest.raises(
+        PneumoError,
+        match=r"a\.png: its run lengths do not fit 1024 × 1024 pixels: .* beyond .*1048576 pixels; "
+        r".*data\.mask_size=film",
+    ):
+        cache.build(index(tmp_path, table).items, 64, tmp_path / "cache", workers=0)
+    (tmp_path / "a.png").unlink()
+    write_film(tmp_path / "a.dcm", image[:1000])
+    with pytest.raises(PneumoError, match=r"a\.dcm: its run lengths do not fit 1000 × 1200 pixels"):
+        cache.build(index(tmp_path, table).items, 64, tmp_path / "cache", workers=0)
 
 
 def test_most_films_missing_is_said_not_trained_on(phantoms, tmp_path):

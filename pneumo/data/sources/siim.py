@@ -11,7 +11,7 @@ from pathlib import Path
 from pneumo.data import csv_files, dicom
 from pneumo.data.csv_files import image_id, read_ids, read_patients, read_sites
 from pneumo.data.films import Index, Item, find_films, name_of
-from pneumo.data.settings import OnError, SiimData
+from pneumo.data.settings import MaskSize, OnError, SiimData
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
 
@@ -120,7 +120,14 @@ def read_index(data: SiimData) -> SiimIndex:
     patients = read_patients(Path(data.patients)) if data.patients else {}
     sites = read_sites(Path(data.patients)) if data.patients else {}
     items = [
-        Item(image, files[image], table.masks(image), patients.get(image), sites.get(image))
+        Item(
+            image,
+            files[image],
+            table.masks(image),
+            patients.get(image),
+            sites.get(image),
+            mask_shape(files[image], data.mask_size),
+        )
         for image in table.rows
         if image in files
     ]
@@ -132,10 +139,17 @@ def read_index(data: SiimData) -> SiimIndex:
     return SiimIndex(items, kept, table=table)
 
 
+def mask_shape(film: Path, size: MaskSize) -> tuple[int, int] | None:
+    """The shape of the image that a film's run lengths refer to; None: the film's own."""
+    is_mirror = size is MaskSize.challenge and dicom.is_picture(film)
+    return rle.SHAPE if is_mirror else None
+
+
 def read_table(path: Path, on_error: OnError = OnError.stop) -> Table:
     """Read a table of run lengths.
 
     It may be plain or gzipped, with or without header, byte-order mark, carriage returns or blanks.
+    Whether a run fits its film is seen when the film is read.
 
     Raises:
         PneumoError: a missing or empty file, or (unless ``on_error`` is skip) the first malformed
@@ -148,7 +162,7 @@ def read_table(path: Path, on_error: OnError = OnError.stop) -> Table:
         try:
             if len(cells) != 2 or not image:
                 raise rle.RLEError(f"expected image id and run lengths, got {len(cells)} columns")
-            rle.runs(text, rle.SHAPE[0] * rle.SHAPE[1])
+            rle.runs(text)
         except rle.RLEError as error:
             header = csv_files.header(path)
             if header is not None and not table.rows:
@@ -174,7 +188,7 @@ def overlapping(annotations: list[str]) -> bool:
     """Whether the annotations of one image share pixels."""
     ranges: list[tuple[int, int]] = []
     for text in annotations:
-        starts, ends = rle.runs(text, 2**62)
+        starts, ends = rle.runs(text)
         ranges += zip(starts.tolist(), ends.tolist(), strict=True)
     ranges.sort()
     return any(start < end for (_, end), (start, _) in itertools.pairwise(ranges))
