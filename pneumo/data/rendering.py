@@ -27,9 +27,9 @@ def render(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     - A VOI LUT or window that leaves less than a fifth of the pixels between black and white hides
       the film, and is not used.
     - Without a usable one, a film of at most 8 bits shows the range of its stored bits: a film of
-      exactly 8 bits stays as it is, whatever its rescale. Deeper films are stretched between their
-      0.1 and 99.9 percentiles, because the range of stored bits says little about what is used of
-      it.
+      exactly 8 bits stays as it is, also with a rescale (unless its slope is negative). Deeper
+      films are stretched between their 0.1 and 99.9 percentiles, because the range of stored bits
+      says little about what is used of it.
     - Padding (PixelPaddingValue, up to PixelPaddingRangeLimit) is background: black in every
       polarity, and none of the pixels that the rules above count.
 

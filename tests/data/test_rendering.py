@@ -52,6 +52,11 @@ HEADERS = {
         12,
         {"WindowCenter": 2000, "WindowWidth": 1000, "VOILUTFunction": "SIGMOID"},
     ),
+    "linear exact": (
+        DEEP,
+        12,
+        {"WindowCenter": 2000, "WindowWidth": 1500, "VOILUTFunction": "LINEAR_EXACT"},
+    ),
     "the first of two windows": (
         DEEP,
         12,
@@ -82,7 +87,7 @@ def by_dcmtk(path, tmp_path, *options):
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_dcmtk_shows_the_same(tmp_path, name):
-    """To one level: dcmtk cuts off where we round."""
+    """To one level: dcmtk cuts off where we round. It takes LINEAR_EXACT for LINEAR (3.6.7)."""
     if not shutil.which("dcm2pnm"):
         pytest.skip("dcmtk is not installed")
     pixels, bits, tags = HEADERS[name]
@@ -101,9 +106,9 @@ def test_pydicom_windows_to_the_same(tmp_path, name):
     # pydicom leaves the window's range at that of the stored bits, rescaled
     stored = np.array([0, 2**bits - 1]) - 2 ** (bits - 1) * header.PixelRepresentation
     low, high = stored * float(tags.get("RescaleSlope", 1)) + tags.get("RescaleIntercept", 0)
-    theirs = np.rint(255 * (windowed - low) / (high - low))
+    theirs = 255 * (windowed - low) / (high - low)
     inverted = tags.get("PhotometricInterpretation") == "MONOCHROME1"
-    assert np.abs(ours - (255 - theirs if inverted else theirs)).max() <= 1e-9
+    assert np.abs(ours - (255 - theirs if inverted else theirs)).max() < 0.501
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID", None])
