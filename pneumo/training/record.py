@@ -22,14 +22,14 @@ from pneumo import files, runs
 from pneumo.errors import PneumoError, one_line
 from pneumo.training.settings import Config, recorded_config
 
-VERSION = 2
+VERSION = 3
 PACKAGES = (
     "pneumo",
     "torch",
     "pytorch-lightning",
     "segmentation-models-pytorch",
     "timm",
-    "albumentations",
+    "opencv-python-headless",
     "numpy",
     "pydicom",
 )
@@ -165,8 +165,14 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "data": data}
 
 
+def _from_2(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 distorted films less: no affine part, and borders stayed in place."""
+    augmentation = {"elastic_affine": 0.0, "grid_normalized": True, **values["augmentation"]}
+    return {**values, "augmentation": augmentation}
+
+
 # step n brings version n to version n + 1
-_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_from_1,)
+_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_from_1, _from_2)
 
 
 def ancestors(folder: Path, record: Record) -> list[tuple[Path, Record]]:

@@ -59,8 +59,16 @@ class Augmentation:
     )
     elastic_alpha: float = declare(120.0, "pixels at 256² and above; less in proportion below")
     elastic_sigma: float = declare(6.0, "smoothness of the elastic distortion, pixels")
-    optical_limit: float = declare(2.0, "largest coefficient of the optical distortion")
-    grid_limit: float = declare(0.3, "largest shift of the grid distortion, a share of a cell")
+    elastic_affine: float = declare(
+        3.6, "its affine part: how far three points move along each axis at most, pixels"
+    )
+    optical_limit: float = declare(
+        2.0, "largest coefficient of the optical distortion; below -.36 it folds the corners"
+    )
+    grid_limit: float = declare(0.3, "largest stretch of the grid distortion, a share of a cell")
+    grid_normalized: bool = declare(
+        False, "keep the film's borders in place, which nearly halves the grid distortion"
+    )
 
     def __post_init__(self) -> None:
         for key in ("flip", "intensity", "distortion", "crop"):
@@ -75,6 +83,7 @@ class Augmentation:
             "brightness_limit",
             "elastic_alpha",
             "elastic_sigma",
+            "elastic_affine",
             "optical_limit",
             "grid_limit",
         ):
