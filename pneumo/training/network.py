@@ -31,8 +31,9 @@ class Network(nn.Module):
     def __init__(self, config: Model):
         super().__init__()
         self.mean, self.std = config.mean, config.std
+        side = config.stem_kernel
         learned = config.stem is Stem.conv
-        self.stem = nn.Conv2d(1, 3, kernel_size=3, padding=1) if learned else None
+        self.stem = nn.Conv2d(1, 3, side, padding=side // 2) if learned else None
         body = _body(config)
         self.encoder, self.decoder, self.head = body.encoder, body.decoder, body.segmentation_head
         channels = body.encoder.out_channels[-1]

@@ -168,7 +168,15 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
 def _from_2(values: dict[str, Any]) -> dict[str, Any]:
     """Version 2 distorted films less: no affine part, and borders stayed in place."""
     augmentation = {"elastic_affine": 0.0, "grid_normalized": True, **values["augmentation"]}
-    return {**values, "augmentation": augmentation}
+    return {**values, "augmentation": augmentation, "model": model_as_meant(values["model"])}
+
+
+def model_as_meant(values: dict[str, Any]) -> dict[str, Any]:
+    """A network's settings, of a record or a bundle's card, with what the absence of some meant."""
+    values = dict(values)
+    if values.get("stem") == "conv":
+        values.setdefault("stem_kernel", 3)
+    return values
 
 
 # step n brings version n to version n + 1

@@ -131,12 +131,15 @@ class Model:
     stem: Stem = declare(
         Stem.repeat, "how one grey channel becomes three: repeat, or conv (learned)"
     )
+    stem_kernel: int = declare(1, "side of that convolution, pixels; Exp1's mixes none")
     presence: bool = declare(False, "a second head: the probability of any pneumothorax in a film")
     mean: float = declare(0.0, "grey levels in [0, 1] become (x - mean) / std; the paper's stay")
     std: float = declare(1.0, "see mean")
 
     def __post_init__(self) -> None:
         require(self.std > 0, "model.std", self.std, "positive")
+        odd = self.stem_kernel >= 1 and self.stem_kernel % 2 == 1
+        require(odd, "model.stem_kernel", self.stem_kernel, "odd and positive, such as 1 or 3")
 
 
 @dataclass

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from pneumo.errors import PneumoError
@@ -33,8 +34,8 @@ def older(model, tmp_path):
     member["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     for key in ("onnx", "onnx_sha256", "onnx_difference"):
         del member[key]
-    for key in ("architecture", "presence"):
-        del member["model"][key]
+    known = ("name", "encoder", "encoder_weights", "stem", "mean", "std")
+    member["model"] = {key: member["model"][key] for key in known}
     (place / "card.json").write_text(json.dumps(card))
     return place
 
@@ -45,6 +46,19 @@ def test_a_bundle_of_version_1_finds_the_same(model, older):
     theirs = bundle.load(older)
     assert theirs.rule == ours.rule
     assert np.array_equal(theirs.levels(film), ours.levels(film))
+
+
+def test_a_learned_stem_was_of_3_by_3(older):
+    weights = older / "weights-0.safetensors"
+    stem = {"stem.weight": torch.ones(3, 1, 3, 3), "stem.bias": torch.ones(3)}
+    metadata = {"format": "pneumo-1", "card": "{}"}
+    save_file({**load_file(weights), **stem}, weights, metadata=metadata)
+    card = json.loads((older / "card.json").read_text())
+    (member,) = card["members"]
+    member["model"]["stem"] = "conv"
+    member["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (older / "card.json").write_text(json.dumps(card))
+    assert bundle.load(older).levels(np.zeros((64, 64), np.uint8)).ndim == 2
 
 
 def test_a_card_that_is_not_understood_names_its_writer(older):

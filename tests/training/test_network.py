@@ -40,9 +40,15 @@ def test_bytes_in_logits_out(network):
 
 def test_exp1_has_a_learned_convolution():
     one = build_network(Model("x", encoder_weights="none", stem=Stem.conv))
-    assert (one.stem.in_channels, one.stem.out_channels) == (1, 3)
+    assert tuple(one.stem.weight.shape) == (3, 1, 1, 1)
     one(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).mask.sum().backward()
     assert one.stem.weight.grad is not None
+
+
+def test_its_convolution_may_be_larger():
+    one = build_network(Model("x", encoder_weights="none", stem=Stem.conv, stem_kernel=3))
+    assert tuple(one.stem.weight.shape) == (3, 1, 3, 3)
+    assert one(torch.zeros(2, 1, 32, 64, dtype=torch.uint8)).mask.shape == (2, 1, 32, 64)
 
 
 def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monkeypatch):

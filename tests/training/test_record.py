@@ -102,6 +102,13 @@ def test_todays_command_asks_for_the_same_fit_with_stronger_distortions(tmp_path
     ]
 
 
+def test_a_learned_stem_was_of_3_by_3(tmp_path):
+    def conv(values):
+        values["config"]["model"]["stem"] = "conv"
+
+    assert record.read(written(tmp_path, conv)).config.model.stem_kernel == 3
+
+
 def test_a_stage_of_version_1_is_known_by_its_name(tmp_path):
     def stage(values):
         values["config"]["experiment"] = "exp5_stage1"

@@ -99,6 +99,7 @@ def test_table_ii(name):
             round(one.resolution.crop_min * one.resolution.size)
             == {256: 156, 512: 412}[one.resolution.size]
         )
+    assert loaded("+experiment=exp1").model.stem_kernel == 1
     plateau = loaded("+experiment=exp1").scheduler
     assert (plateau.factor, plateau.patience) == (0.2, 5)
 
@@ -221,6 +222,7 @@ def test_handoff_stays_in_the_fold():
         ("log.pictures_every=0", "pictures_every=0"),
         ("augmentation.gamma_limit=[80]", "gamma_limit"),
         ("model.std=0", r"model\.std=0"),
+        ("model.stem_kernel=2", r"model\.stem_kernel=2.*odd"),
         ("seed=-1", "seed=-1"),
         ("fold=-1", "fold=-1"),
         ("resolution.size=500", r"resolution\.size=500.*multiple of 32"),
