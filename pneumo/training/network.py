@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.errors import PneumoError, brief
-from pneumo.training.settings import Architecture, Model, Stem
+from pneumo.training.settings import Architecture, BatchNorm, Model, Stem
 from pneumo.training.weights import load_encoder
 
 
@@ -38,6 +38,7 @@ class Network(nn.Module):
         self.encoder, self.decoder, self.head = body.encoder, body.decoder, body.segmentation_head
         channels = body.encoder.out_channels[-1]
         self.presence = nn.Linear(channels, 1) if config.presence else None
+        _set_batch_norm(self, config.batch_norm)
 
     def forward(self, films: Tensor) -> Output:
         """Films → logits, see the class."""
@@ -72,6 +73,17 @@ def check_network(config: Model) -> None:
     """Raise PneumoError for a network that cannot be built; takes neither memory nor data."""
     with torch.device("meta"):
         Network(config)
+
+
+def _set_batch_norm(network: nn.Module, config: BatchNorm) -> None:
+    """Give every batch-norm layer what the settings say of it."""
+    for layer in network.modules():
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            continue
+        if config.momentum is not None:
+            layer.momentum = config.momentum
+        if config.eps is not None:
+            layer.eps = config.eps
 
 
 def _body(config: Model) -> Any:

@@ -113,6 +113,26 @@ class Architecture(Enum):
     deeplabv3plus = "deeplabv3plus"
 
 
+@dataclass
+class BatchNorm:
+    """Of every batch-norm layer. null leaves each as its library has it.
+
+    Most have torch's .1 and 1e-5; encoders that come from TensorFlow have an eps of 1e-3.
+    """
+
+    momentum: float | None = declare(
+        None, "weight of the new batch, as in torch: Keras' .99 is .01 here, its .9 is .1"
+    )
+    eps: float | None = declare(None, "added to the variance; torch 1e-5, Keras 1e-3")
+
+    def __post_init__(self) -> None:
+        momentum, eps = self.momentum, self.eps
+        rule = "above 0, at most .5: the weight of the new batch, not of the past as in Keras"
+        valid = momentum is None or 0 < momentum <= 0.5
+        require(valid, "model.batch_norm.momentum", momentum, rule)
+        require(eps is None or 0 < eps < 1, "model.batch_norm.eps", eps, BETWEEN_0_AND_1)
+
+
 ENCODER_WEIGHTS = ("imagenet", "lite", "none")  # anything else is a local file
 
 
@@ -133,6 +153,7 @@ class Model:
     )
     stem_kernel: int = declare(1, "side of that convolution, pixels; Exp1's mixes none")
     presence: bool = declare(False, "a second head: the probability of any pneumothorax in a film")
+    batch_norm: BatchNorm = declare(factory=BatchNorm, help="running statistics and their floor")
     mean: float = declare(0.0, "grey levels in [0, 1] become (x - mean) / std; the paper's stay")
     std: float = declare(1.0, "see mean")
 

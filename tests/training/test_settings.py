@@ -222,6 +222,8 @@ def test_handoff_stays_in_the_fold():
         ("log.pictures_every=0", "pictures_every=0"),
         ("augmentation.gamma_limit=[80]", "gamma_limit"),
         ("model.std=0", r"model\.std=0"),
+        ("model.batch_norm.momentum=0.99", r"momentum=0\.99.*not of the past as in Keras"),
+        ("model.batch_norm.eps=0", r"model\.batch_norm\.eps=0"),
         ("model.stem_kernel=2", r"model\.stem_kernel=2.*odd"),
         ("seed=-1", "seed=-1"),
         ("fold=-1", "fold=-1"),
