@@ -24,13 +24,18 @@ class Network(nn.Module):
     """Takes films as they are stored and gives logits.
 
     Input uint8 (or float 0 to 255), (N, 1, H, W); ``Output`` of the same height and width. Grey
-    levels are scaled to [0, 1], then ``(x - mean) / std`` (the paper: none), then made three
-    channels, all on the network's device.
+    levels are scaled to [0, 1], then ``(x - mean) / std`` (the paper: none) of all channels or of
+    each, then made three channels, all on the network's device.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: Model):
         super().__init__()
-        self.mean, self.std = config.mean, config.std
+        for key in ("mean", "std"):  # of one channel or three; no part of the weights
+            value = torch.tensor(getattr(config, key)).reshape(1, -1, 1, 1)
+            self.register_buffer(key, value, persistent=False)
         side = config.stem_kernel
         learned = config.stem is Stem.conv
         self.stem = nn.Conv2d(1, 3, side, padding=side // 2) if learned else None

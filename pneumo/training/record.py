@@ -176,6 +176,9 @@ def model_as_meant(values: dict[str, Any]) -> dict[str, Any]:
     values = dict(values)
     if values.get("stem") == "conv":
         values.setdefault("stem_kernel", 3)
+    for key in ("mean", "std"):  # one number was of all channels
+        if isinstance(values.get(key), int | float):
+            values[key] = [values[key]]
     return values
 
 

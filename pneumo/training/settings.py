@@ -138,7 +138,12 @@ ENCODER_WEIGHTS = ("imagenet", "lite", "none")  # anything else is a local file
 
 @dataclass
 class Model:
-    """A network with a pretrained encoder."""
+    """A network with a pretrained encoder.
+
+    The encoder sees (x - mean) / std of grey levels x in [0, 1]. The default leaves them as they
+    are, as the paper does (section "Pre-processing and augmentation"); its encoder was pretrained
+    with ImageNet's statistics of each channel, which ``model=unet_resnet34_imagenet`` uses.
+    """
 
     name: str = declare(help="name of the model, for records")
     architecture: Architecture = declare(
@@ -154,11 +159,19 @@ class Model:
     stem_kernel: int = declare(1, "side of that convolution, pixels; Exp1's mixes none")
     presence: bool = declare(False, "a second head: the probability of any pneumothorax in a film")
     batch_norm: BatchNorm = declare(factory=BatchNorm, help="running statistics and their floor")
-    mean: float = declare(0.0, "grey levels in [0, 1] become (x - mean) / std; the paper's stay")
-    std: float = declare(1.0, "see mean")
+    mean: list[float] = declare(
+        factory=lambda: [0.0],
+        help="grey levels in [0, 1] become (x - mean) / std: one number, or one for each channel",
+    )
+    std: list[float] = declare(factory=lambda: [1.0], help="see mean; the paper's levels stay")
 
     def __post_init__(self) -> None:
-        require(self.std > 0, "model.std", self.std, "positive")
+        for key in ("mean", "std"):
+            value = getattr(self, key)
+            require(len(value) in (1, 3), f"model.{key}", value, "one number or three")
+            alike = len(value) == 1 or self.stem is Stem.repeat
+            require(alike, f"model.{key}", value, "one number: stem=conv takes one channel")
+        require(min(self.std) > 0, "model.std", self.std, "positive")
         odd = self.stem_kernel >= 1 and self.stem_kernel % 2 == 1
         require(odd, "model.stem_kernel", self.stem_kernel, "odd and positive, such as 1 or 3")
 

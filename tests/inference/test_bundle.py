@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from pneumo.errors import PneumoError
 from pneumo.inference import bundle
+from pneumo.training.network import build_network
+from pneumo.training.settings import BatchNorm, Model
 
 PARTS = {
     "encoder.": "unet.encoder.",
@@ -35,7 +37,7 @@ def older(model, tmp_path):
     for key in ("onnx", "onnx_sha256", "onnx_difference"):
         del member[key]
     known = ("name", "encoder", "encoder_weights", "stem", "mean", "std")
-    member["model"] = {key: member["model"][key] for key in known}
+    member["model"] = {key: member["model"][key] for key in known} | {"mean": 0.0, "std": 1.0}
     (place / "card.json").write_text(json.dumps(card))
     return place
 
@@ -46,6 +48,14 @@ def test_a_bundle_of_version_1_finds_the_same(model, older):
     theirs = bundle.load(older)
     assert theirs.rule == ours.rule
     assert np.array_equal(theirs.levels(film), ours.levels(film))
+
+
+def test_onnx_gives_what_torch_gives(tmp_path):
+    """With each channel's own mean and std, and another eps."""
+    model = Model("x", encoder="tu-test_resnet", batch_norm=BatchNorm(eps=1e-3))
+    model.mean, model.std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    network = build_network(model, pretrained=False).eval()
+    assert bundle.export_onnx(network, 64, tmp_path / "a.onnx") < 1e-5
 
 
 def test_a_learned_stem_was_of_3_by_3(older):

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision.transforms.functional import normalize
 
 from pneumo.errors import PneumoError
 from pneumo.training.network import build_network, probabilities
@@ -36,6 +37,18 @@ def test_bytes_in_logits_out(network):
             logits, network.head(network.decoder(network.encoder(three))), atol=1e-5
         )
     assert logits.shape == (2, 1, 64, 96)
+
+
+def test_each_channel_may_have_its_own_mean_and_std(network):
+    """As torchvision normalises for ResNets: https://docs.pytorch.org/vision/stable/models.html"""
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    normed = build_network(Model("x", encoder_weights="none", mean=mean, std=std)).eval()
+    normed.load_state_dict(network.state_dict())  # the statistics are no part of the weights
+    film = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
+    three = normalize(film.expand(-1, 3, -1, -1) / 255, mean, std)
+    with torch.no_grad():
+        expected = network.head(network.decoder(network.encoder(three)))
+        assert torch.allclose(normed(film).mask, expected, atol=1e-4)
 
 
 def test_exp1_has_a_learned_convolution():
@@ -172,8 +185,8 @@ def test_lite0_weights_are_the_real_ones():
             "unet_lite0",
             encoder="tu-tf_efficientnet_lite0",
             encoder_weights="lite",
-            mean=0.5,
-            std=0.5,
+            mean=[0.5],
+            std=[0.5],
         )
     ).eval()
     state = one.encoder.state_dict()

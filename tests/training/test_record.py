@@ -78,6 +78,7 @@ def test_a_record_of_version_1_means_what_it_meant(tmp_path):
     assert config.averaging == PaperAveraging(epochs=2)
     assert config.optimizer == Optimizer()
     assert config.model.architecture is Architecture.unet
+    assert (config.model.mean, config.model.std) == ([0], [1])
     assert (config.loss.bce, config.loss.dice, config.loss.focal) == (1, 1, 0)
     assert (config.data.format, config.data.images, config.data.seed) == ("phantom", 2000, 0)
     assert not config.stage

@@ -84,7 +84,7 @@ def test_table_ii(name):
             1,
             1,
         )
-        assert (one.model.mean, one.model.std) == (0, 1)
+        assert (one.model.mean, one.model.std) == ([0], [1])
         assert (
             one.postprocess.removal_threshold,
             one.postprocess.removal_size,
@@ -221,7 +221,9 @@ def test_handoff_stays_in_the_fold():
         ("lr=-1", "lr=-1"),
         ("log.pictures_every=0", "pictures_every=0"),
         ("augmentation.gamma_limit=[80]", "gamma_limit"),
-        ("model.std=0", r"model\.std=0"),
+        ("model.std=[0]", r"model\.std=\[0\.0\]: must be positive"),
+        ("model.mean=[0,1]", r"model\.mean=.*one number or three"),
+        ("model={mean: [0,0,0], stem: conv}", r"model\.mean=.*stem=conv takes one channel"),
         ("model.batch_norm.momentum=0.99", r"momentum=0\.99.*not of the past as in Keras"),
         ("model.batch_norm.eps=0", r"model\.batch_norm\.eps=0"),
         ("model.stem_kernel=2", r"model\.stem_kernel=2.*odd"),
