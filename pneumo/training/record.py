@@ -166,9 +166,20 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_2(values: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 distorted films less: no affine part, and borders stayed in place."""
+    """Version 2 distorted films less: no affine part, and borders stayed in place.
+
+    Its best epoch was that of the best IoU.
+    """
     augmentation = {"elastic_affine": 0.0, "grid_normalized": True, **values["augmentation"]}
-    return {**values, "augmentation": augmentation, "model": model_as_meant(values["model"])}
+    handoff = dict(values["handoff"])
+    if handoff["source"] == "best":
+        handoff.setdefault("score", "iou")
+    return {
+        **values,
+        "augmentation": augmentation,
+        "model": model_as_meant(values["model"]),
+        "handoff": handoff,
+    }
 
 
 def model_as_meant(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import yaml
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import record
-from pneumo.training.settings import Architecture, Optimizer, PaperAveraging
+from pneumo.training.settings import Architecture, Optimizer, PaperAveraging, Watched
 
 # config.yaml of a fit by commit 0481b17, version 1: `+experiment=exp5 data=phantom scale=mini`
 VERSION_1 = """
@@ -101,6 +101,13 @@ def test_todays_command_asks_for_the_same_fit_with_stronger_distortions(tmp_path
         "augmentation.elastic_affine: 0.0 → 3.6",
         "augmentation.grid_normalized: True → False",
     ]
+
+
+def test_the_best_epoch_was_that_of_the_best_iou(tmp_path):
+    def best(values):
+        values["config"]["handoff"]["source"] = "best"
+
+    assert record.read(written(tmp_path, best)).config.handoff.score is Watched.iou
 
 
 def test_a_learned_stem_was_of_3_by_3(tmp_path):

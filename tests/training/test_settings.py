@@ -262,6 +262,15 @@ def test_typos_fail_at_composition(override):
         loaded("+experiment=exp5", override)
 
 
+def test_the_best_epoch_needs_positive_films():
+    from pneumo.training.fit import _check_watched
+
+    config = loaded("+experiment=exp5", "handoff.source=best")
+    _check_watched(config, 1)
+    with pytest.raises(PneumoError, match="no validation film shows pneumothorax"):
+        _check_watched(config, 0)
+
+
 def test_no_experiment_names_the_choices():
     with pytest.raises(PneumoError, match=r"\+experiment=<name>.*exp1, exp2, exp3, exp4"):
         loaded()
