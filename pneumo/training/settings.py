@@ -468,6 +468,13 @@ class Config:
         named=True,
     )
     variant: str = declare("", "like tag, but not shared with the parent", named=True)
+    whole_chain: list[str] = declare(
+        factory=list,
+        help="settings and groups: what is typed of them holds for the parents too: [averaging]",
+        shared=True,
+        named=True,
+        incidental=True,
+    )
     seed: int = declare(0, "of everything random", shared=True, named=True)
     fold: int = declare(
         0,
@@ -521,6 +528,9 @@ class Config:
             value = getattr(self, key)
             plain = re.fullmatch(r"[\w.+-]*", value) is not None
             require(plain, key, value, "letters, digits and . _ + - only")
+        names = [one.name for one in dataclasses.fields(self)]
+        for name in self.whole_chain:
+            require(name in names, "whole_chain", name, "a setting or a group of settings")
         if self.loss.presence and not self.model.presence:
             raise PneumoError("loss.presence needs a network with that head: model.presence=true")
         averaging = self.averaging

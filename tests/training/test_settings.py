@@ -55,7 +55,7 @@ TABLE_II = {
 
 @pytest.mark.parametrize("name", TABLE_II)
 def test_table_ii(name):
-    stages = lineage.chain(loaded(f"+experiment={name}"), {"experiment"})
+    stages = lineage.chain(loaded(f"+experiment={name}"), ["experiment"])
     rows = [
         (
             one.resolution.size,
@@ -105,7 +105,7 @@ def test_table_ii(name):
 
 
 def test_exp3_starts_from_exp2_itself():
-    stages = lineage.chain(loaded("+experiment=exp3"), set())
+    stages = lineage.chain(loaded("+experiment=exp3"), [])
     alone = loaded("+experiment=exp2")
     assert stages[0].path == alone.path
     assert stages[0].to_dict() == alone.to_dict()
@@ -145,8 +145,8 @@ def test_five_folds_sweep():
 
 @pytest.mark.parametrize("name", TABLE_II)
 def test_mini_shrinks_without_touching_structure(name):
-    full = lineage.chain(loaded(f"+experiment={name}"), set())
-    mini = lineage.chain(loaded(f"+experiment={name}", "scale=mini"), set())
+    full = lineage.chain(loaded(f"+experiment={name}"), [])
+    mini = lineage.chain(loaded(f"+experiment={name}", "scale=mini"), [])
     assert [one.experiment for one in mini] == [one.experiment for one in full]
     for small, large in zip(mini, full, strict=True):
         assert small.resolution.size < large.resolution.size
@@ -203,6 +203,38 @@ def test_a_parent_shares_data_fold_seed_scale_machine_and_model_only():
         256,
     )
     assert child.init_from == str(parent.path / "weights.safetensors")
+
+
+def named(*overrides):
+    raw = composed(*overrides)
+    lineage.name_run(raw, overrides)
+    return lineage.chain(load_config(raw), overrides)
+
+
+def test_what_is_typed_reaches_the_parents_where_asked():
+    typed = ("+experiment=exp5", "averaging=none", "epochs=7")
+    alone = named(*typed)
+    assert [one.averaging.name for one in alone] == ["paper", "none"]
+    whole = named(*typed, "whole_chain=[averaging]")
+    assert [one.averaging.name for one in whole] == ["none", "none"]
+    assert [one.epochs for one in whole] == [100, 7]
+    assert [str(one.path) for one in whole] == [
+        "runs/exp5_stage1/siim-full-averaging_none/fold0-seed0",
+        "runs/exp5/siim-full-averaging_none/fold0-seed0-epochs_7",
+    ]
+    assert whole[1].init_from == str(whole[0].path / "weights.safetensors")
+    both = named(*typed[:1], "averaging.update_bn=true", "whole_chain=[averaging]")
+    assert [(one.averaging.epochs, one.averaging.update_bn) for one in both] == [
+        (5, True),
+        (3, True),
+    ]
+
+
+def test_what_the_parents_should_take_over_must_be_typed():
+    with pytest.raises(PneumoError, match=r"whole_chain=\[averaging\].*add averaging="):
+        named("+experiment=exp5", "whole_chain=[averaging]")
+    with pytest.raises(PneumoError, match=r"whole_chain=averagin: must be a setting"):
+        load_config(composed("+experiment=exp5", "whole_chain=[averagin]"))
 
 
 def test_handoff_stays_in_the_fold():
