@@ -3,16 +3,11 @@
 Importing it loads no torch and reaches for no network.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pneumo.inference.model import LoadedModel
-
-# albumentations asks a package index for its newest version when it is imported, unless this is set
-# beforehand
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 __version__ = "0.1.0"
 

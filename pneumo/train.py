@@ -17,12 +17,12 @@ from pneumo.training.settings import Config, load_config
 def task(raw: DictConfig) -> None:
     """One Hydra job: a single run, or one of a sweep."""
     overrides = list(HydraConfig.get().overrides.task)
-    typed = lineage.name_run(raw, overrides)
+    lineage.name_run(raw, overrides)
     config = load_config(raw)
     if config.system is not None:
         rows = lineage.train_system(config.system, overrides)
     else:
-        rows = lineage.train(config, typed)
+        rows = lineage.train(config, overrides)
     if command.is_sweeping():
         command.keep_row(rows[-1])
         return

@@ -109,7 +109,7 @@ def test_a_lock_is_waited_for_and_freed_by_death(tmp_path):
 
 def test_origin_names_versions():
     versions = record.Origin.now().versions
-    assert {"python", "torch", "pytorch-lightning", "albumentations"} <= set(versions)
+    assert {"python", "torch", "pytorch-lightning", "opencv-python-headless"} <= set(versions)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -25,7 +25,7 @@ from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
 from pneumo.masks.resize import shrink, shrink_mask
 
-VERSION = 1  # of the arrays' meaning; a new one makes new caches
+VERSION = 2  # of the arrays' meaning; a new one makes new caches
 IMAGES, MASKS, DONE, CONTENTS = "images.npy", "masks.npy", "done.npy", "contents.json"
 
 

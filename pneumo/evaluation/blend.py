@@ -35,7 +35,7 @@ def asked_for(settings: Films) -> dict[str, str]:
         asked["run"] = f"[{','.join(map(str, settings.run))}]"
     if settings.blend is not None:
         asked["blend"] = settings.blend.name
-    for key in ("setting", "on", "ids", "root", "annotations", "patients"):
+    for key in ("setting", "on", "size", "ids", "root", "annotations", "patients"):
         value = getattr(settings, key)
         if value is not None:
             asked[key] = str(value)

@@ -44,7 +44,9 @@ def export(settings: Export) -> dict[str, Any]:
         network = build_network(about.config.model, pretrained=False)
         load_weights(network, folder / runs.WEIGHTS, "run")
         networks.append(network.eval())
-        cards.append(read_card(folder / runs.WEIGHTS))
+        own = read_card(folder / runs.WEIGHTS)
+        size = settings.size or own["input"]["size"]
+        cards.append({**own, "input": {**own["input"], "size": size}})
     names = list(dict.fromkeys(about.config.experiment for about in records))
     if len(folders) == 1:
         scores_of = "this network"

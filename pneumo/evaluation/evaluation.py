@@ -46,6 +46,7 @@ def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
         weights=[part.contents["weights"] for part in parts],
+        sizes=[part.contents["size"] for part in parts],
         on=settings.on,
         data=records[0].config.data.name if settings.on in ("val", "test") else "folder",
         tta=settings.tta,
@@ -153,8 +154,9 @@ def describe(found: Evaluation) -> str:
     if unknown:
         who += f" and {unknown:,} films of unknown patient"
     tta = "flip TTA" if found.tta else "no TTA"
+    sizes = " and ".join(f"{size}²" for size in dict.fromkeys(found.sizes))
     lines = [
-        f"{', '.join(found.runs)} on {found.on}, {tta}: "
+        f"{', '.join(found.runs)} on {found.on} at {sizes}, {tta}: "
         f"{found.films:,} films, {found.positives:,} positive, {who}"
     ]
     lines += warnings_of(found)
@@ -229,7 +231,7 @@ def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
         for group, scored in {"all": result.all, **result.groups}.items()
         for key, value in scored.scores.items()
     ]
-    told = ("weights", "data", "tta", "films", "positives", "commit", "left_out")
+    told = ("weights", "sizes", "data", "tta", "films", "positives", "commit", "left_out")
     about = {key: getattr(found, key) for key in (*told, "seen_in_training")}
     rules = {result.name: [plain(rule) for rule in result.rules] for result in found.results}
     columns = ("probability", "share", "pixels")

@@ -74,6 +74,7 @@ class Evaluation:
 
     runs: list[str]
     weights: list[str]  # SHA-256, or a digest of several
+    sizes: list[int]  # sides at which the networks saw the films, pixels
     on: str
     data: str
     tta: bool

@@ -29,6 +29,7 @@ from pneumo.inference.engine import Engine, onnx_engine, to_levels, torch_engine
 from pneumo.masks.resize import enlarge, shrink
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Machine, settings_from
+from pneumo.training import record
 from pneumo.training.settings import Model
 
 CARD = "card.json"
@@ -227,7 +228,7 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
 
 
 def _member(folder: Path, values: dict[str, Any]) -> Member:
-    model = settings_from(Model, values["model"])
+    model = settings_from(Model, record.model_as_meant(values["model"]))
     onnx = folder / values["onnx"] if values.get("onnx") else None
     # Against path traversal: a card that names ../../somewhere would have other files opened, so a
     # name must be a bare file name. By its suffix the file is of a kind that executes nothing.

@@ -53,10 +53,12 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
     declared = _declared(folder, about, settings)
     weights = files.sha256(folder / runs.WEIGHTS)
     name = settings.on if settings.on in ("val", "test") else _name(Path(settings.on))
-    place = folder / maps.FOLDER / name
+    size = declared.resolution.size
+    another = [] if size == about.config.resolution.size else [f"{size}px"]
+    place = folder / maps.FOLDER / "-".join([name, *another])
     if settings.on == "val":
         # the run's record says which films these are, so that nothing need be looked at
-        key = files.digest([maps.VERSION, weights, dataclasses.asdict(about.data)])
+        key = files.digest([maps.VERSION, weights, dataclasses.asdict(about.data), *another])
         if maps.key_of(place) == key:
             with contextlib.suppress(PneumoError):  # damaged maps are made anew
                 return maps.load(place)
@@ -74,11 +76,14 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
         **_seen(folder, about, part, settings.on),
     }
     fill = _Filler(declared, folder, part, settings.machine, batch_size)
-    return maps.write(place, key, part.cases, declared.resolution.size, fill, facts)
+    return maps.write(place, key, part.cases, size, fill, facts)
 
 
 def _declared(folder: Path, about: Record, settings: Films) -> Config:
-    """The run's configuration, with the places where its runs folder, cache and data lie now."""
+    """The run's configuration, at the size asked for.
+
+    Its places are those where the runs folder, cache and data lie now.
+    """
     declared = about.config
     here = folder.resolve()
     known = len(here.parts) > 3 and here.parts[-3] == declared.experiment
@@ -97,7 +102,9 @@ def _declared(folder: Path, about: Record, settings: Films) -> Config:
     if declared.data.cache == f"{declared.runs_dir}/cache":  # it moves with the runs
         moved["cache"] = f"{runs_dir}/cache"
     data = dataclasses.replace(declared.data, **moved)
-    return dataclasses.replace(declared, runs_dir=runs_dir, data=data)
+    size = settings.size or declared.resolution.size
+    resolution = dataclasses.replace(declared.resolution, size=size)
+    return dataclasses.replace(declared, runs_dir=runs_dir, data=data, resolution=resolution)
 
 
 def _seen(folder: Path, about: Record, part: Part, on: str) -> dict[str, Any]:

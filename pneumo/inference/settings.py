@@ -34,6 +34,9 @@ class Films:
         "folder of films",
         place=True,
     )
+    size: int | None = declare(
+        None, "side at which the network sees the films; null: as it was trained"
+    )
     ids: str | None = declare(
         None,
         "on=test: the challenge's stage_1_sample_submission.csv; by default the run's "

@@ -3,6 +3,10 @@
 import cv2
 import numpy as np
 
+# Steps of a sequence that fills a square evenly, and has no pattern that edges could share:
+# https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences/
+R2 = (0.7548776662, 0.5698402910)
+
 
 def shrink(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (rows, columns) → uint8 (size, size).
@@ -17,14 +21,23 @@ def shrink(image: np.ndarray, size: int) -> np.ndarray:
 def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """Binary (rows, columns) → binary uint8 (size, size).
 
-    Pixels that are at least half covered belong to the new mask. A lesion too thin for that keeps
-    its most covered pixels, so that no positive film becomes empty.
+    The most covered pixels, so many that the area stays (to half a pixel, but at least one, so that
+    no positive film becomes empty). "At least half covered" would add all that are just half
+    covered along straight edges, "more than half" would lose what is thin. Of pixels that are
+    covered alike as many as are wanted are taken, evenly from all over the film.
     """
     covered = cv2.resize(mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-    most = float(covered.max())
-    if most <= 0:
-        return np.zeros((size, size), np.uint8)
-    return (covered >= min(0.5, most)).astype(np.uint8)
+    small = np.zeros((size, size), np.uint8)
+    if not covered.any():
+        return small
+    wanted = max(1, round(float(covered.sum(dtype=np.float64))))
+    least = np.partition(covered, -wanted, axis=None)[-wanted]
+    small[covered > least] = 1
+    missing = wanted - np.count_nonzero(small)
+    rows, columns = np.nonzero(covered == least)
+    evenly = np.argsort((R2[0] * rows + R2[1] * columns) % 1, kind="stable")[:missing]
+    small[rows[evenly], columns[evenly]] = 1
+    return small
 
 
 def enlarge(levels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

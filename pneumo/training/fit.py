@@ -33,6 +33,7 @@ from pneumo.training.settings import (
     LastEpochs,
     LightningAveraging,
     Source,
+    Watched,
 )
 from pneumo.training.weights import load_weights, read_weights, renamed, save_weights
 
@@ -72,6 +73,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     data = FilmData(config)
     data.prepare(_division(config, folder))
     record = Record(config, Origin.now(), data.facts(), parent)
+    _check_watched(config, record.data.validation_positive)
     checkpoint = folder / runs.CHECKPOINT
     resuming = checkpoint.is_file()
     if resuming:
@@ -226,6 +228,17 @@ def _check_apart(weights: Path, data: FilmData) -> None:
         )
 
 
+def _check_watched(config: Config, positives: int) -> None:
+    """Refuse to choose the best epoch by a score that no validation film has."""
+    handoff = config.handoff
+    by_positives = handoff.source is Source.best and handoff.score is Watched.dice_positive
+    if by_positives and not positives:
+        raise PneumoError(
+            "handoff.score=dice_positive: no validation film shows pneumothorax; use "
+            "handoff.source=last, or another split"
+        )
+
+
 def _check_unchanged(folder: Path, record: Record) -> None:
     """Refuse to go on with other data or another parent than the interrupted run began with."""
     before = read(folder)
@@ -280,7 +293,13 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         callbacks.append(average)
     if config.handoff.source is Source.best:
         callbacks.append(
-            _checkpoints(folder, runs.BEST, monitor="val/iou", mode="max", save_weights_only=True)
+            _checkpoints(
+                folder,
+                runs.BEST,
+                monitor=f"val/{config.handoff.score.name}",
+                mode="max",
+                save_weights_only=True,
+            )
         )
     # after the others, so that it holds their state of this epoch
     callbacks.append(_checkpoints(folder, runs.CHECKPOINT))
@@ -367,7 +386,8 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
         path = folder / (runs.BEST if source is Source.best else runs.CHECKPOINT)
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(renamed(state, "network."))
-        return f"{source.name} epoch"
+        by = f" by {config.handoff.score.name}" if source is Source.best else ""
+        return f"{source.name} epoch{by}"
     match config.averaging:  # the callback has loaded the average
         case LastEpochs():
             return f"average of {config.averaging.epochs} epochs"

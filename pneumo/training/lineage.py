@@ -29,28 +29,39 @@ INCIDENTAL = keys(Config, "incidental")
 NAMED = [*keys(Config, "named"), *keys(Config, "place")]
 
 
-def name_run(raw: DictConfig, overrides: Sequence[str]) -> set[str]:
-    """Fill in tag and variant from what was typed; returns the keys that were typed."""
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-    names = runs.tags(overrides, SHARED, NAMED, INCIDENTAL)
+def name_run(raw: DictConfig, overrides: Sequence[str]) -> None:
+    """Fill in tag and variant from what was typed. Raises PneumoError."""
+    typed = {_key(override) for override in overrides}
+    for name in raw.whole_chain:
+        if not any(key.partition(".")[0] == name for key in typed):
+            raise PneumoError(f"whole_chain=[{name}]: nothing of it is typed; add {name}=…")
+    names = runs.tags(overrides, [*SHARED, *raw.whole_chain], NAMED, INCIDENTAL)
     for key, name in zip(("tag", "variant"), names, strict=True):
         if key not in typed:
             raw[key] = name
-    return typed
 
 
-def train(declared: Config, typed: set[str]) -> list[dict[str, Any]]:
+def _key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]
+
+
+def _of(sections: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides that belong to some sections of the settings."""
+    return [one for one in overrides if _key(one).partition(".")[0] in sections]
+
+
+def train(declared: Config, overrides: Sequence[str]) -> list[dict[str, Any]]:
     """Train an experiment, after its ancestors; those that are finished are used as they are.
 
     Args:
         declared: what the experiment and the command line say, not yet scaled.
-        typed: keys the user set on the command line; they are not scaled.
+        overrides: what the user typed; it is not scaled.
 
     Returns:
         A row for each fit of the chain, ancestors first: name, folder, whether it was trained now,
         seconds, scores.
     """
-    fits = chain(declared, typed)
+    fits = chain(declared, overrides)
     finished = [place for place, one in enumerate(fits) if _already(one, one.path)]
     # what led to a finished fit is not needed again
     last = finished[-1] if finished else -1
@@ -76,8 +87,8 @@ def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any
         for experiment in system.experiments:
             own = [*system.overrides, *typed, f"+experiment={experiment}", f"fold={fold}"]
             raw = _compose(own)
-            keys_typed = name_run(raw, own)
-            rows += train(load_config(raw), keys_typed)
+            name_run(raw, own)
+            rows += train(load_config(raw), own)
     return rows
 
 
@@ -88,21 +99,22 @@ def _compose(overrides: list[str]) -> DictConfig:
         return compose("train", overrides)
 
 
-def chain(declared: Config, typed: set[str]) -> list[Config]:
+def chain(declared: Config, overrides: Sequence[str]) -> list[Config]:
     """The fits that lead to an experiment, scaled, the first ancestor first."""
-    child = declared.scaled(typed)
+    child = declared.scaled({_key(one) for one in overrides})
     if not child.parent or child.init_from != str(_handed_on(child)):
         return [child]
-    shared = {key for key in typed if key.partition(".")[0] in SHARED}
-    return [*chain(parent_of(declared), shared), child]
+    handed_up = _of([*SHARED, *child.whole_chain], overrides)
+    return [*chain(parent_of(declared, handed_up), handed_up), child]
 
 
-def parent_of(child: Config) -> Config:
+def parent_of(child: Config, overrides: Sequence[str] = ()) -> Config:
     """The declared configuration of a child's parent.
 
-    It is the parent's own recipe on the child's data, fold, seed, scale and machine.
+    It is the parent's own recipe on the child's data, fold, seed, scale and machine, with those of
+    the ``overrides`` that are meant for the whole chain.
     """
-    overrides = [
+    given = [
         f"+experiment={child.parent}",
         f"data.name={child.data.name}",
         f"runs_dir={json.dumps(child.runs_dir)}",
@@ -111,7 +123,7 @@ def parent_of(child: Config) -> Config:
         f"scale.name={child.scale.name}",
         f"tag='{child.tag}'",
     ]
-    parent = load_config(_compose(overrides))
+    parent = load_config(_compose([*given, *_of(child.whole_chain, overrides)]))
     if parent.experiment == child.experiment:
         raise PneumoError(f"experiment {child.experiment} is its own parent")
     shared = {key: getattr(child, key) for key in SHARED if "." not in key}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.errors import PneumoError, brief
-from pneumo.training.settings import Architecture, Model, Stem
+from pneumo.training.settings import Architecture, BatchNorm, Model, Stem
 from pneumo.training.weights import load_encoder
 
 
@@ -24,19 +24,26 @@ class Network(nn.Module):
     """Takes films as they are stored and gives logits.
 
     Input uint8 (or float 0 to 255), (N, 1, H, W); ``Output`` of the same height and width. Grey
-    levels are scaled to [0, 1], then ``(x - mean) / std`` (the paper: none), then made three
-    channels, all on the network's device.
+    levels are scaled to [0, 1], then ``(x - mean) / std`` (the paper: none) of all channels or of
+    each, then made three channels, all on the network's device.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: Model):
         super().__init__()
-        self.mean, self.std = config.mean, config.std
+        for key in ("mean", "std"):  # of one channel or three; no part of the weights
+            value = torch.tensor(getattr(config, key)).reshape(1, -1, 1, 1)
+            self.register_buffer(key, value, persistent=False)
+        side = config.stem_kernel
         learned = config.stem is Stem.conv
-        self.stem = nn.Conv2d(1, 3, kernel_size=3, padding=1) if learned else None
+        self.stem = nn.Conv2d(1, 3, side, padding=side // 2) if learned else None
         body = _body(config)
         self.encoder, self.decoder, self.head = body.encoder, body.decoder, body.segmentation_head
         channels = body.encoder.out_channels[-1]
         self.presence = nn.Linear(channels, 1) if config.presence else None
+        _set_batch_norm(self, config.batch_norm)
 
     def forward(self, films: Tensor) -> Output:
         """Films → logits, see the class."""
@@ -71,6 +78,17 @@ def check_network(config: Model) -> None:
     """Raise PneumoError for a network that cannot be built; takes neither memory nor data."""
     with torch.device("meta"):
         Network(config)
+
+
+def _set_batch_norm(network: nn.Module, config: BatchNorm) -> None:
+    """Give every batch-norm layer what the settings say of it."""
+    for layer in network.modules():
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            continue
+        if config.momentum is not None:
+            layer.momentum = config.momentum
+        if config.eps is not None:
+            layer.eps = config.eps
 
 
 def _body(config: Model) -> Any:

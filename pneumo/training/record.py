@@ -29,7 +29,7 @@ PACKAGES = (
     "pytorch-lightning",
     "segmentation-models-pytorch",
     "timm",
-    "albumentations",
+    "opencv-python-headless",
     "numpy",
     "pydicom",
 )
@@ -166,8 +166,34 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_2(values: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 had one seed, which also decided who is in which part."""
-    return {**values, "split": {**values.get("split", {}), "seed": values.get("seed", 0)}}
+    """Version 2 had one seed, which also decided who is in which part.
+
+    It distorted films less: no affine part, and borders stayed in place. Its best epoch was that of
+    the best IoU.
+    """
+    split = {**values.get("split", {}), "seed": values.get("seed", 0)}
+    augmentation = {"elastic_affine": 0.0, "grid_normalized": True, **values["augmentation"]}
+    handoff = dict(values["handoff"])
+    if handoff["source"] == "best":
+        handoff.setdefault("score", "iou")
+    return {
+        **values,
+        "split": split,
+        "augmentation": augmentation,
+        "model": model_as_meant(values["model"]),
+        "handoff": handoff,
+    }
+
+
+def model_as_meant(values: dict[str, Any]) -> dict[str, Any]:
+    """A network's settings, of a record or a bundle's card, with what the absence of some meant."""
+    values = dict(values)
+    if values.get("stem") == "conv":
+        values.setdefault("stem_kernel", 3)
+    for key in ("mean", "std"):  # one number was of all channels
+        if isinstance(values.get(key), int | float):
+            values[key] = [values[key]]
+    return values
 
 
 # step n brings version n to version n + 1

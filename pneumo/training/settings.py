@@ -59,8 +59,16 @@ class Augmentation:
     )
     elastic_alpha: float = declare(120.0, "pixels at 256² and above; less in proportion below")
     elastic_sigma: float = declare(6.0, "smoothness of the elastic distortion, pixels")
-    optical_limit: float = declare(2.0, "largest coefficient of the optical distortion")
-    grid_limit: float = declare(0.3, "largest shift of the grid distortion, a share of a cell")
+    elastic_affine: float = declare(
+        3.6, "its affine part: how far three points move along each axis at most, pixels"
+    )
+    optical_limit: float = declare(
+        2.0, "largest coefficient of the optical distortion; below -.36 it folds the corners"
+    )
+    grid_limit: float = declare(0.3, "largest stretch of the grid distortion, a share of a cell")
+    grid_normalized: bool = declare(
+        False, "keep the film's borders in place, which nearly halves the grid distortion"
+    )
 
     def __post_init__(self) -> None:
         for key in ("flip", "intensity", "distortion", "crop"):
@@ -75,6 +83,7 @@ class Augmentation:
             "brightness_limit",
             "elastic_alpha",
             "elastic_sigma",
+            "elastic_affine",
             "optical_limit",
             "grid_limit",
         ):
@@ -104,12 +113,37 @@ class Architecture(Enum):
     deeplabv3plus = "deeplabv3plus"
 
 
+@dataclass
+class BatchNorm:
+    """Of every batch-norm layer. null leaves each as its library has it.
+
+    Most have torch's .1 and 1e-5; encoders that come from TensorFlow have an eps of 1e-3.
+    """
+
+    momentum: float | None = declare(
+        None, "weight of the new batch, as in torch: Keras' .99 is .01 here, its .9 is .1"
+    )
+    eps: float | None = declare(None, "added to the variance; torch 1e-5, Keras 1e-3")
+
+    def __post_init__(self) -> None:
+        momentum, eps = self.momentum, self.eps
+        rule = "above 0, at most .5: the weight of the new batch, not of the past as in Keras"
+        valid = momentum is None or 0 < momentum <= 0.5
+        require(valid, "model.batch_norm.momentum", momentum, rule)
+        require(eps is None or 0 < eps < 1, "model.batch_norm.eps", eps, BETWEEN_0_AND_1)
+
+
 ENCODER_WEIGHTS = ("imagenet", "lite", "none")  # anything else is a local file
 
 
 @dataclass
 class Model:
-    """A network with a pretrained encoder."""
+    """A network with a pretrained encoder.
+
+    The encoder sees (x - mean) / std of grey levels x in [0, 1]. The default leaves them as they
+    are, as the paper does (section "Pre-processing and augmentation"); its encoder was pretrained
+    with ImageNet's statistics of each channel, which ``model=unet_resnet34_imagenet`` uses.
+    """
 
     name: str = declare(help="name of the model, for records")
     architecture: Architecture = declare(
@@ -122,12 +156,24 @@ class Model:
     stem: Stem = declare(
         Stem.repeat, "how one grey channel becomes three: repeat, or conv (learned)"
     )
+    stem_kernel: int = declare(1, "side of that convolution, pixels; Exp1's mixes none")
     presence: bool = declare(False, "a second head: the probability of any pneumothorax in a film")
-    mean: float = declare(0.0, "grey levels in [0, 1] become (x - mean) / std; the paper's stay")
-    std: float = declare(1.0, "see mean")
+    batch_norm: BatchNorm = declare(factory=BatchNorm, help="running statistics and their floor")
+    mean: list[float] = declare(
+        factory=lambda: [0.0],
+        help="grey levels in [0, 1] become (x - mean) / std: one number, or one for each channel",
+    )
+    std: list[float] = declare(factory=lambda: [1.0], help="see mean; the paper's levels stay")
 
     def __post_init__(self) -> None:
-        require(self.std > 0, "model.std", self.std, "positive")
+        for key in ("mean", "std"):
+            value = getattr(self, key)
+            require(len(value) in (1, 3), f"model.{key}", value, "one number or three")
+            alike = len(value) == 1 or self.stem is Stem.repeat
+            require(alike, f"model.{key}", value, "one number: stem=conv takes one channel")
+        require(min(self.std) > 0, "model.std", self.std, "positive")
+        odd = self.stem_kernel >= 1 and self.stem_kernel % 2 == 1
+        require(odd, "model.stem_kernel", self.stem_kernel, "odd and positive, such as 1 or 3")
 
 
 @dataclass
@@ -353,8 +399,18 @@ class Source(Enum):
     """Which weights of a fit are judged and handed on."""
 
     swa = "swa"  # the average where one was made, else those of the last epoch
-    best = "best"  # the raw epoch with the best validation IoU
+    best = "best"  # the raw epoch that scored best on the validation films
     last = "last"
+
+
+class Watched(Enum):
+    """The validation score that tells which epoch is best."""
+
+    dice_positive = "dice_positive"  # over positive films alone, so that empty masks score 0
+    # Both count an empty mask as right on a film without pneumothorax. On the challenge's films
+    # empty masks alone score .7785, more than any experiment of the paper in IoU without TTA.
+    dice = "dice"
+    iou = "iou"
 
 
 @dataclass
@@ -363,6 +419,10 @@ class Handoff:
 
     source: Source = declare(
         Source.swa, "swa (the average where one was made, else the last epoch), best or last"
+    )
+    score: Watched = declare(
+        Watched.dice_positive,
+        "validation score of source=best: dice_positive, or dice or iou, which empty masks can win",
     )
 
 
@@ -415,6 +475,13 @@ class Config:
         named=True,
     )
     variant: str = declare("", "like tag, but not shared with the parent", named=True)
+    whole_chain: list[str] = declare(
+        factory=list,
+        help="settings and groups: what is typed of them holds for the parents too: [averaging]",
+        shared=True,
+        named=True,
+        incidental=True,
+    )
     seed: int = declare(
         0, "of everything random in a fit; split.seed divides the films", shared=True, named=True
     )
@@ -470,6 +537,9 @@ class Config:
             value = getattr(self, key)
             plain = re.fullmatch(r"[\w.+-]*", value) is not None
             require(plain, key, value, "letters, digits and . _ + - only")
+        names = [one.name for one in dataclasses.fields(self)]
+        for name in self.whole_chain:
+            require(name in names, "whole_chain", name, "a setting or a group of settings")
         if self.loss.presence and not self.model.presence:
             raise PneumoError("loss.presence needs a network with that head: model.presence=true")
         averaging = self.averaging

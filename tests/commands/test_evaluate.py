@@ -167,6 +167,7 @@ def evaluated(finished):
 def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
     folder, text = evaluated
     for part in (
+        "on test at 64²",
         "declared",
         "halves by patient",
         "OPTIMISTIC",
@@ -178,6 +179,7 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
         assert part in text
     (path,) = (one(folder, "exp5") / "predictions" / "test" / "evaluations").glob("*.json")
     found = json.loads(path.read_text())
+    assert found["sizes"] == [64]
     assert [result["name"] for result in found["results"]] == ["declared", "tuned", "optimistic"]
     assert found["results"][2]["how"].startswith("OPTIMISTIC")
     (declared, *_) = found["results"]

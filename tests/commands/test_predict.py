@@ -4,17 +4,21 @@ continued, joined.
 
 import json
 import shutil
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, complaint, launch, one
 from PIL import Image
 
-from pneumo.data import csv_files
+from pneumo.data import csv_files, dicom
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
+from pneumo.evaluation import bundling
 from pneumo.evaluation.blend import gather
+from pneumo.evaluation.settings import Export
 from pneumo.inference import mapping, maps
 from pneumo.inference.settings import Predict
 from pneumo.training import record
@@ -51,6 +55,31 @@ def test_maps_are_those_of_the_network_with_and_without_its_mirror_image(predict
         assert np.abs(found.plain[row] - plain.numpy() * 255).max() <= 0.51
         assert np.abs(found.flip[row] - (plain + mirrored.flip(-1)).numpy() * 127.5).max() <= 0.51
     assert not np.array_equal(found.plain, found.flip)
+
+
+def test_a_network_may_see_films_at_another_size_than_in_training(predicted, monkeypatch):
+    """The paper tests at 512² what Exp1 and Exp2 trained at 256²."""
+    folder, found = predicted
+    monkeypatch.chdir(folder)
+    run = one(folder, "exp5")
+    (larger,) = gather(Predict(run=str(run), size=96))
+    assert larger.folder.resolve() == (run / "predictions" / "val-96px").resolve()
+    assert (found.plain.shape[1], larger.plain.shape[1]) == (64, 96)
+    assert larger.ids == found.ids
+    declared = record.read(run).config
+    network = build_network(declared.model, pretrained=False)
+    load_weights(network, run / "weights.safetensors")
+    film = cv2.resize(
+        dicom.read(Path(larger.cases[0].path)).pixels, (96, 96), interpolation=cv2.INTER_AREA
+    )
+    with torch.inference_mode():
+        plain = network.eval()(torch.from_numpy(film)[None, None]).mask.sigmoid()[0, 0]
+    assert np.abs(larger.plain[0] - plain.numpy() * 255).max() <= 0.51
+    assert maps.load(run / "predictions" / "val").plain.shape == found.plain.shape
+    card = bundling.export(Export(run=str(run), size=96, out="model-96", resamples=0))
+    assert [member["size"] for member in card["members"]] == [96]
+    with pytest.raises(PneumoError, match="size=100: must be a multiple of 32"):
+        gather(Predict(run=str(run), size=100))
 
 
 def test_truth_is_the_annotation_at_1024(predicted):

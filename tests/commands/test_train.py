@@ -457,11 +457,15 @@ def test_every_choice_trains(finished, tmp_path, choice):
     scores = json.loads((one(tmp_path, "exp2") / "metrics.json").read_text())
     assert 0 <= scores["dice"] <= 1
     kept = {
-        "handoff.source=best": "best epoch",
+        "handoff.source=best": "best epoch by dice_positive",
         "handoff.source=last": "last epoch",
         "averaging=none": "last epoch",
     }
     assert scores["weights"] == kept.get(choice[0], "average of 2 epochs")
+    if choice[0] == "handoff.source=best":
+        with open(one(tmp_path, "exp2") / "metrics.csv", newline="") as file:
+            epochs = [float(row["val/dice_positive"]) for row in csv.DictReader(file)]
+        assert scores["dice_positive"] == pytest.approx(max(epochs), abs=1e-4)
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from pneumo.data.settings import OnError, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
-from pneumo.masks.resize import shrink_mask
 
 
 @pytest.fixture
@@ -144,16 +143,6 @@ def test_an_annotation_beyond_its_film(items, tmp_path):
     items[0].annotations = ["1048576 1"]
     with pytest.raises(PneumoError, match=r"do not fit 1024 × 1024 pixels.*beyond"):
         cache.build(items, 64, tmp_path / "cache", workers=0)
-
-
-def test_no_positive_film_becomes_empty():
-    dot = np.zeros((1024, 1024), np.uint8)
-    dot[500:503, 500:502] = 1
-    assert shrink_mask(dot, 64).sum() == 1
-    block = np.zeros((1024, 1024), np.uint8)
-    block[0:512] = 1
-    assert shrink_mask(block, 64).sum() == 64 * 32
-    assert not shrink_mask(np.zeros((1024, 1024), np.uint8), 64).any()
 
 
 def test_real_masks(real_data, tmp_path):

@@ -6,10 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from pneumo.errors import PneumoError
 from pneumo.inference import bundle
+from pneumo.training.network import build_network
+from pneumo.training.settings import BatchNorm, Model
 
 PARTS = {
     "encoder.": "unet.encoder.",
@@ -33,8 +36,8 @@ def older(model, tmp_path):
     member["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     for key in ("onnx", "onnx_sha256", "onnx_difference"):
         del member[key]
-    for key in ("architecture", "presence"):
-        del member["model"][key]
+    known = ("name", "encoder", "encoder_weights", "stem", "mean", "std")
+    member["model"] = {key: member["model"][key] for key in known} | {"mean": 0.0, "std": 1.0}
     (place / "card.json").write_text(json.dumps(card))
     return place
 
@@ -45,6 +48,27 @@ def test_a_bundle_of_version_1_finds_the_same(model, older):
     theirs = bundle.load(older)
     assert theirs.rule == ours.rule
     assert np.array_equal(theirs.levels(film), ours.levels(film))
+
+
+def test_onnx_gives_what_torch_gives(tmp_path):
+    """With each channel's own mean and std, and another eps."""
+    model = Model("x", encoder="tu-test_resnet", batch_norm=BatchNorm(eps=1e-3))
+    model.mean, model.std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    network = build_network(model, pretrained=False).eval()
+    assert bundle.export_onnx(network, 64, tmp_path / "a.onnx") < 1e-5
+
+
+def test_a_learned_stem_was_of_3_by_3(older):
+    weights = older / "weights-0.safetensors"
+    stem = {"stem.weight": torch.ones(3, 1, 3, 3), "stem.bias": torch.ones(3)}
+    metadata = {"format": "pneumo-1", "card": "{}"}
+    save_file({**load_file(weights), **stem}, weights, metadata=metadata)
+    card = json.loads((older / "card.json").read_text())
+    (member,) = card["members"]
+    member["model"]["stem"] = "conv"
+    member["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (older / "card.json").write_text(json.dumps(card))
+    assert bundle.load(older).levels(np.zeros((64, 64), np.uint8)).ndim == 2
 
 
 def test_a_card_that_is_not_understood_names_its_writer(older):

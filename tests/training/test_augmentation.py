@@ -1,5 +1,3 @@
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -45,13 +43,95 @@ def test_each_group_does_something_at_its_probability(group):
     assert 0.3 < np.mean(changed) < 0.7
 
 
-def test_masks_move_with_films():
-    film = MASK * 200
-    for group in ("flip", "distortion", "crop"):
-        run = augmentation.build(Augmentation(**{group: 1}), SIZE)
-        for i in range(10):
-            image, mask = run(film, MASK, [1, 0, i])
-            assert ((image > 100) != (mask > 0)).mean() < 0.02
+def blob(size, rng):
+    """A film with one bright ellipse anywhere, its edge blurred over some pixels."""
+    y, x = np.mgrid[:size, :size]
+    top, left = rng.uniform(0.35, 0.65, 2) * size
+    distance = np.hypot((y - top) / rng.uniform(1, 1.5), x - left)
+    return (127.5 + 16 * (size / 6 - distance)).clip(0, 255).round().astype(np.uint8)
+
+
+def centre(mask):
+    return np.mean(np.nonzero(mask), axis=1)
+
+
+@pytest.mark.parametrize("group", ["flip", "intensity", "distortion", "crop"])
+def test_masks_stay_on_their_films_to_a_twentieth_of_a_pixel(group):
+    run = augmentation.build(Augmentation(**{group: 1}, brightness_limit=0), Resolution(128))
+    rng, apart = np.random.default_rng(0), []
+    for i in range(400):
+        film = blob(128, rng)
+        image, mask = run(film, (film > 127).astype(np.uint8), [0, 0, i])
+        edge = 127
+        if group == "intensity":  # another level stands at the same edge
+            edge = np.interp(127.5, np.sort(film.ravel()), np.sort(image.ravel()))
+        apart.append(centre(mask) - centre(image > edge))
+    assert np.abs(np.mean(apart, axis=0)).max() < 0.05
+
+
+def shifts(maps):
+    """How far along x and y each pixel's source lies, from maps of many draws."""
+    pixels = np.stack(np.meshgrid(*2 * [np.arange(maps[0].shape[1])]), axis=-1)
+    return np.array(maps) - pixels
+
+
+@pytest.mark.parametrize(("normalized", "figure"), [(False, 10.1), (True, 5.7)])
+def test_the_grid_distortion_is_as_strong_as_in_2019(normalized, figure):
+    """albumentations 0.3: 10.1 px along an axis at 256²; 2.0.8 with its defaults: 5.7."""
+    rng = np.random.default_rng(0)
+    maps = [augmentation.grid(256, 0.3, normalized, rng) for _ in range(400)]
+    assert np.abs(shifts(maps)).mean() == pytest.approx(figure, abs=0.4)
+    borders = {source[0, 0, 0] for source in maps} | {float(source[-1, -1, 0]) for source in maps}
+    assert (max(borders) < 256) == normalized
+
+
+@pytest.mark.parametrize(("alpha", "affine"), [(120, 0), (0, 3.6), (120, 3.6)])
+def test_the_elastic_transform_has_noise_and_an_affine_part(alpha, affine):
+    """Uniform noise has variance 1/3; a Gaussian of sigma leaves 1 / (4 pi sigma²) of it. Between
+    three points that move by variance a²/3, the mean of a film moves by 5/4 of it.
+    """
+    rng = np.random.default_rng(0)
+    maps = [augmentation.elastic(256, alpha, 6, affine, rng) for _ in range(150)]
+    variance = alpha**2 / 3 / (4 * np.pi * 6**2) + 5 / 4 * affine**2 / 3
+    assert shifts(maps).std() == pytest.approx(np.sqrt(variance), rel=0.08)
+
+
+@pytest.mark.parametrize(("k", "corner", "side"), [(-0.35, 0, 0), (-0.5, 1, 0), (-1, 1, 1)])
+def test_the_optical_distortion_folds_the_film_where_it_says(k, corner, side):
+    source = augmentation.optical(256, k)
+    r = np.array([0, 0.25, 0.5])  # along the middle row, in film widths from the centre
+    assert (source[128, [128, 192, 255], 0] - 128) / 256 == pytest.approx(
+        r * (1 + k * r**2 + k * r**4), abs=0.005
+    )
+    assert (source[-2, -2, 0] > source[-1, -1, 0]) == corner
+    assert (source[128, -2, 0] > source[128, -1, 0]) == side
+    everywhere = augmentation.optical(256, -2)[128, 128:, 0]
+    assert everywhere.argmax() / 256 == pytest.approx(0.37, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("limits", "change"),
+    [
+        ({"contrast_limit": 0.2}, lambda new, old: new / old - 1),
+        ({"brightness_limit": 0.2}, lambda new, old: (new - old) / 255),
+        ({"gamma_limit": [80, 120]}, lambda new, old: np.log(new / 255) / np.log(old / 255) - 1),
+    ],
+)
+def test_intensity_changes_by_up_to_a_fifth(limits, change):
+    still = {"contrast_limit": 0, "brightness_limit": 0, "gamma_limit": [100, 100]}
+    run = augmentation.build(Augmentation(intensity=1, **{**still, **limits}), SIZE)
+    film = np.full((64, 64), 120, np.uint8)
+    found = [change(run(film, MASK, [0, 0, i])[0].mean(), 120) for i in range(300)]
+    assert min(found) == pytest.approx(-0.2, abs=0.02)
+    assert max(found) == pytest.approx(0.2, abs=0.02)
+    assert 0.5 < np.mean(np.abs(found) < 1e-9) < 0.8  # the other two of three
+
+
+def test_a_crop_is_a_square_of_the_film_as_small_as_the_least_or_as_large_as_all():
+    run = augmentation.build(Augmentation(crop=1), Resolution(64, crop_min=0.5))
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint8), (64, 64)).copy()
+    sides = [np.ptp(run(ramp, MASK, [0, 0, i])[0][0].astype(int)) + 1 for i in range(300)]
+    assert (min(sides), max(sides)) == (32, 64)
 
 
 def test_distortion_draws_no_black_border():
@@ -60,12 +140,6 @@ def test_distortion_draws_no_black_border():
         min(run(np.full((64, 64), 200, np.uint8), MASK, [0, 0, i])[0].min() for i in range(40))
         > 190
     )
-
-
-def test_no_option_is_ignored_by_this_version():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        augmentation.build(ALL, SIZE)
 
 
 def test_none():

@@ -3,6 +3,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from pneumo.training import metrics
+from pneumo.training.settings import Handoff
 
 FIVE = [  # prediction, truth: both empty, false positive, false negative, perfect, half
     ([0, 0, 0, 0], [0, 0, 0, 0], 1.0, 1.0),
@@ -32,6 +33,26 @@ def test_scores_whatever_the_batches():
         "all_empty_dice": 0.4,
     }
     assert {name: round(float(value), 4) for name, value in parts.compute().items()} == scores
+
+
+def test_empty_masks_do_not_win_what_best_watches():
+    """As in the challenge 78 films of 100 are negative. A network finds the others to a Dice of .8,
+    and marks a quarter of the negative ones: a better network than none, with a worse IoU.
+    """
+    truth = torch.zeros(100, 1, 4, 4)
+    truth[78:, :, :, :3] = 1
+    found = torch.zeros_like(truth)
+    found[78:, :, :, :2] = 1
+    found[:20, :, 0, 0] = 1
+    watched = {}
+    for name, prediction in (("network", found), ("empty masks", torch.zeros_like(truth))):
+        scores = metrics.ImageScores()
+        scores.update(prediction, truth)
+        watched[name] = scores.compute()
+    score = Handoff().score.name
+    assert watched["network"]["iou"] < watched["empty masks"]["iou"]
+    assert watched["network"][score] == pytest.approx(0.8)
+    assert watched["empty masks"][score] == 0
 
 
 def test_counts_gathered_from_several_processes_are_one_tensor():

@@ -4,10 +4,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torchvision.transforms.functional import normalize
 
 from pneumo.errors import PneumoError
 from pneumo.training.network import build_network, probabilities
-from pneumo.training.settings import Architecture, Model, Stem
+from pneumo.training.settings import Architecture, BatchNorm, Model, Stem
 from pneumo.training.weights import load_weights, read_card, save_weights
 
 RANDOM = Model("unet_resnet34", encoder_weights="none")
@@ -39,11 +40,59 @@ def test_bytes_in_logits_out(network):
     assert logits.shape == (2, 1, 64, 96)
 
 
+def test_each_channel_may_have_its_own_mean_and_std(network):
+    """As torchvision normalises for ResNets: https://docs.pytorch.org/vision/stable/models.html"""
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    normed = build_network(Model("x", encoder_weights="none", mean=mean, std=std)).eval()
+    normed.load_state_dict(network.state_dict())  # the statistics are no part of the weights
+    film = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
+    three = normalize(film.expand(-1, 3, -1, -1) / 255, mean, std)
+    with torch.no_grad():
+        expected = network.head(network.decoder(network.encoder(three)))
+        assert torch.allclose(normed(film).mask, expected, atol=1e-4)
+
+
 def test_exp1_has_a_learned_convolution():
     one = build_network(Model("x", encoder_weights="none", stem=Stem.conv))
-    assert (one.stem.in_channels, one.stem.out_channels) == (1, 3)
+    assert tuple(one.stem.weight.shape) == (3, 1, 1, 1)
     one(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).mask.sum().backward()
     assert one.stem.weight.grad is not None
+
+
+def test_its_convolution_may_be_larger():
+    one = build_network(Model("x", encoder_weights="none", stem=Stem.conv, stem_kernel=3))
+    assert tuple(one.stem.weight.shape) == (3, 1, 3, 3)
+    assert one(torch.zeros(2, 1, 32, 64, dtype=torch.uint8)).mask.shape == (2, 1, 32, 64)
+
+
+def norms_of(network):
+    kinds = (torch.nn.BatchNorm2d,)
+    return [layer for layer in network.modules() if isinstance(layer, kinds)]
+
+
+def test_batch_norm_moves_as_keras_does_where_asked():
+    """Keras: moving = .99 moving + .01 batch; and 1e-3 is added to the variance."""
+    keras = BatchNorm(momentum=0.01, eps=1e-3)
+    one = build_network(Model("x", encoder_weights="none", batch_norm=keras)).train()
+    first = norms_of(one)[0]
+    seen = []
+    first.register_forward_hook(lambda layer, inputs, output: seen.append((inputs[0], output)))
+    one(torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8))
+    ((x, y),) = seen
+    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3))
+    assert torch.allclose(first.running_mean, 0.01 * mean, atol=1e-6)
+    assert torch.allclose(first.running_var, 0.99 + 0.01 * variance, atol=1e-5)
+    biased = x.var((0, 2, 3), unbiased=False)
+    expected = (x - mean[:, None, None]) / (biased + 1e-3).sqrt()[:, None, None]
+    assert torch.allclose(y, expected.relu(), atol=1e-4)  # the ReLU after it works in place
+    assert {(layer.momentum, layer.eps) for layer in norms_of(one)} == {(0.01, 1e-3)}
+
+
+def test_batch_norm_is_each_librarys_own_unless_asked(network):
+    assert {(layer.momentum, layer.eps) for layer in norms_of(network)} == {(0.1, 1e-5)}
+    of_tensorflow = Model("x", encoder="tu-tf_efficientnet_lite0", encoder_weights="none")
+    encoder = build_network(of_tensorflow).encoder
+    assert {(layer.momentum, layer.eps) for layer in norms_of(encoder)} == {(0.1, 1e-3)}
 
 
 def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monkeypatch):
@@ -152,8 +201,8 @@ def test_lite0_weights_are_the_real_ones():
             "unet_lite0",
             encoder="tu-tf_efficientnet_lite0",
             encoder_weights="lite",
-            mean=0.5,
-            std=0.5,
+            mean=[0.5],
+            std=[0.5],
         )
     ).eval()
     state = one.encoder.state_dict()

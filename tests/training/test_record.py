@@ -8,7 +8,7 @@ import yaml
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import record
-from pneumo.training.settings import Architecture, Optimizer, PaperAveraging
+from pneumo.training.settings import Architecture, Optimizer, PaperAveraging, Watched
 
 # config.yaml of a fit by commit 0481b17, version 1: `+experiment=exp5 data=phantom scale=mini`
 VERSION_1 = """
@@ -78,6 +78,7 @@ def test_a_record_of_version_1_means_what_it_meant(tmp_path):
     assert config.averaging == PaperAveraging(epochs=2)
     assert config.optimizer == Optimizer()
     assert config.model.architecture is Architecture.unet
+    assert (config.model.mean, config.model.std) == ([0], [1])
     assert (config.loss.bce, config.loss.dice, config.loss.focal) == (1, 1, 0)
     assert (config.data.format, config.data.images, config.data.seed) == ("phantom", 2000, 0)
     assert not config.stage
@@ -85,7 +86,7 @@ def test_a_record_of_version_1_means_what_it_meant(tmp_path):
     assert about.parent.sha256.startswith("97ef7d9b")
 
 
-def test_it_is_the_same_fit_as_todays_command_asks_for(tmp_path):
+def test_todays_command_asks_for_the_same_fit_with_stronger_distortions(tmp_path):
     from hydra import compose, initialize_config_dir
 
     from pneumo.settings import CONF
@@ -96,7 +97,24 @@ def test_it_is_the_same_fit_as_todays_command_asks_for(tmp_path):
     with initialize_config_dir(CONF, version_base="1.3"):
         wanted = load_config(compose("train", typed)).scaled({"experiment", "data", "scale"})
     recorded = record.read(written(tmp_path)).config
-    assert runs.differences(recorded.to_dict(), wanted.to_dict(), lineage.INCIDENTAL) == []
+    assert runs.differences(recorded.to_dict(), wanted.to_dict(), lineage.INCIDENTAL) == [
+        "augmentation.elastic_affine: 0.0 → 3.6",
+        "augmentation.grid_normalized: True → False",
+    ]
+
+
+def test_the_best_epoch_was_that_of_the_best_iou(tmp_path):
+    def best(values):
+        values["config"]["handoff"]["source"] = "best"
+
+    assert record.read(written(tmp_path, best)).config.handoff.score is Watched.iou
+
+
+def test_a_learned_stem_was_of_3_by_3(tmp_path):
+    def conv(values):
+        values["config"]["model"]["stem"] = "conv"
+
+    assert record.read(written(tmp_path, conv)).config.model.stem_kernel == 3
 
 
 def test_the_one_seed_of_older_records_also_divided_the_films(tmp_path):

@@ -55,7 +55,7 @@ TABLE_II = {
 
 @pytest.mark.parametrize("name", TABLE_II)
 def test_table_ii(name):
-    stages = lineage.chain(loaded(f"+experiment={name}"), {"experiment"})
+    stages = lineage.chain(loaded(f"+experiment={name}"), ["experiment"])
     rows = [
         (
             one.resolution.size,
@@ -84,7 +84,7 @@ def test_table_ii(name):
             1,
             1,
         )
-        assert (one.model.mean, one.model.std) == (0, 1)
+        assert (one.model.mean, one.model.std) == ([0], [1])
         assert (
             one.postprocess.removal_threshold,
             one.postprocess.removal_size,
@@ -99,12 +99,13 @@ def test_table_ii(name):
             round(one.resolution.crop_min * one.resolution.size)
             == {256: 156, 512: 412}[one.resolution.size]
         )
+    assert loaded("+experiment=exp1").model.stem_kernel == 1
     plateau = loaded("+experiment=exp1").scheduler
     assert (plateau.factor, plateau.patience) == (0.2, 5)
 
 
 def test_exp3_starts_from_exp2_itself():
-    stages = lineage.chain(loaded("+experiment=exp3"), set())
+    stages = lineage.chain(loaded("+experiment=exp3"), [])
     alone = loaded("+experiment=exp2")
     assert stages[0].path == alone.path
     assert stages[0].to_dict() == alone.to_dict()
@@ -144,8 +145,8 @@ def test_five_folds_sweep():
 
 @pytest.mark.parametrize("name", TABLE_II)
 def test_mini_shrinks_without_touching_structure(name):
-    full = lineage.chain(loaded(f"+experiment={name}"), set())
-    mini = lineage.chain(loaded(f"+experiment={name}", "scale=mini"), set())
+    full = lineage.chain(loaded(f"+experiment={name}"), [])
+    mini = lineage.chain(loaded(f"+experiment={name}", "scale=mini"), [])
     assert [one.experiment for one in mini] == [one.experiment for one in full]
     for small, large in zip(mini, full, strict=True):
         assert small.resolution.size < large.resolution.size
@@ -204,6 +205,38 @@ def test_a_parent_shares_data_fold_seed_scale_machine_and_model_only():
     assert child.init_from == str(parent.path / "weights.safetensors")
 
 
+def named(*overrides):
+    raw = composed(*overrides)
+    lineage.name_run(raw, overrides)
+    return lineage.chain(load_config(raw), overrides)
+
+
+def test_what_is_typed_reaches_the_parents_where_asked():
+    typed = ("+experiment=exp5", "averaging=none", "epochs=7")
+    alone = named(*typed)
+    assert [one.averaging.name for one in alone] == ["paper", "none"]
+    whole = named(*typed, "whole_chain=[averaging]")
+    assert [one.averaging.name for one in whole] == ["none", "none"]
+    assert [one.epochs for one in whole] == [100, 7]
+    assert [str(one.path) for one in whole] == [
+        "runs/exp5_stage1/siim-full-averaging_none/fold0-seed0",
+        "runs/exp5/siim-full-averaging_none/fold0-seed0-epochs_7",
+    ]
+    assert whole[1].init_from == str(whole[0].path / "weights.safetensors")
+    both = named(*typed[:1], "averaging.update_bn=true", "whole_chain=[averaging]")
+    assert [(one.averaging.epochs, one.averaging.update_bn) for one in both] == [
+        (5, True),
+        (3, True),
+    ]
+
+
+def test_what_the_parents_should_take_over_must_be_typed():
+    with pytest.raises(PneumoError, match=r"whole_chain=\[averaging\].*add averaging="):
+        named("+experiment=exp5", "whole_chain=[averaging]")
+    with pytest.raises(PneumoError, match=r"whole_chain=averagin: must be a setting"):
+        load_config(composed("+experiment=exp5", "whole_chain=[averagin]"))
+
+
 def test_handoff_stays_in_the_fold():
     paths = {composed("+experiment=exp5", f"fold={fold}").init_from for fold in range(3)}
     assert len(paths) == 3
@@ -220,7 +253,12 @@ def test_handoff_stays_in_the_fold():
         ("lr=-1", "lr=-1"),
         ("log.pictures_every=0", "pictures_every=0"),
         ("augmentation.gamma_limit=[80]", "gamma_limit"),
-        ("model.std=0", r"model\.std=0"),
+        ("model.std=[0]", r"model\.std=\[0\.0\]: must be positive"),
+        ("model.mean=[0,1]", r"model\.mean=.*one number or three"),
+        ("model={mean: [0,0,0], stem: conv}", r"model\.mean=.*stem=conv takes one channel"),
+        ("model.batch_norm.momentum=0.99", r"momentum=0\.99.*not of the past as in Keras"),
+        ("model.batch_norm.eps=0", r"model\.batch_norm\.eps=0"),
+        ("model.stem_kernel=2", r"model\.stem_kernel=2.*odd"),
         ("seed=-1", "seed=-1"),
         ("split.seed=-1", r"split\.seed=-1"),
         ("fold=-1", "fold=-1"),
@@ -257,6 +295,15 @@ def test_typos_fail_at_composition(override):
         loaded("+experiment=exp5", override)
 
 
+def test_the_best_epoch_needs_positive_films():
+    from pneumo.training.fit import _check_watched
+
+    config = loaded("+experiment=exp5", "handoff.source=best")
+    _check_watched(config, 1)
+    with pytest.raises(PneumoError, match="no validation film shows pneumothorax"):
+        _check_watched(config, 0)
+
+
 def test_no_experiment_names_the_choices():
     with pytest.raises(PneumoError, match=r"\+experiment=<name>.*exp1, exp2, exp3, exp4"):
         loaded()
@@ -272,7 +319,7 @@ def test_no_experiment_names_the_choices():
 )
 def test_what_needs_no_torch_loads_none(modules):
     """Torch and Lightning take seconds to load."""
-    heavy = {"torch", "pytorch_lightning", "albumentations", "wandb"}
+    heavy = {"torch", "pytorch_lightning", "wandb"}
     names = ", ".join(f"pneumo.{name}" for name in modules.split(", "))
     code = f"import sys, {names}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
