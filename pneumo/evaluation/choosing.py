@@ -15,7 +15,7 @@ from pneumo.evaluation.results import Judgement, Scored, known
 from pneumo.evaluation.scores import Difference, Outcomes
 from pneumo.evaluation.settings import Tune
 from pneumo.inference.maps import JUDGED, Predictions
-from pneumo.masks.histograms import Histograms
+from pneumo.masks.histograms import Histograms, film_score
 from pneumo.masks.rule import removal_pixels, to_mask
 from pneumo.masks.scores import summary
 from pneumo.masks.settings import Postprocess, Removal
@@ -72,7 +72,7 @@ def judge(
         )
         return results
     try:
-        group, how = _groups(parts, everything, seed)
+        group, how = apart(parts, everything, seed)
     except PneumoError:
         log.warning(
             "No thresholds were chosen from these films: %d cannot be halved by patient so that "
@@ -96,10 +96,12 @@ def judge(
     return results
 
 
-def _groups(
-    parts: Sequence[Predictions], everything: Outcomes, seed: int
-) -> tuple[np.ndarray, str]:
-    """Which films are scored together: the folds, or two halves by patient."""
+def apart(parts: Sequence[Predictions], everything: Outcomes, seed: int) -> tuple[np.ndarray, str]:
+    """Which films are scored together: the folds, or two halves by patient.
+
+    What is chosen for one group is chosen on all others. Raises PneumoError where the films cannot
+    be halved.
+    """
     known = any(everything.patients)
     if len(parts) > 1:
         group = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -134,6 +136,7 @@ def outcomes(
     if rows is not None:
         histograms, places = histograms[rows], [places[row] for row in rows]
     area = removal_pixels(rule, (JUDGED, JUDGED))
+    score = histograms.score(area)
     if rule.removal is Removal.total and not rule.contour_area and not rule.fill_holes:
         threshold = rule.binarization_threshold
         gate = histograms.predicted([rule.top_threshold or threshold])[:, 0]
@@ -143,7 +146,8 @@ def outcomes(
     else:
         predicted, overlap = np.zeros((2, len(places)), np.int64)
         for number, (part, row) in enumerate(places):
-            mask = to_mask(part.map(row, tta), rule)
+            levels = part.map(row, tta)
+            mask, score[number] = to_mask(levels, rule), film_score(levels, rule)
             predicted[number] = mask.sum()
             if part.cases[row].annotations:
                 overlap[number] = (mask & part.cases[row].mask()).sum()
@@ -153,9 +157,11 @@ def outcomes(
         predicted.astype(np.int64),
         histograms.truth.astype(np.int64),
         overlap.astype(np.int64),
-        histograms.score(area),
+        score,
         [case.patient for case in cases],
         [case.view for case in cases],
+        [case.sex for case in cases],
+        [case.age for case in cases],
     )
 
 
@@ -239,4 +245,5 @@ def _scored(some: Outcomes, resamples: int, seed: int) -> Scored:
         len(some),
         {name: known(value[0]) for name, value in summary(some).items()},
         {name: bounds for name, bounds in spread.items() if np.isfinite(bounds).all()},
+        int(some.positive.sum()),
     )

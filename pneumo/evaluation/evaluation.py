@@ -7,15 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pneumo import files, runs, tracking
 from pneumo.errors import PneumoError
-from pneumo.evaluation import blend, scores
-from pneumo.evaluation.choosing import Result, compare, joined, judge, outcomes
-from pneumo.evaluation.results import Comparison, Evaluation, Scored, known
-from pneumo.evaluation.settings import Evaluate
+from pneumo.evaluation import blend, calibration, operating, scores, shapes
+from pneumo.evaluation.choosing import Result, apart, compare, joined, judge, outcomes
+from pneumo.evaluation.results import (
+    Comparison,
+    Evaluation,
+    Judgement,
+    Point,
+    Scored,
+    known,
+)
+from pneumo.evaluation.settings import Evaluate, Measures
+from pneumo.inference.maps import Predictions
 from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
-from pneumo.masks.scores import LABELS, number
+from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
 from pneumo.masks.settings import Postprocess
+from pneumo.tables import counted
 from pneumo.training import record
 from pneumo.training.record import Record
 from pneumo.training.settings import Source
@@ -24,12 +35,14 @@ FOLDER = "evaluations"  # beside the maps
 FILMS = (
     *("result", "id", "patient", "view", "truth_px", "predicted_px", "overlap_px"),
     *("score", "dice", "iou"),
+    *("lesions_found", "lesions_false", "lesions_missed", "nsd_px", "hd95_px"),
 )
 
 
-def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
+def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Path]:
     """Score the runs of ``settings``; returns what was found and the JSON file it was written to.
 
+    Lesions, boundaries and operating points only if ``measured``: they need a look at every mask.
     Raises PneumoError.
     """
     parts = blend.gather(settings)
@@ -43,6 +56,7 @@ def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
                 "; the weights themselves were chosen on these films (handoff.source=best)"
             )
     everything = results[0].outcomes
+    films_at, lesions_at = _measure(parts, results, settings) if measured else ([], [])
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
         weights=[part.contents["weights"] for part in parts],
@@ -57,7 +71,11 @@ def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
         seen_in_training=_total([part.contents["seen_in_training"] for part in parts]),
         patients_in_training=_total([part.contents["patients_in_training"] for part in parts]),
         results=[result.judgement(settings.resamples, settings.seed) for result in results],
-        calibration=scores.calibration(joined(parts, settings.tta)),
+        pixels=calibration.of_pixels(joined(parts, settings.tta)),
+        operating=films_at,
+        froc=lesions_at,
+        film_calibration=film_calibration(parts, everything, settings.resamples, settings.seed),
+        measures=dataclasses.asdict(settings.measures),
         commit=runs.commit(),
         command=_command(settings, rule),
     )
@@ -73,6 +91,7 @@ def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
         differences = compare(everything, other, settings.resamples, settings.seed)
         found.against = Comparison(str(settings.against), differences)
     how = [settings.tta, settings.tune.name, settings.seed, settings.resamples]
+    how.append(dataclasses.asdict(settings.measures))
     slug = files.digest([*how, str(settings.against), plain(rule)])[:8]
     folder = parts[0].folder
     if len(parts) > 1:
@@ -81,6 +100,40 @@ def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
     files.write_json(path, found.to_dict())
     _write_films(path.with_suffix(".csv"), results)
     return found, path
+
+
+def _measure(
+    parts: Sequence[Predictions], results: Sequence[Result], settings: Evaluate
+) -> tuple[list[Point], list[Point]]:
+    """Shapes into every result of a single rule; operating points of films and of lesions."""
+    everything, measures = results[0].outcomes, settings.measures
+    candidates = None
+    for result in results:
+        if len(result.rules) == 1:
+            rule = result.rules[0]
+            result.outcomes.shapes, above = shapes.measure(parts, rule, settings.tta, measures)
+            candidates = candidates or above
+    assert candidates is not None, "the declared result has one rule"
+    resampled = (settings.resamples, settings.seed)
+    return (
+        operating.of_films(everything, measures.specificities, measures.prevalence, *resampled),
+        operating.of_lesions(candidates, everything.patients, *resampled),
+    )
+
+
+def film_calibration(
+    parts: Sequence[Predictions], films: scores.Outcomes, resamples: int, seed: int
+) -> calibration.Films | None:
+    """The calibration of films, each by a curve of other folds, or of the other half by patient.
+
+    None where there are not films enough.
+    """
+    try:
+        groups, how = apart(parts, films, seed)
+    except PneumoError:
+        return None
+    how = how.replace("chosen", "fitted").replace("scored", "used")
+    return calibration.of_films(films, groups, how, resamples, seed)
 
 
 def declared_rule(settings: Any, records: Sequence[Record]) -> Postprocess:
@@ -115,6 +168,11 @@ def _command(settings: Evaluate, rule: Postprocess) -> str:
         for key, value in plain(rule).items()
         if getattr(settings.postprocess, key) is not None
     }
+    chosen |= {
+        f"measures.{key}": str(value).replace(" ", "")
+        for key, value in vars(settings.measures).items()
+        if value != getattr(Measures(), key)
+    }
     against = {} if settings.against is None else {"against": settings.against}
     asked = [
         f"{key}={value}"
@@ -142,12 +200,24 @@ def _write_films(path: Path, results: Sequence[Result]) -> None:
                 o.score.round(4),
                 o.dice.round(6),
                 o.iou.round(6),
+                *_shape_columns(o),
             )
             writer.writerows([result.name, *row] for row in zip(*columns, strict=True))
 
 
-def describe(found: Evaluation) -> str:
-    """Everything a reader must know of an evaluation, as text."""
+def _shape_columns(o: scores.Outcomes) -> Sequence[Sequence[Any]]:
+    """Lesions and boundaries, film by film; empty where they are not known."""
+    if o.shapes is None:
+        return [[""] * len(o)] * 5
+    distances = [
+        ["" if np.isnan(value) else round(value, 4) for value in values.tolist()]
+        for values in (o.shapes.nsd_px, o.shapes.hd95_px)
+    ]
+    return [o.shapes.hits.tolist(), o.shapes.false.tolist(), o.shapes.missed.tolist(), *distances]
+
+
+def describe(found: Evaluation, detail: bool = False) -> str:
+    """What a reader must know of an evaluation, as text; with ``detail`` all that was found."""
     unknown = found.films_of_unknown_patient
     who = f"{found.patients:,} patients"
     if unknown:
@@ -161,10 +231,11 @@ def describe(found: Evaluation) -> str:
     for result in found.results:
         lines.append(f"\n{result.name} ({result.how})")
         lines += [f"  {rule_text(plain(rule))}" for rule in result.rules]
-        lines += [f"  {key:<19}{_value_text(result.all, key)}" for key in LABELS]
-        for name, group in result.groups.items():
-            key = "dice_positive" if name.startswith("size") else "dice"
-            lines.append(f"  {name:<19}{_value_text(group, key)}  ({group.films:,} films)")
+        keys = LABELS if detail else MAIN
+        lines += [f"  {key:<19}{_value_text(result.all, key)}" for key in keys]
+        if detail or result is found.declared:
+            lines += _group_lines(result)
+    lines += _measured_lines(found, detail)
     lines.append(f"\n{ABBREVIATIONS}")
     if found.result("tuned") is not None:
         lines.append(
@@ -172,8 +243,7 @@ def describe(found: Evaluation) -> str:
             "its interval explains; python -m pneumo.export choose=tuned then chooses once, on all "
             "of these films, and states the score of `tuned`."
         )
-    error = found.calibration.ece
-    lines.append(f"\nCalibration error of a pixel's probability (ECE): {error:.4f}")
+    lines += _calibration_lines(found)
     if found.against is not None:
         for name, gap in found.against.differences.items():
             if known(gap.mean) is not None:
@@ -189,6 +259,71 @@ def describe(found: Evaluation) -> str:
             "groups: Dice of their films."
         )
     return "\n".join(lines)
+
+
+def _group_lines(result: Judgement) -> list[str]:
+    """Dice of each group, with its films; of the sizes, whose films are all positive, likewise."""
+    lines = []
+    for name, group in result.groups.items():
+        count = counted(group.films, "film")
+        if not name.startswith("size"):
+            count += f", {group.positives:,} positive"
+        lines.append(f"  {name:<19}{_value_text(group, 'dice')}  ({count})")
+    return lines
+
+
+def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
+    """Operating points, lesions and boundaries of the declared result, and their rules."""
+    scored, rules = found.declared.all, found.measures
+    lines = []
+    if found.operating:
+        lines.append(
+            "\nThe film's score as a test, read off these films' own curve (PPV, NPV at "
+            f"{rules['prevalence']:.1%} positive)"
+        )
+        keys = (("sensitivity", "sensitivity"), ("ppv", "PPV"), ("npv", "NPV"))
+        for point in found.operating:
+            cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
+            lines.append(f"  specificity {point.wanted:g}: {', '.join(cells)}")
+    shown = [key for key in SHAPES if scored.scores.get(key) is not None]
+    if shown:
+        lines.append("\nLesions and boundaries of the declared masks")
+        lines += [f"  {key:<19}{_value_text(scored, key)}" for key in shown]
+    if detail and found.froc:
+        lines.append("  lesions found with at most so many false ones a film, none removed (FROC)")
+        lines += [
+            f"  {point.wanted:<19.3g}{_value_text(point, 'sensitivity')}" for point in found.froc
+        ]
+    if shown:
+        lines.append(
+            f"  Lesions: components of at least {rules['lesion_px']:,} px at 1024²; found by one "
+            f"of IoU {rules['lesion_iou']:g}, each matched once. NSD: boundaries within "
+            f"{rules['tolerance_px']:g} px ({rules['tolerance_mm']:g} mm), on positives, 0 if "
+            "nothing is marked. HD95: films with both masks."
+        )
+    return lines
+
+
+def _calibration_lines(found: Evaluation) -> list[str]:
+    """How far probabilities are from shares: of pixels where there is something, and of films."""
+    pixels, films = found.pixels, found.film_calibration
+    lines = [
+        "\nCalibration (ECE: mean gap between probability and share)",
+        f"  pixels  {number(pixels.ece)}  of the true masks, or predicted above "
+        f"{calibration.SMALL:g}",
+    ]
+    if films is None:
+        return [*lines, "  films   –  too few to fit a probability on some and judge it on others"]
+    interval = ""
+    if films.brier_interval is not None:
+        interval = "  [{:.4f}, {:.4f}]".format(*films.brier_interval)
+    return [
+        *lines,
+        f"  films   {number(films.raw.ece)} by their score, {number(films.calibrated.ece)} "
+        f"calibrated ({films.how})",
+        f"  Brier   {films.raw_brier:.4f} by their score, {films.brier:.4f}{interval} calibrated, "
+        f"{films.share_brier:.4f} knowing only the share of positives",
+    ]
 
 
 def warnings_of(found: Evaluation) -> list[str]:
@@ -216,9 +351,13 @@ def warnings_of(found: Evaluation) -> list[str]:
     return lines
 
 
-def _value_text(scored: Scored, key: str) -> str:
-    value, bounds = scored.scores[key], scored.intervals.get(key)
-    return number(value) + (f"  [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else "")
+def _value_text(scored: Scored | Point, key: str, digits: int = 4) -> str:
+    """A score and its interval; one that was not computed, or that no film has, is a dash."""
+    value, bounds = scored.scores.get(key), scored.intervals.get(key)
+    if value is None:
+        return number(value)
+    interval = f"  [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
+    return f"{value:.{digits}f}{interval}"
 
 
 def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
@@ -232,8 +371,8 @@ def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
     told = ("weights", "data", "tta", "films", "positives", "commit", "left_out")
     about = {key: getattr(found, key) for key in (*told, "seen_in_training")}
     rules = {result.name: [plain(rule) for rule in result.rules] for result in found.results}
-    columns = ("probability", "share", "pixels")
-    bins = zip(*(getattr(found.calibration, column) for column in columns), strict=True)
+    columns = ("probability", "share", "count")
+    bins = zip(*(getattr(found.pixels, column) for column in columns), strict=True)
     tracking.record(
         settings.log,
         path.parents[1],

@@ -7,9 +7,9 @@ from statistics import mean, stdev
 
 from pneumo.data.settings import SplitKind
 from pneumo.evaluation.evaluation import warnings_of
-from pneumo.evaluation.results import Evaluation, Scored
+from pneumo.evaluation.results import Evaluation, Point, Scored
 from pneumo.masks.rule import ABBREVIATIONS
-from pneumo.masks.scores import LABELS, MAIN, number
+from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
 from pneumo.tables import Table
 from pneumo.training.record import Record
 from pneumo.training.settings import Averaging, Config, LastEpochs, Stem
@@ -60,7 +60,7 @@ class Run:
 
 
 def build(found: list[Run]) -> list[Table]:
-    """Tables II to VI, and all scores, of runs of one setting."""
+    """Tables II to VI, and all that was measured, of runs of one setting."""
     names = list(dict.fromkeys(run.name for run in found))
     same = {name: [run for run in found if run.name == name] for name in names}
     note = comparability([run.record.config for run in found])
@@ -71,6 +71,7 @@ def build(found: list[Run]) -> list[Table]:
         _table_5(),
         _table_6(),
         _scores(same),
+        *_measured(found),
     ]
 
 
@@ -235,11 +236,80 @@ def _scores(same: dict[str, list[Run]]) -> Table:
     return Table("scores", "All scores on validation", head, rows, note)
 
 
-def _cell(scored: Scored, key: str) -> str:
-    """A score and its interval."""
+def _measured(found: list[Run]) -> list[Table]:
+    """Operating points, lesions, boundaries and groups; a line for each run, and joined folds."""
+    judged = {}
+    for run in found:
+        about = run.record.config
+        alone = sum(other.name == run.name for other in found) == 1
+        name = run.name if alone else f"{run.name}, fold {about.fold}, seed {about.seed}"
+        judged[name] = run.found["val", True]
+        if run.joined:
+            judged[f"{run.name}, folds as one"] = run.joined
+    films, lesions, shapes, groups = [], [], [], []
+    for name, one in judged.items():
+        for point in one.operating:
+            cells = [_cell(point, key) for key in ("sensitivity", "ppv", "npv")]
+            films.append([name, f"{point.wanted:g}", number(point.threshold), *cells])
+        lesions += [
+            [name, f"{point.wanted:.3g}", _cell(point, "sensitivity")] for point in one.froc
+        ]
+        known = one.declared.all
+        if any(known.scores.get(key) is not None for key in SHAPES):
+            shapes.append([name, *(_cell(known, key) for key in SHAPES)])
+        for group, scored in one.declared.groups.items():
+            cells = [_cell(scored, key) for key in ("dice", "sensitivity", "specificity")]
+            groups.append([name, group, f"{scored.films:,}", f"{scored.positives:,}", *cells])
+    if not judged:
+        return []
+    rules = next(iter(judged.values())).measures
+    return [
+        Table(
+            "operating",
+            "The film's score as a test",
+            ["experiment", "specificity at least", "score from", "sensitivity", "PPV", "NPV"],
+            films,
+            f"Validation films, flip TTA. Each point is read off the curve of the same films, anew "
+            f"in each resample. PPV and NPV at {rules['prevalence']:.1%} positive films.",
+        ),
+        Table(
+            "shapes",
+            "Lesions and boundaries",
+            ["experiment", *(LABELS[key] for key in SHAPES)],
+            shapes,
+            f"Validation films, flip TTA, declared thresholds. A lesion is a component of at least "
+            f"{rules['lesion_px']:,} px at 1024²; it is found by a component whose IoU with it is "
+            f"at least {rules['lesion_iou']:g}, each matched once. NSD: share of both boundaries "
+            f"within {rules['tolerance_px']:g} px at 1024² ({rules['tolerance_mm']:g} mm) of the "
+            "other, on positive films, 0 where nothing is marked. HD95: the larger of both 95th "
+            "percentiles, on films where both masks are non-empty. In mm: of films whose spacing "
+            "is known.",
+        ),
+        Table(
+            "froc",
+            "Lesions found at so many false ones a film (FROC)",
+            ["experiment", "false ones a film, at most", "lesions found"],
+            lesions,
+            "Candidates are all components above B-TH, none removed, ranked by the probability "
+            f"that {rules['lesion_px']:,} of their pixels reach. Rates beyond the last are not "
+            "reached.",
+        ),
+        Table(
+            "groups",
+            "Groups of films",
+            ["experiment", "group", "films", "positive", "Dice", "sensitivity", "specificity"],
+            groups,
+            "Validation films, flip TTA, declared thresholds; view, sex and age as the films' tags "
+            "say, where they do. Sizes are quartiles of the challenge's positive films.",
+        ),
+    ]
+
+
+def _cell(scored: Scored | Point, key: str) -> str:
+    """A score and its interval; a dash for one that no film has."""
     bounds = scored.intervals.get(key)
     interval = f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
-    return number(scored.scores[key]) + interval
+    return number(scored.scores.get(key)) + interval
 
 
 def _over(members: list[Run], part: str, tta: bool, key: str, which: str = "declared") -> str:

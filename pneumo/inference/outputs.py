@@ -22,6 +22,7 @@ COLUMNS = (
     "film",
     "pneumothorax",
     "probability",
+    "score",
     "area_px",
     "area_mm2",
     "side",
@@ -41,6 +42,7 @@ def describe(finding: Finding) -> dict[str, Any]:
     return {
         "pneumothorax": finding.area > 0,
         "probability": round(finding.probability, 4),
+        "score": round(finding.score, 4),
         "area_px": finding.area,
         "area_mm2": None if area is None else round(area, 1),
         "side": finding.side,

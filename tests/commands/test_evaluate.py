@@ -10,9 +10,9 @@ import pytest
 from conftest import TINY, launch, one
 
 from pneumo.errors import PneumoError
-from pneumo.evaluation import choosing
+from pneumo.evaluation import choosing, shapes
 from pneumo.evaluation.results import Comparison
-from pneumo.evaluation.settings import Tune
+from pneumo.evaluation.settings import Measures, Tune
 from pneumo.inference import maps
 from pneumo.inference.maps import Case
 from pneumo.masks.histograms import Histograms
@@ -79,6 +79,23 @@ def test_scores_are_those_of_the_masks(tmp_path):
                 truth.sum(),
                 (mask & truth).sum(),
             )
+
+
+def test_shapes_are_those_of_the_masks_and_millimetres_those_of_the_film(tmp_path):
+    part = synthetic(tmp_path, "a", films=8)
+    part.cases[1].spacing = (0.5, 0.5)
+    rule, how = Postprocess(0.5, 2048), Measures()
+    found, candidates = shapes.measure([part], rule, True, how)
+    known = choosing.outcomes([part], rule, True)
+    assert np.array_equal(candidates.lesions, known.positive)  # one square a positive film
+    assert np.array_equal(found.hits + found.missed, candidates.lesions)
+    assert np.array_equal(np.isnan(found.hd95_px), (known.overlap == 0) & ~known.positive)
+    assert found.hd95_mm[1] == pytest.approx(found.hd95_px[1] / 2)
+    assert np.isfinite(found.hd95_mm).sum() == 1
+    removed = shapes.measure([part], Postprocess(0.5, 2**20), True, how)[0]
+    assert removed.hits.sum() == 0
+    assert np.array_equal(removed.nsd_px == 0, known.positive)
+    assert np.isnan(removed.nsd_px[~known.positive]).all()
 
 
 def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
@@ -174,6 +191,10 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
         "95 %",
         "minus runs/exp5_stage1",
         "B-TH 0.75, R-TH 2,048 px",
+        "specificity 0.95: sensitivity",
+        "PPV, NPV at 5.0% positive",
+        "lesion_f1",
+        "sex F",
     ):
         assert part in text
     (path,) = (one(folder, "exp5") / "predictions" / "test" / "evaluations").glob("*.json")
@@ -327,3 +348,19 @@ def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Weights & Biases") == 1
+
+
+def test_maps_of_older_versions_are_told_of_sex_age_and_spacing_without_being_made_anew(evaluated):
+    folder, _ = evaluated
+    place = one(folder, "exp5") / "predictions" / "test"
+    contents = json.loads((place / "contents.json").read_text())
+    assert {film["sex"] for film in contents["films"]} <= {"F", "M"}
+    old = {key: value for key, value in contents.items() if key != "told"}
+    new = ("sex", "age", "spacing")
+    old["films"] = [{k: film[k] for k in film if k not in new} for film in contents["films"]]
+    (place / "contents.json").write_text(json.dumps(old))
+    before = (place / "plain.npy").stat().st_mtime_ns
+    done = launch(folder, "run=runs/exp5/*/*", "on=test", "resamples=0", module="pneumo.evaluate")
+    assert done.returncode == 0, done.stderr
+    assert (place / "plain.npy").stat().st_mtime_ns == before
+    assert json.loads((place / "contents.json").read_text()) == contents

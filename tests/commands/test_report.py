@@ -25,7 +25,7 @@ def reported(finished):
 
 def test_tables_are_latex_too(reported):
     text = (reported[0] / "report.tex").read_text()
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 6
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 10
     assert r"32\textsuperscript{2}: 8 / 5" in text
     body = text.replace(r"\&", "").replace(r"\%", "").replace(r"\_", "")
     for line in body.splitlines():
@@ -81,8 +81,13 @@ def test_tables_hold_our_scores_beside_the_published_ones(finished, reported):
         "Not comparable",
         "no public truth",
         "empty masks alone",
+        "The film's score as a test",
+        "Lesions and boundaries",
+        "FROC",
     ):
         assert part in text
+    groups = {row["group"]: int(row["films"]) for row in rows(place / "groups.csv")}
+    assert groups["sex F"] + groups["sex M"] == 6
     assert "Table III" in printed
 
 

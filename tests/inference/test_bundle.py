@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+import pneumo
 from pneumo.errors import PneumoError
 from pneumo.inference import bundle
 
@@ -35,6 +36,7 @@ def older(model, tmp_path):
         del member[key]
     for key in ("architecture", "presence"):
         del member["model"][key]
+    del card["calibration"]
     (place / "card.json").write_text(json.dumps(card))
     return place
 
@@ -45,6 +47,25 @@ def test_a_bundle_of_version_1_finds_the_same(model, older):
     theirs = bundle.load(older)
     assert theirs.rule == ours.rule
     assert np.array_equal(theirs.levels(film), ours.levels(film))
+
+
+def test_a_film_s_probability_is_what_the_card_s_curve_makes_of_its_score(older, film):
+    """An older card has no curve: the probability is the score itself, as it was then."""
+    before = pneumo.load_model(older)(film)
+    assert before.probability == before.score
+    card = json.loads((older / "card.json").read_text())
+    card["calibration"] = {"slope": 0.5, "intercept": -1.0}
+    (older / "card.json").write_text(json.dumps(card))
+    after = pneumo.load_model(older)(film)
+    assert after.score == before.score
+    odds = before.score / (1 - before.score)
+    assert after.probability == pytest.approx(1 / (1 + np.exp(1) / np.sqrt(odds)))
+    assert np.array_equal(after.mask, before.mask)
+
+
+def test_limits_say_to_what_a_probability_is_calibrated():
+    assert "not a calibrated risk" in bundle.limits(["siim"])
+    assert "22.2% show pneumothorax" in bundle.limits(["siim"], 0.2215)
 
 
 def test_a_card_that_is_not_understood_names_its_writer(older):

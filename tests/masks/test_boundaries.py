@@ -1,0 +1,58 @@
+"""Distances of boundaries against an independent implementation, and by hand."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from pneumo.masks import boundaries
+
+
+def blobs(seed, shape=(90, 70)):
+    """Smooth random masks, some of several parts, some that touch the border."""
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=shape), 6)
+    return (noise > np.quantile(noise, rng.uniform(0.6, 0.97))).astype(np.uint8)
+
+
+def independent(ours, theirs, spacing):
+    """Distances by scipy: erosion by a cross, and a Euclidean distance transform."""
+    edges = [mask.astype(bool) & ~ndimage.binary_erosion(mask) for mask in (ours, theirs)]
+    to_ours, to_theirs = (ndimage.distance_transform_edt(~e, sampling=spacing) for e in edges)
+    return to_theirs[edges[0]], to_ours[edges[1]]
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.41, 0.41), (0.5, 0.3)], ids=str)
+def test_nsd_and_hd95_equal_those_of_an_independent_implementation(spacing):
+    for seed in range(6):
+        ours, theirs = blobs(seed), blobs(seed + 100)
+        found, expected = (
+            boundaries.distances(ours, theirs, spacing),
+            independent(ours, theirs, spacing),
+        )
+        assert np.allclose(np.sort(found.ours), np.sort(expected[0]))
+        assert np.allclose(np.sort(found.theirs), np.sort(expected[1]))
+        assert found.hd95 == pytest.approx(max(np.percentile(e, 95) for e in expected))
+        within = sum((e <= 3.001 * spacing[0]).sum() for e in expected)
+        assert found.within(3.001 * spacing[0]) == within / sum(map(len, expected))
+
+
+def test_a_square_that_moves_three_columns_to_the_right():
+    ours, theirs = np.zeros((2, 40, 40), np.uint8)
+    ours[10:20, 10:20] = theirs[10:20, 13:23] = 1
+    found = boundaries.distances(ours, theirs)
+    # the left edge is 3 from the other's, but the rows above and below it meet the other's sooner
+    assert found.hd95 == 3
+    assert found.within(3) == 1
+    # upper and lower edges: 7 of 10 columns coincide; the inner sides of 8 rows lie 3 away or less
+    assert found.within(0) == pytest.approx(2 * 14 / 72)
+    assert boundaries.distances(ours, theirs, (1, 0.5)).hd95 == 1.5
+
+
+def test_the_boundary_runs_along_the_border_of_the_image():
+    everything = np.ones((5, 6), np.uint8)
+    assert boundaries.boundary(everything).sum() == 18
+
+
+def test_an_empty_mask_has_no_boundary():
+    with pytest.raises(ValueError, match="no boundary"):
+        boundaries.distances(np.zeros((4, 4), np.uint8), np.ones((4, 4), np.uint8))
