@@ -128,6 +128,28 @@ def blend(each: list[Predictions], folders: list[Path], settings: Films) -> list
     return joined
 
 
+def on_validation(settings: Films) -> list[Predictions]:
+    """The predictions of the same runs on their own validation films; folds are joined.
+
+    Raises PneumoError.
+    """
+    folders = folders_of(settings)
+    asked = Films(
+        run=[str(folder) for folder in folders],
+        blend=settings.blend,
+        runs_dir=settings.runs_dir,
+        machine=settings.machine,
+    )
+    if settings.system is not None:
+        asked.blend = system_of(settings.system).blend
+    if len({record.read(folder).config.fold for folder in folders}) > 1:
+        asked.blend = Blend.mean_folds  # each network knows its own validation films only
+    if settings.on == "test":  # films of the same data set, which may lie elsewhere now
+        asked.root, asked.annotations = settings.root, settings.annotations
+        asked.patients = settings.patients
+    return gather(asked)
+
+
 def _way(settings: Films, count: int) -> Blend | None:
     """How so many runs become one: as asked for, or as the system says. Raises PneumoError."""
     how = settings.blend

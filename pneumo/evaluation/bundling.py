@@ -11,6 +11,7 @@ import numpy as np
 from pneumo import __version__, runs
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend, calibration, choosing, evaluation, results
+from pneumo.evaluation.scores import NARROW
 from pneumo.evaluation.settings import Choose, Export, Tune
 from pneumo.inference import bundle
 from pneumo.inference.maps import Predictions
@@ -71,6 +72,7 @@ def export(settings: Export) -> dict[str, Any]:
         "tta": settings.tta,
         "postprocess": plain(rule),
         "thresholds": how,
+        "intervals": _intervals(parts),
         "calibration": calibrated,
         "scores_of": scores_of,
         "scores": stated.judgement(settings.resamples, settings.seed).to_dict(),
@@ -84,6 +86,13 @@ def export(settings: Export) -> dict[str, Any]:
     }
     bundle.write(Path(settings.out), card, networks, cards, settings.onnx)
     return bundle.read_card(Path(settings.out))
+
+
+def _intervals(parts: Sequence[Predictions]) -> str:
+    """What the intervals of the scores stand for."""
+    if all(case.patient for part in parts for case in part.cases):
+        return "95 %, bootstrap by patient"
+    return f"95 %, bootstrap by patient where known, else by film: {NARROW}"
 
 
 def _calibration(

@@ -63,7 +63,7 @@ def judge(
     """
     everything = outcomes(parts, rule, tta)
     results = [Result("declared", "thresholds declared beforehand", [rule], everything)]
-    if tune is Tune.none:
+    if tune in (Tune.none, Tune.validation):
         return results
     if rule.contour_area or rule.fill_holes:
         log.warning(
@@ -94,6 +94,19 @@ def judge(
         same = dataclasses.replace(outcomes(parts, one, tta), score=everything.score)
         results.append(Result("optimistic", OPTIMISTIC, [one], same))
     return results
+
+
+def beforehand(
+    parts: Sequence[Predictions],
+    validation: Sequence[Predictions],
+    rule: Postprocess,
+    tta: bool,
+) -> Result:
+    """The result under thresholds chosen on all validation films. Raises PneumoError."""
+    films = sum(map(len, validation))
+    chosen = search(validation, np.arange(films), rule, tta)
+    how = f"chosen on the {films:,} validation films, applied to these"
+    return Result("validation", how, [chosen], outcomes(parts, chosen, tta))
 
 
 def apart(parts: Sequence[Predictions], everything: Outcomes, seed: int) -> tuple[np.ndarray, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from pneumo import files, runs, tracking
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend, calibration, operating, scores, shapes
-from pneumo.evaluation.choosing import Result, apart, compare, joined, judge, outcomes
+from pneumo.evaluation.choosing import Result, apart, beforehand, compare, joined, judge, outcomes
 from pneumo.evaluation.results import (
     Comparison,
     Evaluation,
@@ -21,7 +21,7 @@ from pneumo.evaluation.results import (
     Scored,
     known,
 )
-from pneumo.evaluation.settings import Evaluate, Measures
+from pneumo.evaluation.settings import Evaluate, Measures, Tune
 from pneumo.inference.maps import Predictions
 from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
 from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
@@ -49,6 +49,13 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     records = [record.read(folder) for folder in blend.folders_of(settings)]
     rule = declared_rule(settings, records)
     results = judge(parts, rule, settings.tta, settings.tune, settings.seed)
+    validation = None
+    if settings.tune is Tune.validation:
+        validation = blend.on_validation(settings)
+        results.append(beforehand(parts, validation, rule, settings.tta))
+    if settings.on != "val":
+        for result in results:
+            _name_halves(result)
     sources = {about.config.handoff.source for about in records}
     if settings.on == "val" and Source.best in sources:
         for result in results:
@@ -56,7 +63,10 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
                 "; the weights themselves were chosen on these films (handoff.source=best)"
             )
     everything = results[0].outcomes
-    films_at, lesions_at = _measure(parts, results, settings) if measured else ([], [])
+    known_before = None
+    if validation is not None:
+        known_before = outcomes(validation, rule, settings.tta)
+    lesions_at = _measure_shapes(parts, results, settings) if measured else []
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
         weights=[part.contents["weights"] for part in parts],
@@ -72,7 +82,14 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         patients_in_training=_total([part.contents["patients_in_training"] for part in parts]),
         results=[result.judgement(settings.resamples, settings.seed) for result in results],
         pixels=calibration.of_pixels(joined(parts, settings.tta)),
-        operating=films_at,
+        operating=operating.of_films(
+            everything,
+            settings.measures.specificities,
+            settings.measures.prevalence,
+            settings.resamples,
+            settings.seed,
+            known_before,
+        ),
         froc=lesions_at,
         film_calibration=film_calibration(parts, everything, settings.resamples, settings.seed),
         measures=dataclasses.asdict(settings.measures),
@@ -102,32 +119,50 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     return found, path
 
 
-def _measure(
+def _measure_shapes(
     parts: Sequence[Predictions], results: Sequence[Result], settings: Evaluate
-) -> tuple[list[Point], list[Point]]:
-    """Shapes into every result of a single rule; operating points of films and of lesions."""
-    everything, measures = results[0].outcomes, settings.measures
-    candidates = None
+) -> list[Point]:
+    """Put shapes into every result of a single rule; returns FROC points of the declared one."""
+    everything, froc = results[0].outcomes, []
     for result in results:
         if len(result.rules) == 1:
             rule = result.rules[0]
-            result.outcomes.shapes, above = shapes.measure(parts, rule, settings.tta, measures)
-            candidates = candidates or above
-    assert candidates is not None, "the declared result has one rule"
-    resampled = (settings.resamples, settings.seed)
-    return (
-        operating.of_films(everything, measures.specificities, measures.prevalence, *resampled),
-        operating.of_lesions(candidates, everything.patients, *resampled),
-    )
+            measured = shapes.measure(parts, rule, settings.tta, settings.measures)
+            result.outcomes.shapes, above = measured
+            if result is results[0]:
+                patients = everything.patients
+                froc = operating.of_lesions(above, patients, settings.resamples, settings.seed)
+    return froc
+
+
+def _name_halves(result: Result) -> None:
+    """Say of thresholds that were chosen on a test set's own films that they were."""
+    if result.name == "tuned":
+        result.name = "halves"
+        result.how = (
+            f"{result.how}; both are of the test films themselves, so these thresholds could not "
+            "have been chosen beforehand: tune=validation does that"
+        )
 
 
 def film_calibration(
-    parts: Sequence[Predictions], films: scores.Outcomes, resamples: int, seed: int
+    parts: Sequence[Predictions],
+    films: scores.Outcomes,
+    resamples: int,
+    seed: int,
+    before: scores.Outcomes | None = None,
 ) -> calibration.Films | None:
-    """The calibration of films, each by a curve of other folds, or of the other half by patient.
+    """The calibration of films by a curve of others: of validation films known ``before``.
 
-    None where there are not films enough.
+    Without those each has that of the other folds, or of the other half by patient. None where
+    there are not films enough.
     """
+    if before is not None:
+        curve = calibration.curve_of(before)
+        if curve is None:
+            return None
+        how = f"fitted on the {len(before):,} validation films"
+        return calibration.under(films, curve(films.score), how, resamples, seed)
     try:
         groups, how = apart(parts, films, seed)
     except PneumoError:
@@ -227,7 +262,7 @@ def describe(found: Evaluation, detail: bool = False) -> str:
         f"{', '.join(found.runs)} on {found.on}, {tta}: "
         f"{found.films:,} films, {found.positives:,} positive, {who}"
     ]
-    lines += warnings_of(found)
+    lines += [f"WARNING: {warning}" for warning in found.warnings]
     for result in found.results:
         lines.append(f"\n{result.name} ({result.how})")
         lines += [f"  {rule_text(plain(rule))}" for rule in result.rules]
@@ -253,7 +288,7 @@ def describe(found: Evaluation, detail: bool = False) -> str:
                 lines.append(f"minus {found.against.run}, {name}: {gap.mean:+.4f}{spread}")
         lines.append(f"  ({scores.PAIRED})")
     if found.declared.all.intervals:
-        by = "patient" if not unknown else "patient where known, else by film"
+        by = "patient" if not unknown else "patient where known, else by film: too narrow"
         lines.append(
             f"Brackets: 95 % intervals, bootstrap by {by}. Dice at 1024², both empty = 1; size "
             "groups: Dice of their films."
@@ -277,14 +312,19 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
     scored, rules = found.declared.all, found.measures
     lines = []
     if found.operating:
-        lines.append(
-            "\nThe film's score as a test, read off these films' own curve (PPV, NPV at "
-            f"{rules['prevalence']:.1%} positive)"
+        before = found.result("validation") is not None
+        where = (
+            "thresholds of the validation films" if before else "read off these films' own curve"
         )
+        share = f"PPV, NPV at {rules['prevalence']:.1%} positive"
+        lines.append(f"\nThe film's score as a test, {where} ({share})")
         keys = (("sensitivity", "sensitivity"), ("ppv", "PPV"), ("npv", "NPV"))
         for point in found.operating:
             cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
-            lines.append(f"  specificity {point.wanted:g}: {', '.join(cells)}")
+            got = ""
+            if before:
+                got = f" (here {_value_text(point, 'specificity', 3)})"
+            lines.append(f"  specificity {point.wanted:g}{got}: {', '.join(cells)}")
     shown = [key for key in SHAPES if scored.scores.get(key) is not None]
     if shown:
         lines.append("\nLesions and boundaries of the declared masks")
@@ -324,31 +364,6 @@ def _calibration_lines(found: Evaluation) -> list[str]:
         f"  Brier   {films.raw_brier:.4f} by their score, {films.brier:.4f}{interval} calibrated, "
         f"{films.share_brier:.4f} knowing only the share of positives",
     ]
-
-
-def warnings_of(found: Evaluation) -> list[str]:
-    """What makes the scores of an evaluation worth less than they seem."""
-    lines = []
-    if found.seen_in_training:
-        lines.append(
-            f"WARNING: {found.seen_in_training:,} of these films were in the training data of "
-            "these weights"
-        )
-    elif found.seen_in_training is None:
-        lines.append(
-            "WARNING: whether these films were in the training data of these weights is not known"
-        )
-    if found.patients_in_training:
-        lines.append(
-            f"WARNING: {found.patients_in_training:,} of these films are of patients whose other "
-            "films were in the training data"
-        )
-    if found.left_out:
-        lines.append(
-            f"WARNING: {found.left_out:,} films that belong to this set are not here or cannot "
-            "be read"
-        )
-    return lines
 
 
 def _value_text(scored: Scored | Point, key: str, digits: int = 4) -> str:

@@ -1,7 +1,8 @@
 """Operating points: of films at stated specificities, of lesions at stated false ones a film.
 
-A point is read off the curve of the films it is of, so it says what the ranking allows, not what a
-threshold chosen elsewhere would give. Every resample of the bootstrap reads its own.
+A point read off the curve of the films it is of says what the ranking allows, not what a threshold
+chosen elsewhere gives; every resample of the bootstrap reads its own. With other films to choose
+on, thresholds are theirs, and what they give is counted.
 """
 
 import numpy as np
@@ -9,37 +10,58 @@ import numpy as np
 from pneumo.evaluation.results import Point, known
 from pneumo.evaluation.scores import Outcomes, middle, resamples, several
 from pneumo.evaluation.shapes import Candidates
-from pneumo.masks.scores import ranked
+from pneumo.masks.scores import mean, ranked
 
 FALSE_A_FILM = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # as in LUNA16 and its kin
 
 
 def of_films(
-    films: Outcomes, specificities: list[float], prevalence: float, count: int, seed: int
+    films: Outcomes,
+    specificities: list[float],
+    prevalence: float,
+    count: int,
+    seed: int,
+    chosen_on: Outcomes | None = None,
 ) -> list[Point]:
     """The highest sensitivity at a specificity of at least so much, PPV and NPV there.
 
-    Films are called positive from a score on. PPV and NPV are those at ``prevalence``, by Bayes'
-    rule, whatever the share of positives among these films. Intervals from ``count`` resamples of
-    patients, none if it is 0.
+    Films are called positive from a score on: that of these films' own curve, or of the curve of
+    ``chosen_on``. PPV and NPV are those at ``prevalence``, by Bayes' rule, whatever the share of
+    positives among these films. Intervals from ``count`` resamples of patients, none if it is 0.
     """
     once = np.ones((1, len(films)))
     draws = resamples(films.patients, count, seed) if count and several(films.patients) else None
     points = []
     for wanted in specificities:
-        threshold, values = _called(films, once, wanted, prevalence)
+
+        def rates(weights: np.ndarray, wanted: float = wanted) -> Rates:
+            if chosen_on is None:
+                return _read_off(films, weights, wanted)
+            ones = np.ones((1, len(chosen_on)))
+            return _counted(films, weights, _read_off(chosen_on, ones, wanted)[0])
+
+        threshold, tp, tn = rates(once)
         bounds = {}
         if draws is not None:
-            spread = _called(films, draws, wanted, prevalence)[1]
+            spread = _values(*rates(draws)[1:], prevalence)
             bounds = {key: middle(spread[key]) for key in spread}
-        points.append(_point(wanted, threshold, values, bounds))
+        points.append(_point(wanted, threshold, _values(tp, tn, prevalence), bounds))
     return points
 
 
-def _called(
-    films: Outcomes, weights: np.ndarray, wanted: float, prevalence: float
-) -> tuple[float | None, dict[str, np.ndarray]]:
-    """The threshold of the first row of weights, and the values (b,) of all rows."""
+# the threshold, and sensitivity and specificity (b,) of each row of weights
+Rates = tuple[float | None, np.ndarray, np.ndarray]
+
+
+def _counted(films: Outcomes, weights: np.ndarray, threshold: float | None) -> Rates:
+    """Of films that are called positive from a given threshold on."""
+    called = films.score >= (np.inf if threshold is None else threshold)
+    tp = mean(called, weights * films.positive)
+    return threshold, tp, mean(~called, weights * ~films.positive)
+
+
+def _read_off(films: Outcomes, weights: np.ndarray, wanted: float) -> Rates:
+    """Of the best threshold of each row of weights; the threshold is that of the first."""
     scores, found, wrong = ranked(films.score, films.positive, weights)
     nothing = np.zeros((len(weights), 1))
     found, wrong = np.hstack([nothing, found]), np.hstack([nothing, wrong])
@@ -49,14 +71,19 @@ def _called(
         place = np.maximum((specificity >= wanted - 1e-12).sum(1) - 1, 0)[:, None]
         tp = np.take_along_axis(sensitivity, place, 1)[:, 0]
         tn = np.take_along_axis(specificity, place, 1)[:, 0]
-        values = {
+    first = int(place[0, 0])
+    return (float(scores[first - 1]) if first else None), tp, tn
+
+
+def _values(tp: np.ndarray, tn: np.ndarray, prevalence: float) -> dict[str, np.ndarray]:
+    """Sensitivity, specificity, and by Bayes' rule PPV and NPV, (b,) each."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
             "sensitivity": tp,
             "specificity": tn,
             "ppv": tp * prevalence / (tp * prevalence + (1 - tn) * (1 - prevalence)),
             "npv": tn * (1 - prevalence) / (tn * (1 - prevalence) + (1 - tp) * prevalence),
         }
-    first = int(place[0, 0])
-    return (float(scores[first - 1]) if first else None), values
 
 
 def of_lesions(

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pneumo.data.settings import SplitKind
-from pneumo.evaluation.evaluation import warnings_of
 from pneumo.evaluation.results import Evaluation, Point, Scored
+from pneumo.evaluation.scores import NARROW
 from pneumo.masks.rule import ABBREVIATIONS
 from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
 from pneumo.tables import Table
@@ -143,18 +143,16 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
         judged = [run for run in members if ("test", True) in run.found]
         published = number(PUBLISHED_DICE.get(name))
         if not judged:
-            rows.append([name, *["not available"] * 5, published])
+            rows.append([name, *["not available"] * 6, published])
             continue
         columns = [_over(judged, "test", tta, "dice") for tta in (False, True)]
+        columns.append(_over(judged, "test", True, "dice", "validation"))
         columns += [
             _over(judged, "test", True, key)
             for key in ("dice_positive", "sensitivity", "specificity")
         ]
         rows.append([name, *columns, published])
-        told += [
-            f"{name}: {line.removeprefix('WARNING: ')}."
-            for line in warnings_of(judged[0].found["test", True])
-        ]
+        told += [f"{name}: {warning}." for warning in judged[0].found["test", True].warnings]
     tested = [
         run.found["test", True]
         for members in same.values()
@@ -180,6 +178,7 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
         "experiment",
         "Dice, no TTA",
         "Dice, TTA",
+        "TTA, thresholds of validation",
         "on positives",
         "sensitivity",
         "specificity",
@@ -226,12 +225,19 @@ def _scores(same: dict[str, list[Run]]) -> Table:
         tuned = (joined or members[0].found["val", True]).result("tuned")
         if tuned:
             ways.append(tuned.how)
+    unknown = any(
+        run.found["val", True].films_of_unknown_patient
+        for members in same.values()
+        for run in members
+    )
+    narrow = f" Not all patients are known: {NARROW}." if unknown else ""
     head = ["experiment", "thresholds", *(LABELS[key] for key in MAIN)]
     chosen = f" Tuned: {'; '.join(dict.fromkeys(ways))}." if ways else ""
     note = (
         "Validation films, flip TTA. Brackets: 95 % intervals by a bootstrap of patients (of "
         "films where patients are unknown); "
-        f"±: standard deviation over runs. Declared: thresholds as the experiment says.{chosen}"
+        f"±: standard deviation over runs.{narrow} Declared: thresholds as the experiment says."
+        f"{chosen}"
     )
     return Table("scores", "All scores on validation", head, rows, note)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pneumo.evaluation import calibration
-from pneumo.evaluation.scores import Difference
+from pneumo.evaluation.scores import NARROW, Difference
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
 
@@ -129,9 +129,40 @@ class Evaluation:
         """The result of a name (declared, tuned, optimistic), if there is one."""
         return next((result for result in self.results if result.name == name), None)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the scores worth less than they seem."""
+        lines = []
+        if self.seen_in_training:
+            lines.append(
+                f"{self.seen_in_training:,} of these films were in the training data of these "
+                "weights"
+            )
+        elif self.seen_in_training is None:
+            lines.append(
+                "whether these films were in the training data of these weights is not known"
+            )
+        if self.patients_in_training:
+            lines.append(
+                f"{self.patients_in_training:,} of these films are of patients whose other films "
+                "were in the training data"
+            )
+        if self.left_out:
+            lines.append(
+                f"{self.left_out:,} films that belong to this set are not here or cannot be read"
+            )
+        if self.films_of_unknown_patient and self.declared.all.intervals:
+            lines.append(
+                f"the patients of {self.films_of_unknown_patient:,} of these films are not known, "
+                f"and each counts as one of its own: {NARROW}; data.patients= or patients= names "
+                "them"
+            )
+        return lines
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written beside the maps."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        values["warnings"] = self.warnings
         values["results"] = [result.to_dict() for result in self.results]
         values["calibration"] = {
             "pixels": plain_values(values.pop("pixels")),

@@ -45,6 +45,9 @@ class Tune(Enum):
     none = "none"
     # chosen on one part, scored on the other: other folds where there are, else halves by patient
     honest = "honest"
+    # chosen on the runs' validation films, scored on others: what can be done before a test set is
+    # looked at
+    validation = "validation"
     optimistic = "optimistic"  # also chosen and scored on the same films, and marked so everywhere
 
 
@@ -87,7 +90,8 @@ class Evaluate(Films):
     postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
     tune: Tune = declare(
         Tune.honest,
-        "none, honest (chosen on other films than scored) or optimistic (the same films, marked)",
+        "none, honest (chosen on other films of the same set than scored), validation (chosen on "
+        "the runs' validation films; on=test or a folder) or optimistic (the same films, marked)",
     )
     against: Any = declare(None, "another run, compared film by film", place=True)
     measures: Measures = declare(factory=Measures, help="what is measured beside the main scores")
@@ -99,6 +103,11 @@ class Evaluate(Films):
     def __post_init__(self) -> None:
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.tune is Tune.validation and self.on == "val":
+            raise PneumoError(
+                "tune=validation chooses on the validation films and scores on others: give "
+                "on=test or a folder; on the validation films themselves, tune=honest"
+            )
 
 
 @dataclass

@@ -7,11 +7,11 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TINY, launch, one
+from conftest import TINY, complaint, launch, one
 
 from pneumo.errors import PneumoError
 from pneumo.evaluation import choosing, shapes
-from pneumo.evaluation.results import Comparison
+from pneumo.evaluation.results import Comparison, Evaluation, Judgement, Scored
 from pneumo.evaluation.settings import Measures, Tune
 from pneumo.inference import maps
 from pneumo.inference.maps import Case
@@ -130,6 +130,19 @@ def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
     assert "halves by patient" in tuned.how
 
 
+def test_thresholds_chosen_beforehand_know_nothing_of_the_films_they_are_scored_on(tmp_path):
+    validation = synthetic(tmp_path, "v", first=100)
+    rule = Postprocess(0.9, 2048)
+    chosen = []
+    for name, dimmed in (("a", ()), ("b", [str(i) for i in range(20)])):
+        part = synthetic(tmp_path, name, dimmed=dimmed)
+        result = choosing.beforehand([part], [validation], rule, True)
+        chosen += result.rules
+        assert "40 validation films" in result.how
+        assert result.outcomes.ids == part.ids
+    assert chosen[0] == chosen[1] == choosing.search([validation], np.arange(40), rule, True)
+
+
 def test_folds_are_scored_with_thresholds_of_the_other_folds(tmp_path):
     parts = [
         synthetic(tmp_path, name, first=first) for name, first in (("a", 0), ("b", 100), ("c", 200))
@@ -199,7 +212,8 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
         assert part in text
     (path,) = (one(folder, "exp5") / "predictions" / "test" / "evaluations").glob("*.json")
     found = json.loads(path.read_text())
-    assert [result["name"] for result in found["results"]] == ["declared", "tuned", "optimistic"]
+    assert [result["name"] for result in found["results"]] == ["declared", "halves", "optimistic"]
+    assert "of the test films themselves" in found["results"][1]["how"]
     assert found["results"][2]["how"].startswith("OPTIMISTIC")
     (declared, *_) = found["results"]
     negatives = found["films"] - found["positives"]
@@ -212,6 +226,33 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
     assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(
         declared["scores"]["dice"], abs=1e-5
     )
+
+
+def test_thresholds_and_curve_of_the_validation_films_are_applied_to_the_test_set(evaluated):
+    folder, _ = evaluated
+    asked = ("run=runs/exp5/*/*", "tune=validation", "resamples=0", "seed=3")
+    done = launch(folder, *asked, "on=test", module="pneumo.evaluate")
+    assert done.returncode == 0, done.stderr
+    assert "chosen on the 6 validation films, applied to these" in done.stdout
+    assert "thresholds of the validation films" in done.stdout
+    place = one(folder, "exp5") / "predictions"
+    written = [json.loads(p.read_text()) for p in (place / "test" / "evaluations").glob("*.json")]
+    (found,) = [each for each in written if "tune=validation" in each["command"]]
+    assert [result["name"] for result in found["results"]] == ["declared", "validation"]
+    assert found["calibration"]["films"]["how"] == "fitted on the 6 validation films"
+    assert "give on=test or a folder" in complaint(launch(folder, *asked, module="pneumo.evaluate"))
+
+
+def test_unknown_patients_make_intervals_too_narrow_and_that_is_said(evaluated):
+    _, text = evaluated
+    assert "too narrow" not in text
+    found = Evaluation(**dict.fromkeys(Evaluation.__dataclass_fields__))
+    found.films_of_unknown_patient, found.seen_in_training = 1200, 0
+    interval = Scored(1200, {"dice": 0.8}, {"dice": (0.79, 0.81)})
+    found.results = [Judgement("declared", "", [], interval)]
+    (warning,) = found.warnings
+    assert warning.startswith("the patients of 1,200 of these films are not known")
+    assert "too narrow" in warning
 
 
 def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
@@ -278,6 +319,10 @@ def test_folds_of_a_cross_validation_are_judged_as_one(tmp_path):
     assert not ids[0] & ids[1]
     assert found["films"] == len(ids[0] | ids[1])
     assert found["seen_in_training"] == 0
+    mean = ("run=runs/exp2/*/*", "blend=mean", "on=test", "tune=validation", "resamples=0")
+    done = launch(tmp_path, *mean, module="pneumo.evaluate")
+    assert done.returncode == 0, done.stderr
+    assert f"chosen on the {found['films']} validation films" in done.stdout
     done = launch(tmp_path, "resamples=20", module="pneumo.report")
     assert done.returncode == 0, done.stderr
     assert "2 folds as one" in done.stdout

@@ -76,3 +76,16 @@ def test_froc_without_candidates_finds_nothing_and_without_lesions_is_none():
     (point,) = operating.of_lesions(none, ["a", "b"], 10, 0)
     assert (point.wanted, point.scores["sensitivity"]) == (0, 0)
     assert operating.of_lesions(Candidates(*[none.film] * 3, np.zeros(2)), ["a", "b"], 10, 0) == []
+
+
+def test_thresholds_of_other_films_give_what_they_give():
+    films, others = outcomes(n=200), outcomes(n=300)
+    others.score = others.score * 0.5
+    (own,) = operating.of_films(others, [0.9], 0.05, 0, 0)
+    (point,) = operating.of_films(films, [0.9], 0.05, 100, 0, chosen_on=others)
+    assert point.threshold == own.threshold
+    called = films.score >= own.threshold
+    assert point.scores["sensitivity"] == pytest.approx(called[films.positive].mean())
+    assert point.scores["specificity"] == pytest.approx((~called)[~films.positive].mean())
+    assert point.scores["specificity"] < 0.9
+    assert set(point.intervals) == {"sensitivity", "specificity", "ppv", "npv"}

@@ -1,5 +1,8 @@
 """Scores against independent libraries, and against what they are defined to be."""
 
+import csv
+import gzip
+
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
@@ -8,7 +11,7 @@ from sklearn import metrics as independent
 
 from pneumo.evaluation import scores
 from pneumo.evaluation.scores import Outcomes
-from pneumo.masks.scores import Shapes, iou_mean_precision, iou_stepped, summary
+from pneumo.masks.scores import Shapes, iou_mean_precision, iou_stepped, mean, summary
 
 
 def outcomes(seed=0, n=300, patients=60, sharpness=3.0):
@@ -193,3 +196,31 @@ def test_lesions_are_counted_together_and_boundaries_where_they_exist():
     assert np.isnan(negatives["lesion_f1"][0])
     assert np.isnan(negatives["hd95_px"][0])
     assert "lesion_f1" not in summary(outcomes(n=4))
+
+
+def test_intervals_without_patients_are_too_narrow_by_as_much_as_is_said(real_data):
+    """Share of negative films (Dice of empty masks) of a tenth of the challenge's patients, drawn
+    80 times: how often the interval holds the share of all.
+    """
+    with open(real_data / "siim" / "nih_id.csv", newline="") as file:
+        patient = {row["Kaggle_ID"]: row["NIH_ID"][:8] for row in csv.DictReader(file)}
+    with gzip.open(real_data / "siim" / "stage_2_train.csv.gz", "rt") as file:
+        positive = {row[0]: row[1].strip() != "-1" for row in list(csv.reader(file))[1:]}
+    films = {}
+    for image, name in patient.items():
+        films.setdefault(name, []).append(not positive[image])
+    everybody = list(films.values())
+    truth = sum(map(sum, everybody)) / len(positive)
+    assert truth == pytest.approx(0.7785, abs=1e-4)
+    rng = np.random.default_rng(0)
+    held = {"film": 0, "patient": 0}
+    for draw in range(80):
+        drawn = [everybody[i] for i in rng.integers(0, len(everybody), len(everybody) // 10)]
+        negative = np.concatenate(drawn)
+        names = [str(i) for i, part in enumerate(drawn) for _ in part]
+        for by, known in (("film", [None] * len(names)), ("patient", names)):
+            low, high = scores.middle(mean(negative, scores.resamples(known, 100, draw)))
+            held[by] += low <= truth <= high
+    assert held["film"] / 80 == pytest.approx(0.57, abs=0.15)
+    assert held["patient"] / 80 == pytest.approx(0.91, abs=0.1)
+    assert "57 %" in scores.NARROW

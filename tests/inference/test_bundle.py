@@ -65,7 +65,7 @@ def test_a_film_s_probability_is_what_the_card_s_curve_makes_of_its_score(older,
 
 def test_limits_say_to_what_a_probability_is_calibrated():
     assert "not a calibrated risk" in bundle.limits(["siim"])
-    assert "22.2% show pneumothorax" in bundle.limits(["siim"], 0.2215)
+    assert "22.2% show pneumothorax" in bundle.limits(["siim"], 0.222)
 
 
 def test_a_card_that_is_not_understood_names_its_writer(older):
