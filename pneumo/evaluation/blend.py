@@ -128,6 +128,11 @@ def blend(each: list[Predictions], folders: list[Path], settings: Films) -> list
     return joined
 
 
+def one_by_one(settings: Films) -> list[Predictions]:
+    """The predictions of each run for itself. Raises PneumoError."""
+    return [mapping.predict(folder, settings) for folder in folders_of(settings)]
+
+
 def on_validation(settings: Films) -> list[Predictions]:
     """The predictions of the same runs on their own validation films; folds are joined.
 
@@ -158,7 +163,8 @@ def _way(settings: Films, count: int) -> Blend | None:
     if how is None and count > 1:
         raise PneumoError(
             f"run names {count} runs: say how they become one, blend=mean (runs on the same "
-            "films), blend=folds (join a cross-validation) or blend=mean_folds"
+            "films), blend=folds (join a cross-validation) or blend=mean_folds; to compare methods "
+            "over several fits, name several runs of each, run=[…] against=[…]"
         )
     return how
 

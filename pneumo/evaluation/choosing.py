@@ -237,19 +237,7 @@ def compare(ours: Outcomes, theirs: Outcomes, resamples: int, seed: int) -> dict
 
     Raises PneumoError if films or their truth differ.
     """
-    place = {image: row for row, image in enumerate(theirs.ids)}
-    if set(place) != set(ours.ids):
-        raise PneumoError(
-            "the two runs were not judged on the same films, so they cannot be compared film "
-            "by film"
-        )
-    aligned = theirs[np.array([place[image] for image in ours.ids], np.int64)]
-    if not np.array_equal(aligned.truth, ours.truth):
-        raise PneumoError(
-            "the two runs were judged by different truths of the same films, so they cannot be "
-            "compared"
-        )
-    return scores.paired(ours, aligned, resamples, seed)
+    return scores.paired(ours, scores.aligned(theirs, ours), resamples, seed)
 
 
 def _scored(some: Outcomes, resamples: int, seed: int) -> Scored:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pneumo import files, runs, tracking
 from pneumo.errors import PneumoError
-from pneumo.evaluation import blend, calibration, operating, scores, shapes
+from pneumo.evaluation import blend, calibration, methods, operating, scores, shapes
 from pneumo.evaluation.choosing import Result, apart, beforehand, compare, joined, judge, outcomes
 from pneumo.evaluation.results import (
     Comparison,
@@ -45,27 +45,27 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     Lesions, boundaries and operating points only if ``measured``: they need a look at every mask.
     Raises PneumoError.
     """
-    parts = blend.gather(settings)
+    each = _compares_methods(settings)
+    parts = blend.one_by_one(settings) if each else blend.gather(settings)
     records = [record.read(folder) for folder in blend.folders_of(settings)]
     rule = declared_rule(settings, records)
-    results = judge(parts, rule, settings.tta, settings.tune, settings.seed)
-    validation = None
-    if settings.tune is Tune.validation:
+    # of several fits on the same films, one's would be chosen on the films of the others
+    tune = Tune.none if each else settings.tune
+    results = judge(parts, rule, settings.tta, tune, settings.seed)
+    before = None
+    if tune is Tune.validation:
         validation = blend.on_validation(settings)
         results.append(beforehand(parts, validation, rule, settings.tta))
-    if settings.on != "val":
-        for result in results:
-            _name_halves(result)
-    sources = {about.config.handoff.source for about in records}
-    if settings.on == "val" and Source.best in sources:
-        for result in results:
-            result.how += (
-                "; the weights themselves were chosen on these films (handoff.source=best)"
-            )
+        before = outcomes(validation, rule, settings.tta)
+    _explain(results, settings.on, records)
     everything = results[0].outcomes
-    known_before = None
-    if validation is not None:
-        known_before = outcomes(validation, rule, settings.tta)
+    cases = {case.id: case for part in parts for case in part.cases}
+    if each:  # a film of unknown patient is judged by every fit
+        everything.patients = [
+            case.patient or f"#{case.id}" for part in parts for case in part.cases
+        ]
+    resampled = (settings.resamples, settings.seed)
+    measures = settings.measures
     lesions_at = _measure_shapes(parts, results, settings) if measured else []
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
@@ -73,40 +73,32 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         on=settings.on,
         data=records[0].config.data.name if settings.on in ("val", "test") else "folder",
         tta=settings.tta,
-        films=len(everything),
-        positives=int(everything.positive.sum()),
-        patients=len({name for name in everything.patients if name}),
-        films_of_unknown_patient=sum(not name for name in everything.patients),
+        films=len(cases),
+        positives=sum(bool(case.annotations) for case in cases.values()),
+        patients=len({case.patient for case in cases.values() if case.patient}),
+        films_of_unknown_patient=sum(not case.patient for case in cases.values()),
         left_out=sum(len(part.contents["left_out"]) for part in parts),
         seen_in_training=_total([part.contents["seen_in_training"] for part in parts]),
         patients_in_training=_total([part.contents["patients_in_training"] for part in parts]),
-        results=[result.judgement(settings.resamples, settings.seed) for result in results],
+        results=[result.judgement(*resampled) for result in results],
         pixels=calibration.of_pixels(joined(parts, settings.tta)),
         operating=operating.of_films(
-            everything,
-            settings.measures.specificities,
-            settings.measures.prevalence,
-            settings.resamples,
-            settings.seed,
-            known_before,
+            everything, measures.specificities, measures.prevalence, *resampled, before
         ),
         froc=lesions_at,
-        film_calibration=film_calibration(parts, everything, settings.resamples, settings.seed),
-        measures=dataclasses.asdict(settings.measures),
+        film_calibration=(
+            None if each else film_calibration(parts, everything, *resampled, before)
+        ),
+        measures=dataclasses.asdict(measures),
         commit=runs.commit(),
         command=_command(settings, rule),
+        fits=len(parts) if each else 1,
     )
     if settings.against is not None:
-        if not settings.resamples:
-            raise PneumoError(
-                "against needs resamples of at least 1, better 1000, for its interval and p"
-            )
-        theirs = dataclasses.replace(settings, run=settings.against, system=None)
-        their_records = [record.read(folder) for folder in blend.folders_of(theirs)]
-        their_rule = declared_rule(theirs, their_records)
-        other = outcomes(blend.gather(theirs), their_rule, settings.tta)
-        differences = compare(everything, other, settings.resamples, settings.seed)
-        found.against = Comparison(str(settings.against), differences)
+        ours = [everything]
+        if each:
+            ours = [outcomes([part], rule, settings.tta) for part in parts]
+        found.against = _against(settings, ours)
     how = [settings.tta, settings.tune.name, settings.seed, settings.resamples]
     how.append(dataclasses.asdict(settings.measures))
     slug = files.digest([*how, str(settings.against), plain(rule)])[:8]
@@ -117,6 +109,51 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     files.write_json(path, found.to_dict())
     _write_films(path.with_suffix(".csv"), results)
     return found, path
+
+
+def _compares_methods(settings: Evaluate) -> bool:
+    """Whether several runs stand on both sides, and nothing says how they become one."""
+    if settings.against is None or settings.system is not None or settings.blend is not None:
+        return False
+    return min(len(runs.find(side)) for side in (settings.run, settings.against)) > 1
+
+
+def _against(settings: Evaluate, ours: Sequence[scores.Outcomes]) -> Comparison:
+    """The difference to the other side: of methods where there are several fits, else of networks.
+
+    Raises PneumoError.
+    """
+    if not settings.resamples:
+        raise PneumoError(
+            "against needs resamples of at least 1, better 1000, for its interval and p"
+        )
+    theirs = dataclasses.replace(settings, run=settings.against, system=None)
+    records = [record.read(folder) for folder in blend.folders_of(theirs)]
+    rule = declared_rule(theirs, records)
+    resampled = (settings.resamples, settings.seed)
+    if len(ours) == 1:
+        other = outcomes(blend.gather(theirs), rule, settings.tta)
+        return Comparison(str(settings.against), compare(ours[0], other, *resampled))
+    fits = [outcomes([part], rule, settings.tta) for part in blend.one_by_one(theirs)]
+    differences = methods.compare(ours, fits, *resampled)
+    sizes = (len(ours), len(fits))
+    return Comparison(str(settings.against), differences, methods.HIERARCHICAL, sizes)
+
+
+def _explain(results: Sequence[Result], on: str, records: Sequence[Record]) -> None:
+    """Add to how thresholds came about what the set of films makes of it."""
+    chosen_here = Source.best in {about.config.handoff.source for about in records}
+    for result in results:
+        if on == "val" and chosen_here:
+            result.how += (
+                "; the weights themselves were chosen on these films (handoff.source=best)"
+            )
+        if on != "val" and result.name == "tuned":
+            result.name = "halves"
+            result.how += (
+                "; both are of the test films themselves, so these thresholds could not have been "
+                "chosen beforehand: tune=validation does that"
+            )
 
 
 def _measure_shapes(
@@ -133,16 +170,6 @@ def _measure_shapes(
                 patients = everything.patients
                 froc = operating.of_lesions(above, patients, settings.resamples, settings.seed)
     return froc
-
-
-def _name_halves(result: Result) -> None:
-    """Say of thresholds that were chosen on a test set's own films that they were."""
-    if result.name == "tuned":
-        result.name = "halves"
-        result.how = (
-            f"{result.how}; both are of the test films themselves, so these thresholds could not "
-            "have been chosen beforehand: tune=validation does that"
-        )
 
 
 def film_calibration(
@@ -258,9 +285,10 @@ def describe(found: Evaluation, detail: bool = False) -> str:
     if unknown:
         who += f" and {unknown:,} films of unknown patient"
     tta = "flip TTA" if found.tta else "no TTA"
+    several = f"; the mean of {found.fits} fits, each judged for itself" if found.fits > 1 else ""
     lines = [
         f"{', '.join(found.runs)} on {found.on}, {tta}: "
-        f"{found.films:,} films, {found.positives:,} positive, {who}"
+        f"{found.films:,} films, {found.positives:,} positive, {who}{several}"
     ]
     lines += [f"WARNING: {warning}" for warning in found.warnings]
     for result in found.results:
@@ -286,7 +314,8 @@ def describe(found: Evaluation, detail: bool = False) -> str:
                 if known(gap.p) is not None:
                     spread = f" [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}"
                 lines.append(f"minus {found.against.run}, {name}: {gap.mean:+.4f}{spread}")
-        lines.append(f"  ({scores.PAIRED})")
+        fits = "{} fits against {} ".format(*found.against.fits) if found.fits > 1 else ""
+        lines.append(f"  ({fits}{found.against.how})")
     if found.declared.all.intervals:
         by = "patient" if not unknown else "patient where known, else by film: too narrow"
         lines.append(

@@ -1,18 +1,18 @@
 """The paper's tables for finished runs of one setting, ours beside the published figures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
 from pneumo.data.settings import SplitKind
+from pneumo.evaluation import comparable
 from pneumo.evaluation.results import Evaluation, Point, Scored
 from pneumo.evaluation.scores import NARROW
 from pneumo.masks.rule import ABBREVIATIONS
 from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
 from pneumo.tables import Table
 from pneumo.training.record import Record
-from pneumo.training.settings import Averaging, Config, LastEpochs, Stem
+from pneumo.training.settings import Stem
 
 # the paper's Tables III (validation IoU without and with TTA) and IV (round-1 test Dice)
 PUBLISHED_IOU = {
@@ -63,7 +63,7 @@ def build(found: list[Run]) -> list[Table]:
     """Tables II to VI, and all that was measured, of runs of one setting."""
     names = list(dict.fromkeys(run.name for run in found))
     same = {name: [run for run in found if run.name == name] for name in names}
-    note = comparability([run.record.config for run in found])
+    note = comparable.note([[about for _, about in run.chain] for run in found])
     return [
         _table_2(same),
         _table_3(same, note),
@@ -73,16 +73,6 @@ def build(found: list[Run]) -> list[Table]:
         _scores(same),
         *_measured(found),
     ]
-
-
-def comparability(configs: Sequence[Config]) -> str:
-    """A plain word unless all runs are of the challenge's films at full scale."""
-    if all(one.data.name == "siim" and one.scale.name == "full" for one in configs):
-        return ""
-    return (
-        "Not comparable with the published figures, which are of the challenge's films at full "
-        "scale."
-    )
 
 
 def _table_2(same: dict[str, list[Run]]) -> Table:
@@ -95,7 +85,7 @@ def _table_2(same: dict[str, list[Run]]) -> Table:
         if last.split.kind is SplitKind.kfold:
             split = f"{last.split.folds} folds"
         stages = [f"{one.resolution.size}²: {one.batch_size} / {one.epochs}" for one in chain]
-        averaged = [_averaged(one.averaging) for one in chain]
+        averaged = [comparable.averaged(one.averaging) for one in chain]
         channels = "1" if last.model.stem is Stem.conv else "3"
         threshold = f"{last.postprocess.binarization_threshold:g}"
         missing = ["…"] if last.parent and len(chain) == 1 else []  # the parent is gone
@@ -106,13 +96,6 @@ def _table_2(same: dict[str, list[Run]]) -> Table:
     return Table(
         "table_2", "Table II as run", [*head, "stages: batch / epochs"], rows, ABBREVIATIONS
     )
-
-
-def _averaged(averaging: Averaging) -> str:
-    """How many epochs were averaged, or another way's name."""
-    if isinstance(averaging, LastEpochs):
-        return str(averaging.epochs)
-    return "no" if averaging.name == "none" else averaging.name
 
 
 def _table_3(same: dict[str, list[Run]], note: str) -> Table:

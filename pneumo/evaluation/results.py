@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pneumo.evaluation import calibration
-from pneumo.evaluation.scores import NARROW, Difference
+from pneumo.evaluation.scores import NARROW, PAIRED, Difference
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
 
@@ -81,6 +81,8 @@ class Comparison:
 
     run: str
     differences: dict[str, Difference]
+    how: str = PAIRED  # what was compared, and how
+    fits: tuple[int, int] = (1, 1)  # of each side
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -88,7 +90,7 @@ class Comparison:
             name: {key: known(value) for key, value in dataclasses.asdict(difference).items()}
             for name, difference in self.differences.items()
         }
-        return {"run": self.run, **plain_values}
+        return {"run": self.run, "how": self.how, "fits": list(self.fits), **plain_values}
 
 
 @dataclass
@@ -118,6 +120,7 @@ class Evaluation:
     # of the declared result's scores; None where no curve could be fitted on other films
     film_calibration: calibration.Films | None = None
     measures: dict[str, Any] = field(default_factory=dict)  # the rules they and shapes follow
+    fits: int = 1  # trainings of one method, each judged for itself, where methods are compared
     against: Comparison | None = None
 
     @property

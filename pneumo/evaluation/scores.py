@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pneumo.errors import PneumoError
 from pneumo.masks.scores import SCORES, Counted, Shapes, mean, ranked, summary
 
 # by size: quartiles of the areas of the challenge's 2,669 positive films, pixels at 1024²
@@ -146,14 +147,14 @@ NARROW = (
     "in 91 %)"
 )
 PAIRED = (
-    "paired bootstrap by patient: 95 % interval (percentiles), and two-sided p from the same "
-    "resamples"
+    "between these trained networks, not between methods: paired bootstrap by patient; 95 % "
+    "interval (percentiles), and two-sided p from the same resamples"
 )
 
 
 @dataclass
 class Difference:
-    """One run minus another on the same films: mean, interval and p of ``PAIRED``.
+    """One run, or method, minus another on the same films: mean, interval and p.
 
     Interval and p are NaN where there is but one patient.
     """
@@ -164,34 +165,60 @@ class Difference:
     p: float
 
 
+# what is compared: a score of each film, and which films count
+COMPARED: dict[str, tuple[Callable[[Outcomes], np.ndarray], Callable[[Outcomes], np.ndarray]]] = {
+    "dice": (lambda films: films.dice, lambda films: np.ones(len(films))),
+    "dice_positive": (lambda films: films.dice, lambda films: films.positive.astype(float)),
+    "iou": (lambda films: films.iou, lambda films: np.ones(len(films))),
+}
+
+
 def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[str, Difference]:
     """Differences of ``dice``, ``dice_positive`` and ``iou`` on the same films, in the same order.
 
-    Patients are drawn with replacement, with all their films. The interval is that of the middle
-    95 % of the differences; p is twice the share of differences on the other side of zero, so that
-    it is below .05 where the interval leaves zero out, but never below 2 / (count + 1) (Efron and
-    Tibshirani 1993, chapters 13 and 16).
+    Patients are drawn with replacement, with all their films.
     """
     assert one.ids == other.ids
     weights = resamples(one.patients, count, seed)
     found = {}
-    chosen: dict[str, tuple[Callable[[Outcomes], np.ndarray], np.ndarray]] = {
-        "dice": (lambda o: o.dice, np.ones(len(one))),
-        "dice_positive": (lambda o: o.dice, one.positive.astype(float)),
-        "iou": (lambda o: o.iou, np.ones(len(one))),
-    }
-    for name, (of, counted) in chosen.items():
-        gap = of(one) - of(other)
-        centre = float(mean(gap, counted[None])[0])
-        low = high = p = float("nan")
+    for name, (of, which) in COMPARED.items():
+        gap, counted = of(one) - of(other), which(one)
+        spread = np.full(0, np.nan)
         if several(one.patients) and counted.any():
             spread = mean(gap, weights * counted)
-            low, high = middle(spread)
-            known = spread[np.isfinite(spread)]
-            beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
-            p = min(1.0, 2 * (1 + beyond) / (len(known) + 1))
-        found[name] = Difference(centre, low, high, p)
+        found[name] = difference(float(mean(gap, counted[None])[0]), spread)
     return found
+
+
+def difference(centre: float, spread: np.ndarray) -> Difference:
+    """A difference with the interval and the p of its resamples (b,), NaN without any.
+
+    The interval is that of the middle 95 %; p is twice the share on the other side of zero, so that
+    it is below .05 where the interval leaves zero out, but never below 2 / (count + 1) (Efron and
+    Tibshirani 1993, chapters 13 and 16).
+    """
+    known = spread[np.isfinite(spread)]
+    if not len(known):
+        return Difference(centre, float("nan"), float("nan"), float("nan"))
+    beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    return Difference(centre, *middle(known), min(1.0, 2 * (1 + beyond) / (len(known) + 1)))
+
+
+def aligned(films: Outcomes, like: Outcomes) -> Outcomes:
+    """The same films in the order of ``like``. Raises PneumoError if films or truth differ."""
+    place = {image: row for row, image in enumerate(films.ids)}
+    if set(place) != set(like.ids):
+        raise PneumoError(
+            "the two runs were not judged on the same films, so they cannot be compared film "
+            "by film"
+        )
+    ordered = films[np.array([place[image] for image in like.ids], np.int64)]
+    if not np.array_equal(ordered.truth, like.truth):
+        raise PneumoError(
+            "the two runs were judged by different truths of the same films, so they cannot be "
+            "compared"
+        )
+    return ordered
 
 
 def groups(outcomes: Outcomes) -> dict[str, np.ndarray]:

@@ -93,7 +93,12 @@ class Evaluate(Films):
         "none, honest (chosen on other films of the same set than scored), validation (chosen on "
         "the runs' validation films; on=test or a folder) or optimistic (the same films, marked)",
     )
-    against: Any = declare(None, "another run, compared film by film", place=True)
+    against: Any = declare(
+        None,
+        "another run, compared film by film; several on both sides without blend: two methods, "
+        "compared over their fits",
+        place=True,
+    )
     measures: Measures = declare(factory=Measures, help="what is measured beside the main scores")
     detail: bool = declare(False, "print all that is found, as it stands in the JSON file")
     resamples: int = declare(1000, "of the bootstrap by patient; 0 leaves intervals out")

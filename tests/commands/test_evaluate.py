@@ -4,6 +4,7 @@ thresholds, sweeps.
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -253,6 +254,30 @@ def test_unknown_patients_make_intervals_too_narrow_and_that_is_said(evaluated):
     (warning,) = found.warnings
     assert warning.startswith("the patients of 1,200 of these films are not known")
     assert "too narrow" in warning
+
+
+def test_several_runs_on_both_sides_are_two_methods(evaluated, tmp_path):
+    folder, text = evaluated
+    assert "between these trained networks, not between methods" in text
+    for experiment in ("exp5", "exp5_stage1"):
+        for seed in (0, 1):
+            shutil.copytree(one(folder, experiment), tmp_path / experiment / f"fold0-seed{seed}")
+    sides = [
+        f"{side}={tmp_path}/{name}/*"
+        for side, name in (("run", "exp5"), ("against", "exp5_stage1"))
+    ]
+    done = launch(
+        folder, *sides, "resamples=20", f"runs_dir={folder}/runs", module="pneumo.evaluate"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6 films, 2 positive" in done.stdout
+    assert "the mean of 2 fits, each judged for itself" in done.stdout
+    assert "2 fits against 2 between methods" in done.stdout
+    (path,) = (folder / "runs" / "joined").rglob("*.json")
+    found = json.loads(path.read_text())
+    assert found["against"]["fits"] == [2, 2]
+    assert found["fits"] == 2
+    assert [result["name"] for result in found["results"]] == ["declared"]
 
 
 def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
