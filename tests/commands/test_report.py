@@ -180,6 +180,7 @@ def test_the_page_shows_everything_and_fits(opened):
         "Split by patient: 0.0 %",
         "pneumo.train +experiment=exp5",
         "weights",
+        "raw weights, as each epoch left them before any averaging",
     ):
         assert part in text
     assert opened.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
