@@ -94,7 +94,7 @@ def main(count: int, side: int) -> None:
         "mean Dice on the part both computed"
     )
     print(
-        f"nested loop: {whole:,.0f} s, extrapolated from {seconds:.1f} s ({share:.2%} of the work), "
+        f"nested loop: {whole:,.0f} s, extrapolated from {seconds:.1f} s ({share:.2%} of it), "
         f"{slow_peak:.1f} MiB"
     )
     print(f"one pass:    {quick:.2f} s, histograms included, {fast_peak:.1f} MiB")

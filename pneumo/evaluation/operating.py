@@ -134,5 +134,10 @@ def _point(
     values: dict[str, np.ndarray],
     bounds: dict[str, tuple[float, float]],
 ) -> Point:
-    finite = {key: pair for key, pair in bounds.items() if np.isfinite(pair).all()}
-    return Point(wanted, threshold, {key: known(one[0]) for key, one in values.items()}, finite)
+    scores = {key: known(value[0]) for key, value in values.items()}
+    finite = {
+        key: pair
+        for key, pair in bounds.items()
+        if scores[key] is not None and np.isfinite(pair).all()
+    }
+    return Point(wanted, threshold, scores, finite)

@@ -53,13 +53,24 @@ def measure(
 def _measured(part: Predictions, row: int, rule: Postprocess, tta: bool, how: Measures) -> Row:
     case = part.cases[row]
     levels, truth = part.map(row, tta), case.mask()
-    mask = to_mask(levels, rule)
-    matched, above = (
-        lesions.match(one, truth, levels, how.lesion_px, how.lesion_iou)
-        for one in (mask, exceeds(levels, rule.binarization_threshold))
-    )
-    counts = (matched.hits, matched.false, matched.missed)
-    return (*counts, *_boundaries(mask, truth, case.spacing, how)), above
+    mask, above = to_mask(levels, rule), exceeds(levels, rule.binarization_threshold)
+    box = _box(above | (mask > 0) | (truth > 0))
+    levels, truth, mask, above = (array[box] for array in (levels, truth, mask, above))
+    candidates = lesions.match(above, truth, levels, how.lesion_px, how.lesion_iou)
+    kept = candidates
+    if not np.array_equal(mask, above):
+        kept = lesions.match(mask, truth, levels, how.lesion_px, how.lesion_iou)
+    counts = (kept.hits, kept.false, kept.missed)
+    return (*counts, *_boundaries(mask, truth, case.spacing, how)), candidates
+
+
+def _box(something: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns that hold anything: there is nothing to measure outside."""
+    sides = []
+    for axis in (1, 0):
+        places = np.flatnonzero(something.any(axis))
+        sides.append(slice(places[0], places[-1] + 1) if len(places) else slice(0, 1))
+    return sides[0], sides[1]
 
 
 def _boundaries(

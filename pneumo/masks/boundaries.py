@@ -49,10 +49,11 @@ def distances(
     if not all(map(len, points)):
         raise ValueError("an empty mask has no boundary")
     nearest = [np.full(len(points[0]), np.inf), np.full(len(points[1]), np.inf)]
+    theirs_down, theirs_across = points[1].T
     for start in range(0, len(points[0]), ROWS):
         rows = slice(start, start + ROWS)
-        gaps = points[0][rows, None] - points[1][None]
-        squares = (gaps**2).sum(2)
+        down, across = points[0][rows].T[:, :, None]
+        squares = (down - theirs_down) ** 2 + (across - theirs_across) ** 2
         nearest[0][rows] = squares.min(1)
         np.minimum(nearest[1], squares.min(0), out=nearest[1])
     return Distances(np.sqrt(nearest[0]), np.sqrt(nearest[1]))

@@ -51,9 +51,10 @@ def match(
     """
     candidates, sizes = _components(predicted, least)
     lesions, areas = _components(truth, least)
-    pixels = (len(sizes) + 1, len(areas) + 1)
-    place = candidates.astype(np.int64) * pixels[1] + lesions
-    shared = np.bincount(place.ravel(), minlength=pixels[0] * pixels[1]).reshape(pixels)[1:, 1:]
+    inside = candidates > 0
+    of, on = candidates[inside] - 1, lesions[inside]
+    shared = np.bincount(of * (len(areas) + 1) + on, minlength=len(sizes) * (len(areas) + 1))
+    shared = shared.reshape(len(sizes), len(areas) + 1)[:, 1:]
     iou = shared / (sizes[:, None] + areas[None] - shared)
     hit, taken = np.zeros(len(sizes), bool), np.zeros(len(areas), bool)
     for pair in np.argsort(-iou, axis=None, kind="stable"):
@@ -62,7 +63,8 @@ def match(
             break
         if not hit[candidate] and not taken[lesion]:
             hit[candidate] = taken[lesion] = True
-    scores = [_score(levels[candidates == number], least) for number in range(1, len(sizes) + 1)]
+    reached = levels[inside]
+    scores = [_score(reached[of == number], least) for number in range(len(sizes))]
     return Lesions(len(areas), hit, np.array(scores, np.float64))
 
 
@@ -72,7 +74,7 @@ def _components(mask: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     area = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
     kept = area >= max(least, 1)
     kept[0] = False  # the background
-    renumbered = np.where(kept, np.cumsum(kept), 0)
+    renumbered = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
     return renumbered[labels], area[kept]
 
 

@@ -39,7 +39,8 @@ def test_ppv_and_npv_are_those_of_the_stated_prevalence():
     assert point.threshold == 0.9
     assert point.scores["ppv"] == pytest.approx(40 / (40 + 95))
     assert point.scores["npv"] == pytest.approx(855 / (855 + 10))
-    (strict,) = operating.of_films(films, [0.95], 0.05, 0, 0)
+    (strict,) = operating.of_films(films, [0.95], 0.05, 50, 0)
+    assert "ppv" not in strict.intervals
     assert (strict.threshold, strict.scores["sensitivity"], strict.scores["ppv"]) == (None, 0, None)
 
 

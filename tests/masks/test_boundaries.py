@@ -1,10 +1,17 @@
 """Distances of boundaries against an independent implementation, and by hand."""
 
+import csv
+import gzip
+import json
+
+import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from pneumo.masks import boundaries
+from pneumo.data.sources import siim
+from pneumo.evaluation.settings import Measures
+from pneumo.masks import boundaries, rle
 
 
 def blobs(seed, shape=(90, 70)):
@@ -56,3 +63,41 @@ def test_the_boundary_runs_along_the_border_of_the_image():
 def test_an_empty_mask_has_no_boundary():
     with pytest.raises(ValueError, match="no boundary"):
         boundaries.distances(np.zeros((4, 4), np.uint8), np.ones((4, 4), np.uint8))
+
+
+def test_half_of_the_boundaries_of_two_readings_lie_within_the_default_tolerances(real_data):
+    """Boundaries of the challenge's masks and of ChestX-Det's polygons on the films that both call
+    positive: the median distance of the median film.
+    """
+    folder = real_data / "second_readers"
+    if not folder.is_dir():
+        pytest.skip("the other readers' polygons are not here")
+    with open(folder / "chestx_det_names.csv", newline="") as file:
+        nih = {row["file_name"]: row["nih_name"] for row in csv.DictReader(file)}
+    with gzip.open(folder / "nih_entry.csv.gz", "rt") as file:
+        entry = {row["nih_name"]: row for row in csv.DictReader(file)}
+    ours = siim.read_table(real_data / "siim" / "stage_2_train.csv.gz").rows
+    drawn = []
+    for part in ("train", "test"):
+        with gzip.open(folder / f"ChestX_Det_{part}.json.gz", "rt") as file:
+            drawn += json.load(file)
+    medians = []
+    for film in drawn:
+        known = entry.get(nih.get(film["file_name"], ""))
+        polygons = [
+            np.array(polygon, np.int32)
+            for name, polygon in zip(film["syms"], film["polygons"], strict=True)
+            if name == "Pneumothorax"
+        ]
+        if known is None or not polygons:
+            continue
+        runs = [row.text for row in ours[known["ImageId"]] if row.text]
+        if runs:
+            theirs = cv2.fillPoly(np.zeros(rle.SHAPE, np.uint8), polygons, 1)
+            found = boundaries.distances(rle.union(runs, rle.SHAPE), theirs)
+            middle = np.median(np.r_[found.ours, found.theirs])
+            medians.append((middle, middle * float(known["true_spacing_mm"])))
+    pixels, mm = np.median(medians, axis=0)
+    assert len(medians) == 101
+    assert (round(pixels, 1), round(mm, 1)) == (6.3, 2.5)
+    assert (Measures().tolerance_px, Measures().tolerance_mm) == (6, 2.5)
