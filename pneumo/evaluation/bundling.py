@@ -15,6 +15,7 @@ from pneumo.evaluation.scores import NARROW
 from pneumo.evaluation.settings import Choose, Export, Tune
 from pneumo.inference import bundle
 from pneumo.inference.maps import Predictions
+from pneumo.inference.probability import Platt
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
 from pneumo.training import record
@@ -81,7 +82,7 @@ def export(settings: Export) -> dict[str, Any]:
         "intended_use": bundle.INTENDED_USE,
         "limits": bundle.limits(
             (about.config.data.format for about in records),
-            calibrated["share"] if calibrated else None,
+            calibrated.get("share"),
         ),
     }
     bundle.write(Path(settings.out), card, networks, cards, settings.onnx)
@@ -97,24 +98,27 @@ def _intervals(parts: Sequence[Predictions]) -> str:
 
 def _calibration(
     parts: Sequence[Predictions], rule: Postprocess, settings: Export
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """The curve from score to probability, fitted on all films, and how well it did on others.
 
-    None where there are not films enough to fit it on some and judge it on others.
+    The score stays the probability where there are not films enough to fit a curve on some and
+    judge it on others, or where it does no better there than the score.
     """
     films = choosing.outcomes(parts, rule, settings.tta)
     judged = evaluation.film_calibration(parts, films, settings.resamples, settings.seed)
     curve = calibration.curve_of(films)
     if judged is None or curve is None:
-        return None
+        return {**vars(Platt()), "how": "not calibrated: too few films"}
+    told = {"films": len(films), "out_of_fold": results.plain_values(judged)}
+    if judged.brier >= judged.raw_brier:
+        how = "not calibrated: on films it was not fitted on, a curve did no better than the score"
+        return {**vars(Platt()), "how": how, **told}
     return {
-        "slope": curve.slope,
-        "intercept": curve.intercept,
+        **vars(curve),
         "temperature": 1 / curve.slope if curve.slope else None,
-        "films": len(films),
         "share": float(films.positive.mean()),
-        "how": "Platt's curve of the film's score, fitted on all of these films",
-        "out_of_fold": results.plain_values(judged),
+        "how": f"Platt's curve of the film's score, fitted on all {len(films):,} validation films",
+        **told,
     }
 
 

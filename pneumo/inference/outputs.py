@@ -119,6 +119,7 @@ def write_tables(
         "commit": model.card.get("commit"),
         "experience": model.experience,
         "limits": model.card["limits"],
+        "probability": (model.card.get("calibration") or {}).get("how", "not calibrated"),
         "binarization_threshold": rule.binarization_threshold,
         "removal_threshold": rule.removal_threshold,
         "notice": dicom_objects.NOTICE,

@@ -5,13 +5,14 @@ thresholds, sweeps.
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import TINY, complaint, launch, one
 
 from pneumo.errors import PneumoError
-from pneumo.evaluation import choosing, shapes
+from pneumo.evaluation import bundling, choosing, shapes
 from pneumo.evaluation.results import Comparison, Evaluation, Judgement, Scored
 from pneumo.evaluation.settings import Measures, Tune
 from pneumo.inference import maps
@@ -418,6 +419,18 @@ def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Weights & Biases") == 1
+
+
+def test_a_bundle_s_curve_is_kept_where_it_did_better_on_films_it_was_not_fitted_on(tmp_path):
+    asked = SimpleNamespace(tta=True, resamples=0, seed=0)
+    part = synthetic(tmp_path, "a", films=80)
+    sure = bundling._calibration([part], Postprocess(0.5, 2048), asked)
+    assert sure["out_of_fold"]["brier"] < sure["out_of_fold"]["raw_brier"]
+    assert sure["slope"] == pytest.approx(1 / sure["temperature"])
+    assert sure["share"] == 0.75
+    few = bundling._calibration([synthetic(tmp_path, "b", films=2)], Postprocess(0.5, 2048), asked)
+    assert (few["slope"], few["intercept"], few.get("share")) == (1, 0, None)
+    assert few["how"] == "not calibrated: too few films"
 
 
 def test_maps_of_older_versions_are_told_of_sex_age_and_spacing_without_being_made_anew(evaluated):
