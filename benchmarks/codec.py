@@ -76,7 +76,10 @@ def main(path: Path, count: int) -> None:
         ("encode", slow_encode, rle.encode, masks),
     ):
         a, b = seconds(slow, items[:10]), seconds(fast, items)
-        print(f"{name}: {1000 * a:.2f} ms against {1000 * b:.3f} ms a mask, ratio {a / b:,.0f}")
+        print(
+            f"{name}: {1000 * a:.2f} ms (of {len(items[:10])} masks) against {1000 * b:.3f} ms (of "
+            f"{len(items)}) a mask, ratio {a / b:,.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ write.
     python benchmarks/thresholds.py [films] [side]
 
 Both read the same uint8 maps and masks. The loop is timed on a part of the grid and of the films,
-spread over both, and scaled to all of it; on that part both must give the same Dice for every film.
-The one pass is timed whole: histograms from the arrays, then the surface. Peak memory is what each
-allocates beyond the arrays (tracemalloc).
+spread over both, and its time is extrapolated to all of it; on that part both must give the same
+Dice for every film. The one pass is timed whole: histograms from the arrays, then the surface. Peak
+memory is what each allocates beyond the arrays (tracemalloc).
 """
 
 import sys
@@ -94,11 +94,11 @@ def main(count: int, side: int) -> None:
         "mean Dice on the part both computed"
     )
     print(
-        f"nested loop: {whole:,.0f} s (scaled from {seconds:.1f} s, {share:.2%} of the work), "
+        f"nested loop: {whole:,.0f} s, extrapolated from {seconds:.1f} s ({share:.2%} of it), "
         f"{slow_peak:.1f} MiB"
     )
     print(f"one pass:    {quick:.2f} s, histograms included, {fast_peak:.1f} MiB")
-    print(f"ratio:       {whole / quick:,.0f}")
+    print(f"ratio:       {whole / quick:,.0f}, extrapolated as the loop's time is")
     assert fast.shape == (len(THRESHOLDS), len(areas))
 
 

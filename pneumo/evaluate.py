@@ -22,12 +22,12 @@ def task(raw: DictConfig) -> None:
     overrides = list(HydraConfig.get().overrides.task)
     if command.is_sweeping() and not any(one.startswith("tune=") for one in overrides):
         settings = dataclasses.replace(settings, tune=Tune.none)  # a sweep scores what it sweeps
-    found, path = evaluation.evaluate(settings)
+    found, path = evaluation.evaluate(settings, measured=not command.is_sweeping())
     if command.is_sweeping():
         about = {"overrides": overrides, "films": found.films, "weights": found.weights}
         command.keep_row({**about, **found.declared.all.scores})
         return
-    print(evaluation.describe(found))
+    print(evaluation.describe(found, settings.detail))
     print(f"\nIn full: {path}\nFilms one by one: {path.with_suffix('.csv')}")
     evaluation.track(settings, found, path)
 

@@ -23,6 +23,7 @@ def task(raw: DictConfig) -> None:
     networks = counted(len(card["members"]), "network")
     rule = rule_text(card["postprocess"])
     print(f"{settings.out}: {networks}; {rule} ({card['thresholds']})")
+    print(f"A film's probability: {card['calibration']['how']}")
     print(f"\nNext: python -m pneumo.predict model={settings.out} input=<films> out=masks")
 
 

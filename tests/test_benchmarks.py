@@ -11,7 +11,7 @@ SMALL = {
     "apply.py": (["4"], "ratio to the faster bare pass"),
     "loading.py": (["16"], "films"),
     "memory.py": (["40"], "all: 40 films, peak of"),
-    "thresholds.py": (["20", "64"], "ratio:"),
+    "thresholds.py": (["20", "64"], "extrapolated"),
 }
 
 

@@ -72,6 +72,14 @@ class Tags:
     doubt: str = ""  # why it is not believed
     orientation: tuple[str, str] | None = None
     body_part: str | None = None  # BodyPartExamined
+    sex: str | None = None  # PatientSex: F, M or O
+    age: float | None = None  # PatientAge, in years
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the upright film."""
+        rows, columns = self.stored_shape
+        return (columns, rows) if _turns(self.orientation)[0] else (rows, columns)
 
 
 @dataclass(kw_only=True)
@@ -190,7 +198,18 @@ def _tags(dataset: FileDataset) -> Tags:
         doubt=doubt,
         orientation=orientation,
         body_part=str(dataset.get("BodyPartExamined", "") or "") or None,
+        sex=str(dataset.get("PatientSex", "") or "") or None,
+        age=_age(str(dataset.get("PatientAge", "") or "")),
     )
+
+
+def _age(text: str) -> float | None:
+    """Years, of PatientAge (PS3.5, AS: 038Y, 006M, …) or of a bare number of years."""
+    told = re.fullmatch(r"\s*(\d{1,3})([YMWD]?)\s*", text)
+    if told is None:
+        return None
+    years = int(told[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(told[2], 1)
+    return years if years <= 120 else None  # some lists have ages of several hundred
 
 
 def read_header(path: Path, pixels: bool = False, content: bytes | None = None) -> FileDataset:

@@ -130,6 +130,33 @@ def blend(each: list[Predictions], folders: list[Path], settings: Films) -> list
     return joined
 
 
+def one_by_one(settings: Films) -> list[Predictions]:
+    """The predictions of each run for itself. Raises PneumoError."""
+    return [mapping.predict(folder, settings) for folder in folders_of(settings)]
+
+
+def on_validation(settings: Films) -> list[Predictions]:
+    """The predictions of the same runs on their own validation films; folds are joined.
+
+    Raises PneumoError.
+    """
+    folders = folders_of(settings)
+    asked = Films(
+        run=[str(folder) for folder in folders],
+        blend=settings.blend,
+        runs_dir=settings.runs_dir,
+        machine=settings.machine,
+    )
+    if settings.system is not None:
+        asked.blend = system_of(settings.system).blend
+    if len({record.read(folder).config.fold for folder in folders}) > 1:
+        asked.blend = Blend.mean_folds  # each network knows its own validation films only
+    if settings.on == "test":  # films of the same data set, which may lie elsewhere now
+        asked.root, asked.annotations = settings.root, settings.annotations
+        asked.patients = settings.patients
+    return gather(asked)
+
+
 def _way(settings: Films, count: int) -> Blend | None:
     """How so many runs become one: as asked for, or as the system says. Raises PneumoError."""
     how = settings.blend
@@ -138,7 +165,8 @@ def _way(settings: Films, count: int) -> Blend | None:
     if how is None and count > 1:
         raise PneumoError(
             f"run names {count} runs: say how they become one, blend=mean (runs on the same "
-            "films), blend=folds (join a cross-validation) or blend=mean_folds"
+            "films), blend=folds (join a cross-validation) or blend=mean_folds; to compare methods "
+            "over several fits, name several runs of each, run=[…] against=[…]"
         )
     return how
 

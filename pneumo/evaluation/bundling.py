@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import numpy as np
 
 from pneumo import __version__, runs
 from pneumo.errors import PneumoError
-from pneumo.evaluation import blend, choosing, evaluation
+from pneumo.evaluation import blend, calibration, choosing, evaluation, results
+from pneumo.evaluation.scores import NARROW
 from pneumo.evaluation.settings import Choose, Export, Tune
 from pneumo.inference import bundle
+from pneumo.inference.maps import Predictions
+from pneumo.inference.probability import Platt
 from pneumo.masks.rule import plain
+from pneumo.masks.settings import Postprocess
 from pneumo.training import record
 from pneumo.training.network import build_network
 from pneumo.training.record import Record
@@ -25,20 +30,21 @@ def export(settings: Export) -> dict[str, Any]:
     records = [record.read(folder) for folder in folders]
     parts = blend.gather(settings)
     declared = evaluation.declared_rule(settings, records)
-    results = choosing.judge(parts, declared, settings.tta, Tune.honest, settings.seed)
-    rule, how, stated = declared, "declared by the experiment", results[0]
+    judged = choosing.judge(parts, declared, settings.tta, Tune.honest, settings.seed)
+    rule, how, stated = declared, "declared by the experiment", judged[0]
     if settings.choose is Choose.tuned:
-        if len(results) < 2:
+        if len(judged) < 2:
             raise PneumoError(
                 "choose=tuned: thresholds cannot be chosen from these films; use choose=declared"
             )
-        stated = results[1]
+        stated = judged[1]
         everything = np.arange(sum(map(len, parts)))
         rule = choosing.search(parts, everything, declared, settings.tta)
         how = (
             f"chosen on all {len(everything):,} validation films; the scores are of choosing and "
             f"scoring on different films ({stated.how})"
         )
+    calibrated = _calibration(parts, rule, settings)
     networks, cards = [], []
     for folder, about in zip(folders, records, strict=True):
         network = build_network(about.config.model, pretrained=False)
@@ -69,15 +75,53 @@ def export(settings: Export) -> dict[str, Any]:
         "tta": settings.tta,
         "postprocess": plain(rule),
         "thresholds": how,
+        "intervals": _intervals(parts),
+        "calibration": calibrated,
         "scores_of": scores_of,
         "scores": stated.judgement(settings.resamples, settings.seed).to_dict(),
         "data": [_data(about) for about in records],
         "licence": settings.licence,
         "intended_use": bundle.INTENDED_USE,
-        "limits": bundle.limits(about.config.data.format for about in records),
+        "limits": bundle.limits(
+            (about.config.data.format for about in records),
+            calibrated.get("share"),
+        ),
     }
     bundle.write(Path(settings.out), card, networks, cards, settings.onnx)
     return bundle.read_card(Path(settings.out))
+
+
+def _intervals(parts: Sequence[Predictions]) -> str:
+    """What the intervals of the scores stand for."""
+    if all(case.patient for part in parts for case in part.cases):
+        return "95 %, bootstrap by patient"
+    return f"95 %, bootstrap by patient where known, else by film: {NARROW}"
+
+
+def _calibration(
+    parts: Sequence[Predictions], rule: Postprocess, settings: Export
+) -> dict[str, Any]:
+    """The curve from score to probability, fitted on all films, and how well it did on others.
+
+    The score stays the probability where there are not films enough to fit a curve on some and
+    judge it on others, or where it does no better there than the score.
+    """
+    films = choosing.outcomes(parts, rule, settings.tta)
+    judged = evaluation.film_calibration(parts, films, settings.resamples, settings.seed)
+    curve = calibration.curve_of(films)
+    if judged is None or curve is None:
+        return {**vars(Platt()), "how": "not calibrated: too few films"}
+    told = {"films": len(films), "out_of_fold": results.plain_values(judged)}
+    if judged.brier >= judged.raw_brier:
+        how = "not calibrated: on films it was not fitted on, a curve did no better than the score"
+        return {**vars(Platt()), "how": how, **told}
+    return {
+        **vars(curve),
+        "temperature": 1 / curve.slope if curve.slope else None,
+        "share": float(films.positive.mean()),
+        "how": f"Platt's curve of the film's score, fitted on all {len(films):,} validation films",
+        **told,
+    }
 
 
 def _data(about: Record) -> dict[str, Any]:

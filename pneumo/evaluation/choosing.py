@@ -15,7 +15,7 @@ from pneumo.evaluation.results import Judgement, Scored, known
 from pneumo.evaluation.scores import Difference, Outcomes
 from pneumo.evaluation.settings import Tune
 from pneumo.inference.maps import JUDGED, Predictions
-from pneumo.masks.histograms import Histograms
+from pneumo.masks.histograms import Histograms, film_score
 from pneumo.masks.rule import removal_pixels, to_mask
 from pneumo.masks.scores import summary
 from pneumo.masks.settings import Postprocess, Removal
@@ -63,7 +63,7 @@ def judge(
     """
     everything = outcomes(parts, rule, tta)
     results = [Result("declared", "thresholds declared beforehand", [rule], everything)]
-    if tune is Tune.none:
+    if tune in (Tune.none, Tune.validation):
         return results
     if rule.contour_area or rule.fill_holes:
         log.warning(
@@ -72,7 +72,7 @@ def judge(
         )
         return results
     try:
-        group, how = _groups(parts, everything, seed)
+        group, how = apart(parts, everything, seed)
     except PneumoError:
         log.warning(
             "No thresholds were chosen from these films: %d cannot be halved by patient so that "
@@ -96,10 +96,25 @@ def judge(
     return results
 
 
-def _groups(
-    parts: Sequence[Predictions], everything: Outcomes, seed: int
-) -> tuple[np.ndarray, str]:
-    """Which films are scored together: the folds, or two halves by patient."""
+def beforehand(
+    parts: Sequence[Predictions],
+    validation: Sequence[Predictions],
+    rule: Postprocess,
+    tta: bool,
+) -> Result:
+    """The result under thresholds chosen on all validation films. Raises PneumoError."""
+    films = sum(map(len, validation))
+    chosen = search(validation, np.arange(films), rule, tta)
+    how = f"chosen on the {films:,} validation films, applied to these"
+    return Result("validation", how, [chosen], outcomes(parts, chosen, tta))
+
+
+def apart(parts: Sequence[Predictions], everything: Outcomes, seed: int) -> tuple[np.ndarray, str]:
+    """Which films are scored together: the folds, or two halves by patient.
+
+    What is chosen for one group is chosen on all others. Raises PneumoError where the films cannot
+    be halved.
+    """
     known = any(everything.patients)
     if len(parts) > 1:
         group = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -134,6 +149,7 @@ def outcomes(
     if rows is not None:
         histograms, places = histograms[rows], [places[row] for row in rows]
     area = removal_pixels(rule, (JUDGED, JUDGED))
+    score = histograms.score(area)
     if rule.removal is Removal.total and not rule.contour_area and not rule.fill_holes:
         threshold = rule.binarization_threshold
         gate = histograms.predicted([rule.top_threshold or threshold])[:, 0]
@@ -143,7 +159,8 @@ def outcomes(
     else:
         predicted, overlap = np.zeros((2, len(places)), np.int64)
         for number, (part, row) in enumerate(places):
-            mask = to_mask(part.map(row, tta), rule)
+            levels = part.map(row, tta)
+            mask, score[number] = to_mask(levels, rule), film_score(levels, rule)
             predicted[number] = mask.sum()
             if part.cases[row].annotations:
                 overlap[number] = (mask & part.cases[row].mask()).sum()
@@ -153,9 +170,11 @@ def outcomes(
         predicted.astype(np.int64),
         histograms.truth.astype(np.int64),
         overlap.astype(np.int64),
-        histograms.score(area),
+        score,
         [case.patient for case in cases],
         [case.view for case in cases],
+        [case.sex for case in cases],
+        [case.age for case in cases],
     )
 
 
@@ -218,19 +237,7 @@ def compare(ours: Outcomes, theirs: Outcomes, resamples: int, seed: int) -> dict
 
     Raises PneumoError if films or their truth differ.
     """
-    place = {image: row for row, image in enumerate(theirs.ids)}
-    if set(place) != set(ours.ids):
-        raise PneumoError(
-            "the two runs were not judged on the same films, so they cannot be compared film "
-            "by film"
-        )
-    aligned = theirs[np.array([place[image] for image in ours.ids], np.int64)]
-    if not np.array_equal(aligned.truth, ours.truth):
-        raise PneumoError(
-            "the two runs were judged by different truths of the same films, so they cannot be "
-            "compared"
-        )
-    return scores.paired(ours, aligned, resamples, seed)
+    return scores.paired(ours, scores.aligned(theirs, ours), resamples, seed)
 
 
 def _scored(some: Outcomes, resamples: int, seed: int) -> Scored:
@@ -239,4 +246,5 @@ def _scored(some: Outcomes, resamples: int, seed: int) -> Scored:
         len(some),
         {name: known(value[0]) for name, value in summary(some).items()},
         {name: bounds for name, bounds in spread.items() if np.isfinite(bounds).all()},
+        int(some.positive.sum()),
     )

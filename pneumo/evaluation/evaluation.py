@@ -7,15 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pneumo import files, runs, tracking
 from pneumo.errors import PneumoError
-from pneumo.evaluation import blend, scores
-from pneumo.evaluation.choosing import Result, compare, joined, judge, outcomes
-from pneumo.evaluation.results import Comparison, Evaluation, Scored, known
-from pneumo.evaluation.settings import Evaluate
+from pneumo.evaluation import blend, calibration, methods, operating, scores, shapes
+from pneumo.evaluation.choosing import Result, apart, beforehand, compare, joined, judge, outcomes
+from pneumo.evaluation.results import (
+    Comparison,
+    Evaluation,
+    Judgement,
+    Point,
+    Scored,
+    known,
+)
+from pneumo.evaluation.settings import Evaluate, Measures, Tune
+from pneumo.inference.maps import Predictions
 from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
-from pneumo.masks.scores import LABELS, number
+from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
 from pneumo.masks.settings import Postprocess
+from pneumo.tables import counted
 from pneumo.training import record
 from pneumo.training.record import Record
 from pneumo.training.settings import Source
@@ -24,25 +35,38 @@ FOLDER = "evaluations"  # beside the maps
 FILMS = (
     *("result", "id", "patient", "view", "truth_px", "predicted_px", "overlap_px"),
     *("score", "dice", "iou"),
+    *("lesions_found", "lesions_false", "lesions_missed", "nsd_px", "hd95_px"),
 )
 
 
-def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
+def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Path]:
     """Score the runs of ``settings``; returns what was found and the JSON file it was written to.
 
+    Lesions, boundaries and operating points only if ``measured``: they need a look at every mask.
     Raises PneumoError.
     """
-    parts = blend.gather(settings)
+    each = _compares_methods(settings)
+    parts = blend.one_by_one(settings) if each else blend.gather(settings)
     records = [record.read(folder) for folder in blend.folders_of(settings)]
     rule = declared_rule(settings, records)
-    results = judge(parts, rule, settings.tta, settings.tune, settings.seed)
-    sources = {about.config.handoff.source for about in records}
-    if settings.on == "val" and Source.best in sources:
-        for result in results:
-            result.how += (
-                "; the weights themselves were chosen on these films (handoff.source=best)"
-            )
+    # of several fits on the same films, one's would be chosen on the films of the others
+    tune = Tune.none if each else settings.tune
+    results = judge(parts, rule, settings.tta, tune, settings.seed)
+    before = None
+    if tune is Tune.validation:
+        validation = blend.on_validation(settings)
+        results.append(beforehand(parts, validation, rule, settings.tta))
+        before = outcomes(validation, rule, settings.tta)
+    _explain(results, settings.on, records)
     everything = results[0].outcomes
+    cases = {case.id: case for part in parts for case in part.cases}
+    if each:  # a film of unknown patient is judged by every fit
+        everything.patients = [
+            case.patient or f"#{case.id}" for part in parts for case in part.cases
+        ]
+    resampled = (settings.resamples, settings.seed)
+    measures = settings.measures
+    lesions_at = _measure_shapes(parts, results, settings) if measured else []
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
         weights=[part.contents["weights"] for part in parts],
@@ -50,30 +74,34 @@ def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
         on=settings.on,
         data=records[0].config.data.name if settings.on in ("val", "test") else "folder",
         tta=settings.tta,
-        films=len(everything),
-        positives=int(everything.positive.sum()),
-        patients=len({name for name in everything.patients if name}),
-        films_of_unknown_patient=sum(not name for name in everything.patients),
+        films=len(cases),
+        positives=sum(bool(case.annotations) for case in cases.values()),
+        patients=len({case.patient for case in cases.values() if case.patient}),
+        films_of_unknown_patient=sum(not case.patient for case in cases.values()),
         left_out=sum(len(part.contents["left_out"]) for part in parts),
         seen_in_training=_total([part.contents["seen_in_training"] for part in parts]),
         patients_in_training=_total([part.contents["patients_in_training"] for part in parts]),
-        results=[result.judgement(settings.resamples, settings.seed) for result in results],
-        calibration=scores.calibration(joined(parts, settings.tta)),
+        results=[result.judgement(*resampled) for result in results],
+        pixels=calibration.of_pixels(joined(parts, settings.tta)),
+        operating=operating.of_films(
+            everything, measures.specificities, measures.prevalence, *resampled, before
+        ),
+        froc=lesions_at,
+        film_calibration=(
+            None if each else film_calibration(parts, everything, *resampled, before)
+        ),
+        measures=dataclasses.asdict(measures),
         commit=runs.commit(),
         command=_command(settings, rule),
+        fits=len(parts) if each else 1,
     )
     if settings.against is not None:
-        if not settings.resamples:
-            raise PneumoError(
-                "against needs resamples of at least 1, better 1000, for its interval and p"
-            )
-        theirs = dataclasses.replace(settings, run=settings.against, system=None)
-        their_records = [record.read(folder) for folder in blend.folders_of(theirs)]
-        their_rule = declared_rule(theirs, their_records)
-        other = outcomes(blend.gather(theirs), their_rule, settings.tta)
-        differences = compare(everything, other, settings.resamples, settings.seed)
-        found.against = Comparison(str(settings.against), differences)
+        ours = [everything]
+        if each:
+            ours = [outcomes([part], rule, settings.tta) for part in parts]
+        found.against = _against(settings, ours)
     how = [settings.tta, settings.tune.name, settings.seed, settings.resamples]
+    how.append(dataclasses.asdict(settings.measures))
     slug = files.digest([*how, str(settings.against), plain(rule)])[:8]
     folder = parts[0].folder
     if len(parts) > 1:
@@ -82,6 +110,93 @@ def evaluate(settings: Evaluate) -> tuple[Evaluation, Path]:
     files.write_json(path, found.to_dict())
     _write_films(path.with_suffix(".csv"), results)
     return found, path
+
+
+def _compares_methods(settings: Evaluate) -> bool:
+    """Whether several runs stand on both sides, and nothing says how they become one."""
+    if settings.against is None or settings.system is not None or settings.blend is not None:
+        return False
+    return min(len(runs.find(side)) for side in (settings.run, settings.against)) > 1
+
+
+def _against(settings: Evaluate, ours: Sequence[scores.Outcomes]) -> Comparison:
+    """The difference to the other side: of methods where there are several fits, else of networks.
+
+    Raises PneumoError.
+    """
+    if not settings.resamples:
+        raise PneumoError(
+            "against needs resamples of at least 1, better 1000, for its interval and p"
+        )
+    theirs = dataclasses.replace(settings, run=settings.against, system=None)
+    records = [record.read(folder) for folder in blend.folders_of(theirs)]
+    rule = declared_rule(theirs, records)
+    resampled = (settings.resamples, settings.seed)
+    if len(ours) == 1:
+        other = outcomes(blend.gather(theirs), rule, settings.tta)
+        return Comparison(str(settings.against), compare(ours[0], other, *resampled))
+    fits = [outcomes([part], rule, settings.tta) for part in blend.one_by_one(theirs)]
+    differences = methods.compare(ours, fits, *resampled)
+    sizes = (len(ours), len(fits))
+    return Comparison(str(settings.against), differences, methods.HIERARCHICAL, sizes)
+
+
+def _explain(results: Sequence[Result], on: str, records: Sequence[Record]) -> None:
+    """Add to how thresholds came about what the set of films makes of it."""
+    chosen_here = Source.best in {about.config.handoff.source for about in records}
+    for result in results:
+        if on == "val" and chosen_here:
+            result.how += (
+                "; the weights themselves were chosen on these films (handoff.source=best)"
+            )
+        if on != "val" and result.name == "tuned":
+            result.name = "halves"
+            result.how += (
+                "; both are of the test films themselves, so these thresholds could not have been "
+                "chosen beforehand: tune=validation does that"
+            )
+
+
+def _measure_shapes(
+    parts: Sequence[Predictions], results: Sequence[Result], settings: Evaluate
+) -> list[Point]:
+    """Put shapes into every result of a single rule; returns FROC points of the declared one."""
+    everything, froc = results[0].outcomes, []
+    for result in results:
+        if len(result.rules) == 1:
+            rule = result.rules[0]
+            measured = shapes.measure(parts, rule, settings.tta, settings.measures)
+            result.outcomes.shapes, above = measured
+            if result is results[0]:
+                patients = everything.patients
+                froc = operating.of_lesions(above, patients, settings.resamples, settings.seed)
+    return froc
+
+
+def film_calibration(
+    parts: Sequence[Predictions],
+    films: scores.Outcomes,
+    resamples: int,
+    seed: int,
+    before: scores.Outcomes | None = None,
+) -> calibration.Films | None:
+    """The calibration of films by a curve of others: of validation films known ``before``.
+
+    Without those each has that of the other folds, or of the other half by patient. None where
+    there are not films enough.
+    """
+    if before is not None:
+        curve = calibration.curve_of(before)
+        if curve is None:
+            return None
+        how = f"fitted on the {len(before):,} validation films"
+        return calibration.under(films, curve(films.score), how, resamples, seed)
+    try:
+        groups, how = apart(parts, films, seed)
+    except PneumoError:
+        return None
+    how = how.replace("chosen", "fitted").replace("scored", "used")
+    return calibration.of_films(films, groups, how, resamples, seed)
 
 
 def declared_rule(settings: Any, records: Sequence[Record]) -> Postprocess:
@@ -116,6 +231,11 @@ def _command(settings: Evaluate, rule: Postprocess) -> str:
         for key, value in plain(rule).items()
         if getattr(settings.postprocess, key) is not None
     }
+    chosen |= {
+        f"measures.{key}": str(value).replace(" ", "")
+        for key, value in vars(settings.measures).items()
+        if value != getattr(Measures(), key)
+    }
     against = {} if settings.against is None else {"against": settings.against}
     asked = [
         f"{key}={value}"
@@ -143,30 +263,44 @@ def _write_films(path: Path, results: Sequence[Result]) -> None:
                 o.score.round(4),
                 o.dice.round(6),
                 o.iou.round(6),
+                *_shape_columns(o),
             )
             writer.writerows([result.name, *row] for row in zip(*columns, strict=True))
 
 
-def describe(found: Evaluation) -> str:
-    """Everything a reader must know of an evaluation, as text."""
+def _shape_columns(o: scores.Outcomes) -> Sequence[Sequence[Any]]:
+    """Lesions and boundaries, film by film; empty where they are not known."""
+    if o.shapes is None:
+        return [[""] * len(o)] * 5
+    distances = [
+        ["" if np.isnan(value) else round(value, 4) for value in values.tolist()]
+        for values in (o.shapes.nsd_px, o.shapes.hd95_px)
+    ]
+    return [o.shapes.hits.tolist(), o.shapes.false.tolist(), o.shapes.missed.tolist(), *distances]
+
+
+def describe(found: Evaluation, detail: bool = False) -> str:
+    """What a reader must know of an evaluation, as text; with ``detail`` all that was found."""
     unknown = found.films_of_unknown_patient
     who = f"{found.patients:,} patients"
     if unknown:
         who += f" and {unknown:,} films of unknown patient"
     tta = "flip TTA" if found.tta else "no TTA"
     sizes = " and ".join(f"{size}²" for size in dict.fromkeys(found.sizes))
+    several = f"; the mean of {found.fits} fits, each judged for itself" if found.fits > 1 else ""
     lines = [
         f"{', '.join(found.runs)} on {found.on} at {sizes}, {tta}: "
-        f"{found.films:,} films, {found.positives:,} positive, {who}"
+        f"{found.films:,} films, {found.positives:,} positive, {who}{several}"
     ]
-    lines += warnings_of(found)
+    lines += [f"WARNING: {warning}" for warning in found.warnings]
     for result in found.results:
         lines.append(f"\n{result.name} ({result.how})")
         lines += [f"  {rule_text(plain(rule))}" for rule in result.rules]
-        lines += [f"  {key:<19}{_value_text(result.all, key)}" for key in LABELS]
-        for name, group in result.groups.items():
-            key = "dice_positive" if name.startswith("size") else "dice"
-            lines.append(f"  {name:<19}{_value_text(group, key)}  ({group.films:,} films)")
+        keys = LABELS if detail else MAIN
+        lines += [f"  {key:<19}{_value_text(result.all, key)}" for key in keys]
+        if detail or result is found.declared:
+            lines += _group_lines(result)
+    lines += _measured_lines(found, detail)
     lines.append(f"\n{ABBREVIATIONS}")
     if found.result("tuned") is not None:
         lines.append(
@@ -174,8 +308,7 @@ def describe(found: Evaluation) -> str:
             "its interval explains; python -m pneumo.export choose=tuned then chooses once, on all "
             "of these films, and states the score of `tuned`."
         )
-    error = found.calibration.ece
-    lines.append(f"\nCalibration error of a pixel's probability (ECE): {error:.4f}")
+    lines += _calibration_lines(found)
     if found.against is not None:
         for name, gap in found.against.differences.items():
             if known(gap.mean) is not None:
@@ -183,9 +316,10 @@ def describe(found: Evaluation) -> str:
                 if known(gap.p) is not None:
                     spread = f" [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}"
                 lines.append(f"minus {found.against.run}, {name}: {gap.mean:+.4f}{spread}")
-        lines.append(f"  ({scores.PAIRED})")
+        fits = "{} fits against {} ".format(*found.against.fits) if found.fits > 1 else ""
+        lines.append(f"  ({fits}{found.against.how})")
     if found.declared.all.intervals:
-        by = "patient" if not unknown else "patient where known, else by film"
+        by = "patient" if not unknown else "patient where known, else by film: too narrow"
         lines.append(
             f"Brackets: 95 % intervals, bootstrap by {by}. Dice at 1024², both empty = 1; size "
             "groups: Dice of their films."
@@ -193,34 +327,83 @@ def describe(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def warnings_of(found: Evaluation) -> list[str]:
-    """What makes the scores of an evaluation worth less than they seem."""
+def _group_lines(result: Judgement) -> list[str]:
+    """Dice of each group, with its films; of the sizes, whose films are all positive, likewise."""
     lines = []
-    if found.seen_in_training:
-        lines.append(
-            f"WARNING: {found.seen_in_training:,} of these films were in the training data of "
-            "these weights"
+    for name, group in result.groups.items():
+        count = counted(group.films, "film")
+        if not name.startswith("size"):
+            count += f", {group.positives:,} positive"
+        lines.append(f"  {name:<19}{_value_text(group, 'dice')}  ({count})")
+    return lines
+
+
+def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
+    """Operating points, lesions and boundaries of the declared result, and their rules."""
+    scored, rules = found.declared.all, found.measures
+    lines = []
+    if found.operating:
+        before = found.result("validation") is not None
+        where = (
+            "thresholds of the validation films" if before else "read off these films' own curve"
         )
-    elif found.seen_in_training is None:
+        share = f"PPV, NPV at {rules['prevalence']:.1%} positive"
+        lines.append(f"\nThe film's score as a test, {where} ({share})")
+        keys = (("sensitivity", "sensitivity"), ("ppv", "PPV"), ("npv", "NPV"))
+        for point in found.operating:
+            cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
+            got = ""
+            if before:
+                got = f" (here {_value_text(point, 'specificity', 3)})"
+            lines.append(f"  specificity {point.wanted:g}{got}: {', '.join(cells)}")
+    shown = [key for key in SHAPES if scored.scores.get(key) is not None]
+    if shown:
+        lines.append("\nLesions and boundaries of the declared masks")
+        lines += [f"  {key:<19}{_value_text(scored, key)}" for key in shown]
+    if detail and found.froc:
+        lines.append("  lesions found with at most so many false ones a film, none removed (FROC)")
+        lines += [
+            f"  {point.wanted:<19.3g}{_value_text(point, 'sensitivity')}" for point in found.froc
+        ]
+    if shown:
         lines.append(
-            "WARNING: whether these films were in the training data of these weights is not known"
-        )
-    if found.patients_in_training:
-        lines.append(
-            f"WARNING: {found.patients_in_training:,} of these films are of patients whose other "
-            "films were in the training data"
-        )
-    if found.left_out:
-        lines.append(
-            f"WARNING: {found.left_out:,} films that belong to this set are not here or cannot "
-            "be read"
+            f"  Lesions: components of at least {rules['lesion_px']:,} px at 1024²; found by one "
+            f"of IoU {rules['lesion_iou']:g}, each matched once. NSD: boundaries within "
+            f"{rules['tolerance_px']:g} px ({rules['tolerance_mm']:g} mm), on positives, 0 if "
+            "nothing is marked. HD95: films with both masks."
         )
     return lines
 
 
-def _value_text(scored: Scored, key: str) -> str:
-    value, bounds = scored.scores[key], scored.intervals.get(key)
-    return number(value) + (f"  [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else "")
+def _calibration_lines(found: Evaluation) -> list[str]:
+    """How far probabilities are from shares: of pixels where there is something, and of films."""
+    pixels, films = found.pixels, found.film_calibration
+    lines = [
+        "\nCalibration (ECE: mean gap between probability and share)",
+        f"  pixels  {number(pixels.ece)}  of the true masks, or predicted above "
+        f"{calibration.SMALL:g}",
+    ]
+    if films is None:
+        return [*lines, "  films   –  too few to fit a probability on some and judge it on others"]
+    interval = ""
+    if films.brier_interval is not None:
+        interval = "  [{:.4f}, {:.4f}]".format(*films.brier_interval)
+    return [
+        *lines,
+        f"  films   {number(films.raw.ece)} by their score, {number(films.calibrated.ece)} "
+        f"calibrated ({films.how})",
+        f"  Brier   {films.raw_brier:.4f} by their score, {films.brier:.4f}{interval} calibrated, "
+        f"{films.share_brier:.4f} knowing only the share of positives",
+    ]
+
+
+def _value_text(scored: Scored | Point, key: str, digits: int = 4) -> str:
+    """A score and its interval; one that was not computed, or that no film has, is a dash."""
+    value, bounds = scored.scores.get(key), scored.intervals.get(key)
+    if value is None:
+        return number(value)
+    interval = f"  [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
+    return f"{value:.{digits}f}{interval}"
 
 
 def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
@@ -234,8 +417,8 @@ def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
     told = ("weights", "sizes", "data", "tta", "films", "positives", "commit", "left_out")
     about = {key: getattr(found, key) for key in (*told, "seen_in_training")}
     rules = {result.name: [plain(rule) for rule in result.rules] for result in found.results}
-    columns = ("probability", "share", "pixels")
-    bins = zip(*(getattr(found.calibration, column) for column in columns), strict=True)
+    columns = ("probability", "share", "count")
+    bins = zip(*(getattr(found.pixels, column) for column in columns), strict=True)
     tracking.record(
         settings.log,
         path.parents[1],

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pneumo.data import dicom
 from pneumo.errors import PneumoError
 from pneumo.evaluation import choosing, scores, surfaces
 from pneumo.evaluation.published import Run
+from pneumo.evaluation.results import plain_values
 from pneumo.inference import maps
 from pneumo.inference.maps import Predictions
 from pneumo.masks import pictures
@@ -85,7 +85,8 @@ def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
         "pr": _points(*reversed(scores.pr_curve(outcomes.score, outcomes.positive)[1:])),
         "auc": [declared[key] for key in ("roc_auc", "pr_auc")],
         "operating": [declared[key] for key in ("sensitivity", "specificity")],
-        "calibration": dataclasses.asdict(found.calibration),
+        "calibration": plain_values(found.pixels),
+        "film_calibration": plain_values(found.film_calibration),
         "leak": run.record.data.validation_positives_sharing_a_patient,
         "by_patient": run.record.data.by_patient,
         "gallery": _gallery(part, outcomes, rule, gallery),

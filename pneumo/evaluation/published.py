@@ -1,18 +1,18 @@
 """The paper's tables for finished runs of one setting, ours beside the published figures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
 from pneumo.data.settings import SplitKind
-from pneumo.evaluation.evaluation import warnings_of
-from pneumo.evaluation.results import Evaluation, Scored
+from pneumo.evaluation import comparable
+from pneumo.evaluation.results import Evaluation, Point, Scored
+from pneumo.evaluation.scores import NARROW
 from pneumo.masks.rule import ABBREVIATIONS
-from pneumo.masks.scores import LABELS, MAIN, number
+from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
 from pneumo.tables import Table
 from pneumo.training.record import Record
-from pneumo.training.settings import Averaging, Config, LastEpochs, Stem
+from pneumo.training.settings import Stem
 
 # the paper's Tables III (validation IoU without and with TTA) and IV (round-1 test Dice)
 PUBLISHED_IOU = {
@@ -60,10 +60,10 @@ class Run:
 
 
 def build(found: list[Run]) -> list[Table]:
-    """Tables II to VI, and all scores, of runs of one setting."""
+    """Tables II to VI, and all that was measured, of runs of one setting."""
     names = list(dict.fromkeys(run.name for run in found))
     same = {name: [run for run in found if run.name == name] for name in names}
-    note = comparability([run.record.config for run in found])
+    note = comparable.note([[about for _, about in run.chain] for run in found])
     return [
         _table_2(same),
         _table_3(same, note),
@@ -71,17 +71,8 @@ def build(found: list[Run]) -> list[Table]:
         _table_5(),
         _table_6(),
         _scores(same),
+        *_measured(found),
     ]
-
-
-def comparability(configs: Sequence[Config]) -> str:
-    """A plain word unless all runs are of the challenge's films at full scale."""
-    if all(one.data.name == "siim" and one.scale.name == "full" for one in configs):
-        return ""
-    return (
-        "Not comparable with the published figures, which are of the challenge's films at full "
-        "scale."
-    )
 
 
 def _table_2(same: dict[str, list[Run]]) -> Table:
@@ -94,7 +85,7 @@ def _table_2(same: dict[str, list[Run]]) -> Table:
         if last.split.kind is SplitKind.kfold:
             split = f"{last.split.folds} folds"
         stages = [f"{one.resolution.size}²: {one.batch_size} / {one.epochs}" for one in chain]
-        averaged = [_averaged(one.averaging) for one in chain]
+        averaged = [comparable.averaged(one.averaging) for one in chain]
         channels = "1" if last.model.stem is Stem.conv else "3"
         threshold = f"{last.postprocess.binarization_threshold:g}"
         missing = ["…"] if last.parent and len(chain) == 1 else []  # the parent is gone
@@ -105,13 +96,6 @@ def _table_2(same: dict[str, list[Run]]) -> Table:
     return Table(
         "table_2", "Table II as run", [*head, "stages: batch / epochs"], rows, ABBREVIATIONS
     )
-
-
-def _averaged(averaging: Averaging) -> str:
-    """How many epochs were averaged, or another way's name."""
-    if isinstance(averaging, LastEpochs):
-        return str(averaging.epochs)
-    return "no" if averaging.name == "none" else averaging.name
 
 
 def _table_3(same: dict[str, list[Run]], note: str) -> Table:
@@ -142,18 +126,16 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
         judged = [run for run in members if ("test", True) in run.found]
         published = number(PUBLISHED_DICE.get(name))
         if not judged:
-            rows.append([name, *["not available"] * 5, published])
+            rows.append([name, *["not available"] * 6, published])
             continue
         columns = [_over(judged, "test", tta, "dice") for tta in (False, True)]
+        columns.append(_over(judged, "test", True, "dice", "validation"))
         columns += [
             _over(judged, "test", True, key)
             for key in ("dice_positive", "sensitivity", "specificity")
         ]
         rows.append([name, *columns, published])
-        told += [
-            f"{name}: {line.removeprefix('WARNING: ')}."
-            for line in warnings_of(judged[0].found["test", True])
-        ]
+        told += [f"{name}: {warning}." for warning in judged[0].found["test", True].warnings]
     tested = [
         run.found["test", True]
         for members in same.values()
@@ -179,6 +161,7 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
         "experiment",
         "Dice, no TTA",
         "Dice, TTA",
+        "TTA, thresholds of validation",
         "on positives",
         "sensitivity",
         "specificity",
@@ -225,21 +208,97 @@ def _scores(same: dict[str, list[Run]]) -> Table:
         tuned = (joined or members[0].found["val", True]).result("tuned")
         if tuned:
             ways.append(tuned.how)
+    unknown = any(
+        run.found["val", True].films_of_unknown_patient
+        for members in same.values()
+        for run in members
+    )
+    narrow = f" Not all patients are known: {NARROW}." if unknown else ""
     head = ["experiment", "thresholds", *(LABELS[key] for key in MAIN)]
     chosen = f" Tuned: {'; '.join(dict.fromkeys(ways))}." if ways else ""
     note = (
         "Validation films, flip TTA. Brackets: 95 % intervals by a bootstrap of patients (of "
         "films where patients are unknown); "
-        f"±: standard deviation over runs. Declared: thresholds as the experiment says.{chosen}"
+        f"±: standard deviation over runs.{narrow} Declared: thresholds as the experiment says."
+        f"{chosen}"
     )
     return Table("scores", "All scores on validation", head, rows, note)
 
 
-def _cell(scored: Scored, key: str) -> str:
-    """A score and its interval."""
+def _measured(found: list[Run]) -> list[Table]:
+    """Operating points, lesions, boundaries and groups; a line for each run, and joined folds."""
+    judged = {}
+    for run in found:
+        about = run.record.config
+        alone = sum(other.name == run.name for other in found) == 1
+        name = run.name if alone else f"{run.name}, fold {about.fold}, seed {about.seed}"
+        judged[name] = run.found["val", True]
+        if run.joined:
+            judged[f"{run.name}, folds as one"] = run.joined
+    films, lesions, shapes, groups = [], [], [], []
+    for name, one in judged.items():
+        for point in one.operating:
+            cells = [_cell(point, key) for key in ("sensitivity", "ppv", "npv")]
+            films.append([name, f"{point.wanted:g}", number(point.threshold), *cells])
+        lesions += [
+            [name, f"{point.wanted:.3g}", _cell(point, "sensitivity")] for point in one.froc
+        ]
+        known = one.declared.all
+        if any(known.scores.get(key) is not None for key in SHAPES):
+            shapes.append([name, *(_cell(known, key) for key in SHAPES)])
+        for group, scored in one.declared.groups.items():
+            cells = [_cell(scored, key) for key in ("dice", "sensitivity", "specificity")]
+            groups.append([name, group, f"{scored.films:,}", f"{scored.positives:,}", *cells])
+    if not judged:
+        return []
+    rules = next(iter(judged.values())).measures
+    return [
+        Table(
+            "operating",
+            "The film's score as a test",
+            ["experiment", "specificity at least", "score from", "sensitivity", "PPV", "NPV"],
+            films,
+            f"Validation films, flip TTA. Each point is read off the curve of the same films, anew "
+            f"in each resample. PPV and NPV at {rules['prevalence']:.1%} positive films.",
+        ),
+        Table(
+            "shapes",
+            "Lesions and boundaries",
+            ["experiment", *(LABELS[key] for key in SHAPES)],
+            shapes,
+            f"Validation films, flip TTA, declared thresholds. A lesion is a component of at least "
+            f"{rules['lesion_px']:,} px at 1024²; it is found by a component whose IoU with it is "
+            f"at least {rules['lesion_iou']:g}, each matched once. NSD: share of both boundaries "
+            f"within {rules['tolerance_px']:g} px at 1024² ({rules['tolerance_mm']:g} mm) of the "
+            "other, on positive films, 0 where nothing is marked. HD95: the larger of both 95th "
+            "percentiles, on films where both masks are non-empty. In mm: of films whose spacing "
+            "is known.",
+        ),
+        Table(
+            "froc",
+            "Lesions found at so many false ones a film (FROC)",
+            ["experiment", "false ones a film, at most", "lesions found"],
+            lesions,
+            "Candidates are all components above B-TH, none removed, ranked by the probability "
+            f"that {rules['lesion_px']:,} of their pixels reach. Rates beyond the last are not "
+            "reached.",
+        ),
+        Table(
+            "groups",
+            "Groups of films",
+            ["experiment", "group", "films", "positive", "Dice", "sensitivity", "specificity"],
+            groups,
+            "Validation films, flip TTA, declared thresholds; view, sex and age as the films' tags "
+            "say, where they do. Sizes are quartiles of the challenge's positive films.",
+        ),
+    ]
+
+
+def _cell(scored: Scored | Point, key: str) -> str:
+    """A score and its interval; a dash for one that no film has."""
     bounds = scored.intervals.get(key)
     interval = f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
-    return number(scored.scores[key]) + interval
+    return number(scored.scores.get(key)) + interval
 
 
 def _over(members: list[Run], part: str, tta: bool, key: str, which: str = "declared") -> str:

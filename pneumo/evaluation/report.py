@@ -94,7 +94,7 @@ def _evaluate(
         runs_dir=settings.runs_dir,
         machine=settings.machine,
         tta=tta,
-        tune=Tune.honest,
+        tune=Tune.validation if on == "test" else Tune.honest,
         resamples=settings.resamples,
     )
     with _without_news():

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumo.evaluation.scores import Calibration, Difference
+from pneumo.evaluation import calibration
+from pneumo.evaluation.scores import NARROW, PAIRED, Difference
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
 
@@ -21,6 +22,7 @@ class Scored:
     films: int
     scores: dict[str, float | None]
     intervals: dict[str, tuple[float, float]]
+    positives: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -41,7 +43,8 @@ class Judgement:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         groups = {
-            name: {"films": group.films, **group.to_dict()} for name, group in self.groups.items()
+            name: {"films": group.films, "positives": group.positives, **group.to_dict()}
+            for name, group in self.groups.items()
         }
         return {
             "name": self.name,
@@ -53,11 +56,33 @@ class Judgement:
 
 
 @dataclass
+class Point:
+    """A point of a curve: what was asked for, the score from which it holds, and what holds there.
+
+    ``threshold`` is None where not even the highest score may count.
+    """
+
+    wanted: float
+    threshold: float | None
+    scores: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            **vars(self),
+            "intervals": {key: list(pair) for key, pair in self.intervals.items()},
+        }
+
+
+@dataclass
 class Comparison:
     """An evaluation minus that of another run, film by film."""
 
     run: str
     differences: dict[str, Difference]
+    how: str = PAIRED  # what was compared, and how
+    fits: tuple[int, int] = (1, 1)  # of each side
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -65,7 +90,7 @@ class Comparison:
             name: {key: known(value) for key, value in dataclasses.asdict(difference).items()}
             for name, difference in self.differences.items()
         }
-        return {"run": self.run, **plain_values}
+        return {"run": self.run, "how": self.how, "fits": list(self.fits), **plain_values}
 
 
 @dataclass
@@ -87,9 +112,16 @@ class Evaluation:
     seen_in_training: int | None
     patients_in_training: int | None
     results: list[Judgement]
-    calibration: Calibration
+    pixels: calibration.Pixels
     commit: str | None
     command: str
+    # of the declared result: its films at stated specificities, its lesions at false ones a film
+    operating: list[Point] = field(default_factory=list)
+    froc: list[Point] = field(default_factory=list)
+    # of the declared result's scores; None where no curve could be fitted on other films
+    film_calibration: calibration.Films | None = None
+    measures: dict[str, Any] = field(default_factory=dict)  # the rules they and shapes follow
+    fits: int = 1  # trainings of one method, each judged for itself, where methods are compared
     against: Comparison | None = None
 
     @property
@@ -101,15 +133,58 @@ class Evaluation:
         """The result of a name (declared, tuned, optimistic), if there is one."""
         return next((result for result in self.results if result.name == name), None)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the scores worth less than they seem."""
+        lines = []
+        if self.seen_in_training:
+            lines.append(
+                f"{self.seen_in_training:,} of these films were in the training data of these "
+                "weights"
+            )
+        elif self.seen_in_training is None:
+            lines.append(
+                "whether these films were in the training data of these weights is not known"
+            )
+        if self.patients_in_training:
+            lines.append(
+                f"{self.patients_in_training:,} of these films are of patients whose other films "
+                "were in the training data"
+            )
+        if self.left_out:
+            lines.append(
+                f"{self.left_out:,} films that belong to this set are not here or cannot be read"
+            )
+        if self.films_of_unknown_patient and self.declared.all.intervals:
+            lines.append(
+                f"the patients of {self.films_of_unknown_patient:,} of these films are not known, "
+                f"and each counts as one of its own: {NARROW}; data.patients= or patients= names "
+                "them"
+            )
+        return lines
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written beside the maps."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        values["warnings"] = self.warnings
         values["results"] = [result.to_dict() for result in self.results]
-        values["calibration"] = dataclasses.asdict(self.calibration)
+        values["calibration"] = {
+            "pixels": plain_values(values.pop("pixels")),
+            "films": plain_values(values.pop("film_calibration")),
+        }
+        for key in ("operating", "froc"):
+            values[key] = [point.to_dict() for point in getattr(self, key)]
         del values["against"]
         if self.against is not None:
             values["against"] = self.against.to_dict()
         return values
+
+
+def plain_values(found: Any) -> Any:
+    """A dataclass as plain values, NaN as None."""
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        return {key: plain_values(value) for key, value in vars(found).items()}
+    return known(found) if isinstance(found, float) else found
 
 
 def known(value: float) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 from pneumo.errors import PneumoError
 from pneumo.inference.settings import Films
 from pneumo.masks.settings import Rule
-from pneumo.settings import Machine, Tracking, declare, register, require
+from pneumo.settings import BETWEEN_0_AND_1, Machine, Tracking, declare, register, require
 
 
 class Choose(Enum):
@@ -45,7 +45,41 @@ class Tune(Enum):
     none = "none"
     # chosen on one part, scored on the other: other folds where there are, else halves by patient
     honest = "honest"
+    # chosen on the runs' validation films, scored on others: what can be done before a test set is
+    # looked at
+    validation = "validation"
     optimistic = "optimistic"  # also chosen and scored on the same films, and marked so everywhere
+
+
+@dataclass
+class Measures:
+    """What is measured beside the main scores, and by which rules."""
+
+    specificities: list[float] = declare(
+        factory=lambda: [0.8, 0.9, 0.95], help="at which the films' sensitivity is stated"
+    )
+    # ChestX-ray14, from which the challenge's films were chosen, labels 5,302 of 112,120 films with
+    # pneumothorax (4.7 %); the challenge's own 22 % is no hospital's
+    prevalence: float = declare(0.05, "share of positive films for which PPV and NPV are stated")
+    # On the 101 films where both the challenge and ChestX-Det's radiologists drew pneumothorax,
+    # half of the median film's boundaries lie within 6.3 px, or 2.5 mm, of each other. An IoU of
+    # .1 matches 97 of the 143 components that the radiologists drew, one of .5 only 41.
+    tolerance_px: float = declare(6.0, "NSD: pixels at 1024² that boundaries may lie apart")
+    tolerance_mm: float = declare(2.5, "NSD in mm, for films whose spacing is known")
+    lesion_iou: float = declare(0.1, "a lesion is found by a component whose IoU reaches this")
+    # of the 5,044 components of the challenge's masks 1,532 are smaller: crumbs of drawing
+    lesion_px: int = declare(100, "pixels at 1024²; smaller components count on neither side")
+
+    def __post_init__(self) -> None:
+        fractions = [("prevalence", self.prevalence)]
+        fractions += [("specificities", value) for value in self.specificities]
+        for key, value in fractions:
+            require(0 < value < 1, f"measures.{key}", value, BETWEEN_0_AND_1)
+        for key in ("tolerance_px", "tolerance_mm"):
+            require(getattr(self, key) > 0, f"measures.{key}", getattr(self, key), "above 0")
+        iou = self.lesion_iou
+        require(0 < iou <= 1, "measures.lesion_iou", iou, "above 0 and at most 1")
+        require(self.lesion_px >= 1, "measures.lesion_px", self.lesion_px, "at least 1")
 
 
 @dataclass
@@ -56,9 +90,17 @@ class Evaluate(Films):
     postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
     tune: Tune = declare(
         Tune.honest,
-        "none, honest (chosen on other films than scored) or optimistic (the same films, marked)",
+        "none, honest (chosen on other films of the same set than scored), validation (chosen on "
+        "the runs' validation films; on=test or a folder) or optimistic (the same films, marked)",
     )
-    against: Any = declare(None, "another run, compared film by film", place=True)
+    against: Any = declare(
+        None,
+        "another run, compared film by film; several on both sides without blend: two methods, "
+        "compared over their fits",
+        place=True,
+    )
+    measures: Measures = declare(factory=Measures, help="what is measured beside the main scores")
+    detail: bool = declare(False, "print all that is found, as it stands in the JSON file")
     resamples: int = declare(1000, "of the bootstrap by patient; 0 leaves intervals out")
     seed: int = declare(0, "of halves and bootstrap")
     log: Tracking = declare(factory=Tracking, help="Weights & Biases")
@@ -66,6 +108,11 @@ class Evaluate(Films):
     def __post_init__(self) -> None:
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.tune is Tune.validation and self.on == "val":
+            raise PneumoError(
+                "tune=validation chooses on the validation films and scores on others: give "
+                "on=test or a folder; on the validation films themselves, tune=honest"
+            )
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A model to hand on: one folder with weights and a card, and nothing in it that executes.
 
-model/card.json              architecture, input, thresholds and how they were chosen, scores, data,
-                             licence, limits
+model/card.json              architecture, input, thresholds and how they were chosen, the curve
+                             from a film's score to its probability, scores, data, licence, limits
 model/weights-0.safetensors  one file for each member; several members (folds, runs) are averaged
 model/weights-0.onnx         optional, the same networks for ONNX Runtime
 
@@ -16,7 +16,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pneumo import files, runs
 from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
 from pneumo.inference.engine import Engine, onnx_engine, to_levels, torch_engine, with_flip
+from pneumo.inference.probability import Platt
 from pneumo.masks.resize import enlarge, shrink
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Machine, settings_from
@@ -49,16 +50,20 @@ SEEN = {
 }
 
 
-def limits(formats: Iterable[str]) -> str:
-    """What a model must not be used for, by the formats of its members' training data."""
+def limits(formats: Iterable[str], share: float | None = None) -> str:
+    """What a model must not be used for, by the formats of its members' training data.
+
+    ``share`` of the films that its probabilities are calibrated to are positive; None: they are
+    not calibrated.
+    """
     seen = [SEEN.get(name, SEEN["folder"]) for name in dict.fromkeys(formats)]
-    return " ".join(
-        [
-            "Not a medical device; not for diagnosis or triage.",
-            *seen,
-            "A probability is a score of the network, not a calibrated risk.",
-        ]
-    )
+    probability = "A probability is a score of the network, not a calibrated risk."
+    if share is not None:
+        probability = (
+            f"A film's probability is calibrated to films of which {share:.1%} show pneumothorax; "
+            "where it is rarer, the probability is too high. That of a pixel is a score."
+        )
+    return " ".join(["Not a medical device; not for diagnosis or triage.", *seen, probability])
 
 
 @dataclass
@@ -81,6 +86,7 @@ class Bundle:
     rule: Postprocess
     tta: bool
     engine: str
+    curve: Platt = field(default_factory=Platt)  # from a film's score to its probability
 
     @property
     def name(self) -> str:
@@ -202,6 +208,11 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
         rule = settings_from(Postprocess, card["postprocess"])
         members = [_member(folder, values) for values in card["members"]]
         tta = bool(card["tta"])
+        calibrated = card.get("calibration") or {
+            "slope": 1,
+            "intercept": 0,
+        }  # older cards have none
+        curve = Platt(float(calibrated["slope"]), float(calibrated["intercept"]))
     except (KeyError, TypeError, ValueError) as error:
         raise PneumoError(
             f"{folder / CARD}: damaged, or not understood: it was written by pneumo "
@@ -224,7 +235,7 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
             built.append(
                 (member.size, torch_engine(member.model, member.weights, "model", machine))
             )
-    return Bundle(folder, card, built, rule, tta, "onnx" if onnx else "torch")
+    return Bundle(folder, card, built, rule, tta, "onnx" if onnx else "torch", curve)
 
 
 def _member(folder: Path, values: dict[str, Any]) -> Member:

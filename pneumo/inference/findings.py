@@ -13,12 +13,13 @@ from pneumo.data.films import name_of
 from pneumo.data.spacing import Entry, read_table
 from pneumo.inference.bundle import Bundle
 from pneumo.inference.dicom_objects import NOTICE, Maker
+from pneumo.inference.probability import Platt
 from pneumo.inference.settings import Polarity, Unsuitable, Use
 from pneumo.masks import pictures
-from pneumo.masks.histograms import Histograms, histogram
+from pneumo.masks.histograms import film_score
 from pneumo.masks.resize import enlarge
-from pneumo.masks.rule import removal_pixels, to_mask
-from pneumo.masks.settings import Postprocess, Removal
+from pneumo.masks.rule import to_mask
+from pneumo.masks.settings import Postprocess
 
 RADIOGRAPHS = ("", "CR", "DX", "RG", "OT", "SC", "XC")  # modalities that may hold a film
 WIDEST = 1024  # longest side of an overlay in pixels
@@ -42,7 +43,8 @@ class Finding:
     levels: np.ndarray  # probability in levels of 1/255
     mask: np.ndarray
     # the image-level score: the highest threshold at which the rule would still find something
-    probability: float
+    score: float
+    probability: float  # what the model makes of the score: the score itself, if not calibrated
 
     @property
     def film(self) -> Film:
@@ -227,34 +229,16 @@ def find(reading: Reading, model: Bundle, rule: Postprocess, tta: bool | None = 
     """What a bundle finds on one film."""
     pixels = reading.film.pixels
     shape = (pixels.shape[0], pixels.shape[1])
-    return judged(reading, enlarge(model.levels(pixels, tta), shape), rule)
+    return judged(reading, enlarge(model.levels(pixels, tta), shape), rule, model.curve)
 
 
-def judged(reading: Reading, levels: np.ndarray, rule: Postprocess) -> Finding:
-    """What a rule makes of a film's map, levels uint8 of the film's shape."""
-    return Finding(reading, levels, to_mask(levels, rule), _highest(levels, rule))
+def judged(
+    reading: Reading, levels: np.ndarray, rule: Postprocess, curve: Platt | None = None
+) -> Finding:
+    """What a rule makes of a film's map, levels uint8 of the film's shape.
 
-
-def _highest(levels: np.ndarray, rule: Postprocess) -> float:
-    """The highest probability that enough pixels reach.
-
-    Enough is the removal threshold, at least one pixel, counted in all or in one component as the
-    rule says.
+    ``curve`` makes the film's probability of its score; without one they are the same.
     """
-    least = max(1.0, removal_pixels(rule, (levels.shape[0], levels.shape[1])))
-    if rule.removal is Removal.total:
-        total, inside = histogram(levels, np.zeros_like(levels))
-        return float(Histograms(total[None], inside[None]).score(least)[0])
-    # the largest component shrinks as the level rises, so that bisection finds the highest level
-    low, high = 0, 256
-    while high - low > 1:
-        middle = (low + high) // 2
-        _, _, stats, _ = cv2.connectedComponentsWithStats(
-            (levels >= middle).astype(np.uint8), connectivity=8
-        )
-        largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)  # row 0 is the background
-        if largest >= least:
-            low = middle
-        else:
-            high = middle
-    return low / 255
+    score = film_score(levels, rule)
+    probability = float((curve or Platt())(np.array(score)))
+    return Finding(reading, levels, to_mask(levels, rule), score, probability)

@@ -3,7 +3,6 @@
 The set is a run's validation part, the test set, or any folder of films.
 """
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -59,14 +58,19 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
     if settings.on == "val":
         # the run's record says which films these are, so that nothing need be looked at
         key = files.digest([maps.VERSION, weights, dataclasses.asdict(about.data), *another])
-        if maps.key_of(place) == key:
-            with contextlib.suppress(PneumoError):  # damaged maps are made anew
-                return maps.load(place)
-        part = _validation(folder, declared, about)
+        before = maps.kept(place, key)
+        if before is not None and before.told:
+            return before
+        try:
+            part = _validation(folder, declared, about)
+        except PneumoError:
+            if before is None:
+                raise
+            return before  # the films are gone, so no more can be told of them
     else:
         part = _test(declared, settings) if settings.on == "test" else _folder(declared, settings)
         # the same films elsewhere on the disk give the same maps, so their paths do not count
-        known = [{**vars(case), "path": ""} for case in part.cases]
+        known = [case.identity for case in part.cases]
         key = files.digest([maps.VERSION, weights, part.films.fingerprint, known])
     facts = {
         "on": settings.on,

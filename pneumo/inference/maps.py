@@ -5,7 +5,6 @@ A folder of predictions holds ``plain.npy`` and ``flip.npy`` (the mean with the 
 ``histograms.npz``. The maps are those of films in upright orientation. No torch is needed here.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -28,7 +27,8 @@ from pneumo.masks.resize import enlarge, shrink_mask
 FOLDER = "predictions"  # of a run
 PLAIN, FLIP, CONTENTS, HISTOGRAMS = "plain.npy", "flip.npy", "contents.json", "histograms.npz"
 JUDGED = 1024  # films are judged at this side, the challenge's, whatever the maps' size
-VERSION = 1
+VERSION = 1  # of the maps: others are made anew
+TOLD = 2  # of what is told of each film: older ones are told anew, their maps stay
 
 
 @dataclass
@@ -45,6 +45,16 @@ class Case:
     orientation: tuple[str, str] | None = None
     patient: str | None = None
     view: str | None = None
+    sex: str | None = None
+    age: float | None = None  # years
+    # mm between rows and between columns of the upright film at 1024², where that can be believed
+    spacing: tuple[float, float] | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What map and truth depend on: not where the film lies, nor whom it shows."""
+        told = {**vars(self), "path": ""}
+        return {key: told[key] for key in told if key not in ("sex", "age", "spacing")}
 
     def mask(self) -> np.ndarray:
         """The true mask over the upright film at 1024², uint8 of 0 and 1. Raises PneumoError."""
@@ -70,6 +80,11 @@ class Predictions:
     def ids(self) -> list[str]:
         """Image ids, in the maps' order."""
         return [case.id for case in self.cases]
+
+    @property
+    def told(self) -> bool:
+        """Whether all is told of each film that today's judging asks for."""
+        return int(self.contents.get("told", 1)) >= TOLD
 
     @property
     def labelled(self) -> bool:
@@ -185,17 +200,19 @@ def load(folder: Path) -> Predictions:
 def _case(values: dict[str, Any]) -> Case:
     """A case from JSON, which knows lists only where a case has tuples."""
     pairs = {}
-    for key in ("shape", "orientation"):
+    for key in ("shape", "orientation", "spacing"):
         pairs[key] = tuple(values[key]) if values.get(key) else None
     return Case(**{**values, **pairs})
 
 
-def key_of(folder: Path) -> str | None:
-    """What the predictions of a folder stand for; None if there are none."""
+def kept(folder: Path, key: str) -> Predictions | None:
+    """The predictions of a folder, if they stand for this key and are whole."""
     try:
-        return str(json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        if json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["key"] == key:
+            return load(folder)
+    except (OSError, ValueError, KeyError, TypeError, PneumoError):  # damaged ones are made anew
+        pass
+    return None
 
 
 def cases_of(items: Sequence[Item], labelled: bool) -> list[Case]:
@@ -218,6 +235,9 @@ def cases_of(items: Sequence[Item], labelled: bool) -> list[Case]:
                 tags.orientation,
                 item.patient,
                 tags.view,
+                tags.sex,
+                tags.age,
+                _spacing(tags),
             )
         )
     return cases
@@ -225,6 +245,14 @@ def cases_of(items: Sequence[Item], labelled: bool) -> list[Case]:
 
 def _tags(path: Path) -> dicom.Tags:
     return dicom.read_tags(path)
+
+
+def _spacing(tags: dicom.Tags) -> tuple[float, float] | None:
+    """Of the upright film at 1024², in mm; None if none is known that can be believed."""
+    if tags.spacing is None:
+        return None
+    rows, columns = tags.shape
+    return tags.spacing.rows * rows / JUDGED, tags.spacing.columns * columns / JUDGED
 
 
 Fill = Callable[[np.ndarray, np.ndarray, int], Iterator[int]]
@@ -240,15 +268,20 @@ def write(
     written.
     """
     with runs.lock(folder.with_name(folder.name + ".lock")):
-        if key_of(folder) == key:
-            with contextlib.suppress(PneumoError):  # damaged ones are made anew
-                return load(folder)
+        films = [dataclasses.asdict(case) for case in cases]
+        before = kept(folder, key)
+        if before is not None:
+            if before.told:
+                return before
+            contents = {**before.contents, "told": TOLD, "films": films}
+            files.write_json(folder / CONTENTS, contents)
+            return load(folder)
         partial = folder.with_name(folder.name + ".partial")
         begun = partial / "begun.json"
         done = 0
         try:
-            before = json.loads(begun.read_text(encoding="utf-8"))
-            done = int(before["done"]) if before["key"] == key else 0
+            written = json.loads(begun.read_text(encoding="utf-8"))
+            done = int(written["done"]) if written["key"] == key else 0
         except (OSError, ValueError, KeyError, TypeError):
             pass
         if not done:
@@ -262,8 +295,8 @@ def write(
             flip.flush()
             files.write_json(begun, {"key": key, "done": rows})
         del plain, flip
-        films = [dataclasses.asdict(case) for case in cases]
-        contents = {"version": VERSION, "key": key, "size": size, **facts, "films": films}
+        versions = {"version": VERSION, "told": TOLD}
+        contents = {**versions, "key": key, "size": size, **facts, "films": films}
         files.write_json(partial / CONTENTS, contents)
         begun.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

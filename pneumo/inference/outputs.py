@@ -22,6 +22,7 @@ COLUMNS = (
     "film",
     "pneumothorax",
     "probability",
+    "score",
     "area_px",
     "area_mm2",
     "mm_plane",
@@ -42,6 +43,7 @@ def describe(finding: Finding) -> dict[str, Any]:
     return {
         "pneumothorax": finding.area > 0,
         "probability": round(finding.probability, 4),
+        "score": round(finding.score, 4),
         "area_px": finding.area,
         "area_mm2": None if area is None else round(area, 1),
         "mm_plane": finding.mm_plane,
@@ -125,6 +127,7 @@ def write_tables(
         "commit": model.card.get("commit"),
         "experience": model.experience,
         "limits": model.card["limits"],
+        "probability": (model.card.get("calibration") or {}).get("how", "not calibrated"),
         "binarization_threshold": rule.binarization_threshold,
         "removal_threshold": rule.removal_threshold,
         "notice": dicom_objects.NOTICE,

@@ -150,7 +150,9 @@ class Films:
         if top is not None and threshold is not None:
             top = max(top, threshold)
         changed = Rule(binarization_threshold=threshold, removal_threshold=area, top_threshold=top)
-        return findings.judged(finding.reading, finding.levels, changed.over(rule))
+        return findings.judged(
+            finding.reading, finding.levels, changed.over(rule), self.model.curve
+        )
 
 
 def shrunk(image: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from pneumo.masks.rule import level
+from pneumo.masks.rule import level, removal_pixels
+from pneumo.masks.settings import Postprocess, Removal
 
 
 @dataclass
@@ -68,3 +69,29 @@ def histogram(levels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nda
     if truth.any():
         inside = cv2.calcHist([levels], [0], truth, [256], [0, 256])
     return total.ravel().astype(np.int32), inside.ravel().astype(np.int32)
+
+
+def film_score(levels: np.ndarray, rule: Postprocess) -> float:
+    """The image-level score of a map uint8 (H, W).
+
+    It is the highest probability that enough pixels reach, so that the rule finds something at
+    every threshold below it. Enough is the removal threshold, at least one pixel, counted in all or
+    in one component as the rule says.
+    """
+    least = max(1.0, removal_pixels(rule, (levels.shape[0], levels.shape[1])))
+    if rule.removal is Removal.total:
+        total, inside = histogram(levels, np.zeros_like(levels))
+        return float(Histograms(total[None], inside[None]).score(least)[0])
+    # the largest component shrinks as the level rises, so that bisection finds the highest level
+    low, high = 0, 256
+    while high - low > 1:
+        middle = (low + high) // 2
+        _, _, stats, _ = cv2.connectedComponentsWithStats(
+            (levels >= middle).astype(np.uint8), connectivity=8
+        )
+        largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)  # row 0 is the background
+        if largest >= least:
+            low = middle
+        else:
+            high = middle
+    return low / 255

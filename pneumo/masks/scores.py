@@ -5,7 +5,7 @@ and one function of ``Counted``. Every mean takes weights, so that a bootstrap i
 product: row b of ``weights`` says how often each film stands in resample b.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +15,45 @@ from pneumo.masks.overlap import dice, iou
 IOU_STEPS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 
 
+@dataclass
+class Shapes:
+    """Lesions and boundaries of n films, (n,) each: see ``masks.lesions`` and ``masks.boundaries``.
+
+    Lesions are counted, int64. Boundary scores are float, NaN where they do not exist: NSD of films
+    with both masks empty, HD95 of films with one or both empty, millimetres of films whose spacing
+    is not known.
+    """
+
+    hits: np.ndarray  # lesions that were found
+    false: np.ndarray  # candidates that are no lesion
+    missed: np.ndarray  # lesions that were not found
+    nsd_px: np.ndarray  # 0 where one mask is empty
+    nsd_mm: np.ndarray
+    hd95_px: np.ndarray  # pixels at 1024²
+    hd95_mm: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "Shapes":
+        return Shapes(*(values[rows] for values in vars(self).values()))
+
+    @staticmethod
+    def join(sets: Sequence["Shapes"]) -> "Shapes":
+        """The films of several sets, one set after the other."""
+        columns = zip(*(vars(one).values() for one in sets), strict=True)
+        return Shapes(*(np.concatenate(column) for column in columns))
+
+
 class Counted:
     """What scores are computed from: pixels of n films at one size, int64 (n,) each.
 
-    ``score`` is the image-level score of each film, float (n,), where it is known.
+    ``score`` is the image-level score of each film, float (n,), where it is known, and ``shapes``
+    what is known of lesions and boundaries.
     """
 
     predicted: np.ndarray
     truth: np.ndarray
     overlap: np.ndarray
     score: np.ndarray | None
+    shapes: Shapes | None
 
     @property
     def positive(self) -> np.ndarray:
@@ -55,10 +84,12 @@ class Films(Counted):
     truth: np.ndarray
     overlap: np.ndarray
     score: np.ndarray | None = None
+    shapes: Shapes | None = None
 
 
 Weights = np.ndarray  # float (b, n)
 Compute = Callable[[Counted, Weights], np.ndarray]  # → (b,)
+Counts = Callable[[Shapes], np.ndarray]  # → (n,)
 
 
 @dataclass(frozen=True)
@@ -70,7 +101,7 @@ class Score:
     compute: Compute
     higher_is_better: bool = True
     main: bool = True  # shown in every table, not only in full listings
-    ranked: bool = False  # needs the image-level score
+    needs: str = ""  # what of ``Counted`` must be known: score or shapes
     varies: bool = True  # depends on the prediction, so that an interval tells something
 
 
@@ -140,6 +171,25 @@ def _pr_auc(films: Counted, weights: Weights) -> np.ndarray:
     return average_precision(films.score, films.positive, weights)
 
 
+def _shapes(films: Counted) -> Shapes:
+    assert films.shapes is not None
+    return films.shapes
+
+
+def _lesions(films: Counted, weights: Weights, right: Counts, wrong: Counts) -> np.ndarray:
+    """The share right / (right + wrong) over the lesions of all films; NaN without any. (b,)."""
+    shapes = _shapes(films)
+    found = weights @ right(shapes).astype(np.float64)
+    total = found + weights @ wrong(shapes).astype(np.float64)
+    return np.where(total > 0, found / np.where(total > 0, total, 1), np.nan)
+
+
+def _mean_known(films: Counted, key: str, weights: Weights) -> np.ndarray:
+    """The mean of a boundary score over the films of which it exists. (b,)."""
+    values = getattr(_shapes(films), key)
+    return mean(np.nan_to_num(values), weights * np.isfinite(values))
+
+
 SCORES = (
     # Dice by the challenge's rule: 1 where both masks are empty
     Score("dice", "Dice", lambda f, w: mean(f.dice, w)),
@@ -162,25 +212,81 @@ SCORES = (
     # of finding any pneumothorax in a film
     Score("sensitivity", "sensitivity", lambda f, w: mean(f.marked, w * f.positive)),
     Score("specificity", "specificity", lambda f, w: mean(~f.marked, w * ~f.positive)),
-    Score("roc_auc", "ROC AUC", _roc_auc, ranked=True),
-    Score("pr_auc", "PR AUC", _pr_auc, ranked=True),
+    Score("roc_auc", "ROC AUC", _roc_auc, needs="score"),
+    Score("pr_auc", "PR AUC", _pr_auc, needs="score"),
+    # of lesions: all films' together, so that a film without any counts by its false ones alone
+    Score(
+        "lesion_f1",
+        "lesion F1",
+        lambda f, w: _lesions(f, w, lambda s: 2 * s.hits, lambda s: s.false + s.missed),
+        main=False,
+        needs="shapes",
+    ),
+    Score(
+        "lesion_sensitivity",
+        "lesion sensitivity",
+        lambda f, w: _lesions(f, w, lambda s: s.hits, lambda s: s.missed),
+        main=False,
+        needs="shapes",
+    ),
+    Score(
+        "lesion_precision",
+        "lesion precision",
+        lambda f, w: _lesions(f, w, lambda s: s.hits, lambda s: s.false),
+        main=False,
+        needs="shapes",
+    ),
+    Score(
+        "lesion_false",
+        "false lesions a film",
+        lambda f, w: mean(_shapes(f).false, w),
+        higher_is_better=False,
+        main=False,
+        needs="shapes",
+    ),
+    # of boundaries: NSD on positive films, 0 where nothing is marked; HD95 where both masks are
+    # non-empty
+    *(
+        Score(
+            f"nsd_{unit}",
+            f"NSD on positives, {unit}",
+            lambda f, w, key=f"nsd_{unit}": _mean_known(f, key, w * f.positive),  # type: ignore[misc]
+            main=False,
+            needs="shapes",
+        )
+        for unit in ("px", "mm")
+    ),
+    *(
+        Score(
+            f"hd95_{unit}",
+            f"HD95 where found, {unit}",
+            lambda f, w, key=f"hd95_{unit}": _mean_known(f, key, w),  # type: ignore[misc]
+            higher_is_better=False,
+            main=False,
+            needs="shapes",
+        )
+        for unit in ("px", "mm")
+    ),
     # what empty masks alone would score
     Score("all_empty_dice", "all-empty", lambda f, w: mean(~f.positive, w), varies=False),
 )
 LABELS = {score.key: score.label for score in SCORES}
 MAIN = tuple(score.key for score in SCORES if score.main)
-TRAINING = tuple(score.key for score in SCORES if score.main and not score.ranked)
+SHAPES = tuple(score.key for score in SCORES if score.needs == "shapes")
+TRAINING = tuple(score.key for score in SCORES if score.main and not score.needs)
 
 
 def summary(films: Counted, weights: Weights | None = None) -> dict[str, np.ndarray]:
     """All scores of a set of films; with ``weights`` (b, n) one value a row, else of shape (1,).
 
-    A mean over no films is NaN. Scores that need the image-level score are left out where it is
-    not known.
+    A mean over no films is NaN. Scores that need what is not known are left out.
     """
     w = np.ones((1, len(films.truth))) if weights is None else weights
-    known = films.score is not None
-    return {score.key: score.compute(films, w) for score in SCORES if known or not score.ranked}
+    return {score.key: score.compute(films, w) for score in SCORES if _can(score, films)}
+
+
+def _can(score: Score, films: Counted) -> bool:
+    return not score.needs or getattr(films, score.needs) is not None
 
 
 def number(value: float | None) -> str:

@@ -74,4 +74,5 @@ def table(found: list[Listed]) -> str:
         ]
         for one in found
     ]
-    return Table("runs", "", head, rows, "Scores are those of validation.").aligned()
+    note = "Scores are those of validation, at each network's own size."
+    return Table("runs", "", head, rows, note).aligned()

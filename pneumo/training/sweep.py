@@ -11,8 +11,8 @@ from pneumo.masks.scores import LABELS, TRAINING, number
 from pneumo.tables import Table
 
 NOTE = (
-    "Validation scores; Dice is the challenge's (both empty = 1), beside what empty masks alone "
-    "would score."
+    "Validation scores of the final weights, at the network's own size; Dice is the challenge's "
+    "(both empty = 1), beside what empty masks alone would score."
 )
 
 

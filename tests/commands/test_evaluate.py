@@ -4,15 +4,17 @@ thresholds, sweeps.
 
 import csv
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import TINY, launch, one
+from conftest import TINY, complaint, launch, one
 
 from pneumo.errors import PneumoError
-from pneumo.evaluation import choosing
-from pneumo.evaluation.results import Comparison
-from pneumo.evaluation.settings import Tune
+from pneumo.evaluation import bundling, choosing, shapes
+from pneumo.evaluation.results import Comparison, Evaluation, Judgement, Scored
+from pneumo.evaluation.settings import Measures, Tune
 from pneumo.inference import maps
 from pneumo.inference.maps import Case
 from pneumo.masks.histograms import Histograms
@@ -81,6 +83,23 @@ def test_scores_are_those_of_the_masks(tmp_path):
             )
 
 
+def test_shapes_are_those_of_the_masks_and_millimetres_those_of_the_film(tmp_path):
+    part = synthetic(tmp_path, "a", films=8)
+    part.cases[1].spacing = (0.5, 0.5)
+    rule, how = Postprocess(0.5, 2048), Measures()
+    found, candidates = shapes.measure([part], rule, True, how)
+    known = choosing.outcomes([part], rule, True)
+    assert np.array_equal(candidates.lesions, known.positive)  # one square a positive film
+    assert np.array_equal(found.hits + found.missed, candidates.lesions)
+    assert np.array_equal(np.isnan(found.hd95_px), (known.overlap == 0) & ~known.positive)
+    assert found.hd95_mm[1] == pytest.approx(found.hd95_px[1] / 2)
+    assert np.isfinite(found.hd95_mm).sum() == 1
+    removed = shapes.measure([part], Postprocess(0.5, 2**20), True, how)[0]
+    assert removed.hits.sum() == 0
+    assert np.array_equal(removed.nsd_px == 0, known.positive)
+    assert np.isnan(removed.nsd_px[~known.positive]).all()
+
+
 def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
     """Damage to the films of one half must change the thresholds of the other half only."""
     part = synthetic(tmp_path, "a")
@@ -111,6 +130,19 @@ def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
     assert again.rules[1] != tuned.rules[1]
     assert "OPTIMISTIC" in optimistic.how
     assert "halves by patient" in tuned.how
+
+
+def test_thresholds_chosen_beforehand_know_nothing_of_the_films_they_are_scored_on(tmp_path):
+    validation = synthetic(tmp_path, "v", first=100)
+    rule = Postprocess(0.9, 2048)
+    chosen = []
+    for name, dimmed in (("a", ()), ("b", [str(i) for i in range(20)])):
+        part = synthetic(tmp_path, name, dimmed=dimmed)
+        result = choosing.beforehand([part], [validation], rule, True)
+        chosen += result.rules
+        assert "40 validation films" in result.how
+        assert result.outcomes.ids == part.ids
+    assert chosen[0] == chosen[1] == choosing.search([validation], np.arange(40), rule, True)
 
 
 def test_folds_are_scored_with_thresholds_of_the_other_folds(tmp_path):
@@ -175,12 +207,17 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
         "95 %",
         "minus runs/exp5_stage1",
         "B-TH 0.75, R-TH 2,048 px",
+        "specificity 0.95: sensitivity",
+        "PPV, NPV at 5.0% positive",
+        "lesion_f1",
+        "sex F",
     ):
         assert part in text
     (path,) = (one(folder, "exp5") / "predictions" / "test" / "evaluations").glob("*.json")
     found = json.loads(path.read_text())
     assert found["sizes"] == [64]
-    assert [result["name"] for result in found["results"]] == ["declared", "tuned", "optimistic"]
+    assert [result["name"] for result in found["results"]] == ["declared", "halves", "optimistic"]
+    assert "of the test films themselves" in found["results"][1]["how"]
     assert found["results"][2]["how"].startswith("OPTIMISTIC")
     (declared, *_) = found["results"]
     negatives = found["films"] - found["positives"]
@@ -193,6 +230,57 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
     assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(
         declared["scores"]["dice"], abs=1e-5
     )
+
+
+def test_thresholds_and_curve_of_the_validation_films_are_applied_to_the_test_set(evaluated):
+    folder, _ = evaluated
+    asked = ("run=runs/exp5/*/*", "tune=validation", "resamples=0", "seed=3")
+    done = launch(folder, *asked, "on=test", module="pneumo.evaluate")
+    assert done.returncode == 0, done.stderr
+    assert "chosen on the 6 validation films, applied to these" in done.stdout
+    assert "thresholds of the validation films" in done.stdout
+    place = one(folder, "exp5") / "predictions"
+    written = [json.loads(p.read_text()) for p in (place / "test" / "evaluations").glob("*.json")]
+    (found,) = [each for each in written if "tune=validation" in each["command"]]
+    assert [result["name"] for result in found["results"]] == ["declared", "validation"]
+    assert found["calibration"]["films"]["how"] == "fitted on the 6 validation films"
+    assert "give on=test or a folder" in complaint(launch(folder, *asked, module="pneumo.evaluate"))
+
+
+def test_unknown_patients_make_intervals_too_narrow_and_that_is_said(evaluated):
+    _, text = evaluated
+    assert "too narrow" not in text
+    found = Evaluation(**dict.fromkeys(Evaluation.__dataclass_fields__))
+    found.films_of_unknown_patient, found.seen_in_training = 1200, 0
+    interval = Scored(1200, {"dice": 0.8}, {"dice": (0.79, 0.81)})
+    found.results = [Judgement("declared", "", [], interval)]
+    (warning,) = found.warnings
+    assert warning.startswith("the patients of 1,200 of these films are not known")
+    assert "too narrow" in warning
+
+
+def test_several_runs_on_both_sides_are_two_methods(evaluated, tmp_path):
+    folder, text = evaluated
+    assert "between these trained networks, not between methods" in text
+    for experiment in ("exp5", "exp5_stage1"):
+        for seed in (0, 1):
+            shutil.copytree(one(folder, experiment), tmp_path / experiment / f"fold0-seed{seed}")
+    sides = [
+        f"{side}={tmp_path}/{name}/*"
+        for side, name in (("run", "exp5"), ("against", "exp5_stage1"))
+    ]
+    done = launch(
+        folder, *sides, "resamples=20", f"runs_dir={folder}/runs", module="pneumo.evaluate"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6 films, 2 positive" in done.stdout
+    assert "the mean of 2 fits, each judged for itself" in done.stdout
+    assert "2 fits against 2 between methods" in done.stdout
+    (path,) = (folder / "runs" / "joined").rglob("*.json")
+    found = json.loads(path.read_text())
+    assert found["against"]["fits"] == [2, 2]
+    assert found["fits"] == 2
+    assert [result["name"] for result in found["results"]] == ["declared"]
 
 
 def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):
@@ -259,6 +347,10 @@ def test_folds_of_a_cross_validation_are_judged_as_one(tmp_path):
     assert not ids[0] & ids[1]
     assert found["films"] == len(ids[0] | ids[1])
     assert found["seen_in_training"] == 0
+    mean = ("run=runs/exp2/*/*", "blend=mean", "on=test", "tune=validation", "resamples=0")
+    done = launch(tmp_path, *mean, module="pneumo.evaluate")
+    assert done.returncode == 0, done.stderr
+    assert f"chosen on the {found['films']} validation films" in done.stdout
     done = launch(tmp_path, "resamples=20", module="pneumo.report")
     assert done.returncode == 0, done.stderr
     assert "2 folds as one" in done.stdout
@@ -329,3 +421,31 @@ def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Weights & Biases") == 1
+
+
+def test_a_bundle_s_curve_is_kept_where_it_did_better_on_films_it_was_not_fitted_on(tmp_path):
+    asked = SimpleNamespace(tta=True, resamples=0, seed=0)
+    part = synthetic(tmp_path, "a", films=80)
+    sure = bundling._calibration([part], Postprocess(0.5, 2048), asked)
+    assert sure["out_of_fold"]["brier"] < sure["out_of_fold"]["raw_brier"]
+    assert sure["slope"] == pytest.approx(1 / sure["temperature"])
+    assert sure["share"] == 0.75
+    few = bundling._calibration([synthetic(tmp_path, "b", films=2)], Postprocess(0.5, 2048), asked)
+    assert (few["slope"], few["intercept"], few.get("share")) == (1, 0, None)
+    assert few["how"] == "not calibrated: too few films"
+
+
+def test_maps_of_older_versions_are_told_of_sex_age_and_spacing_without_being_made_anew(evaluated):
+    folder, _ = evaluated
+    place = one(folder, "exp5") / "predictions" / "test"
+    contents = json.loads((place / "contents.json").read_text())
+    assert {film["sex"] for film in contents["films"]} <= {"F", "M"}
+    old = {key: value for key, value in contents.items() if key != "told"}
+    new = ("sex", "age", "spacing")
+    old["films"] = [{k: film[k] for k in film if k not in new} for film in contents["films"]]
+    (place / "contents.json").write_text(json.dumps(old))
+    before = (place / "plain.npy").stat().st_mtime_ns
+    done = launch(folder, "run=runs/exp5/*/*", "on=test", "resamples=0", module="pneumo.evaluate")
+    assert done.returncode == 0, done.stderr
+    assert (place / "plain.npy").stat().st_mtime_ns == before
+    assert json.loads((place / "contents.json").read_text()) == contents

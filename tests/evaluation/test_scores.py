@@ -1,5 +1,8 @@
 """Scores against independent libraries, and against what they are defined to be."""
 
+import csv
+import gzip
+
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
@@ -8,8 +11,7 @@ from sklearn import metrics as independent
 
 from pneumo.evaluation import scores
 from pneumo.evaluation.scores import Outcomes
-from pneumo.masks.histograms import Histograms
-from pneumo.masks.scores import iou_mean_precision, iou_stepped, summary
+from pneumo.masks.scores import Shapes, iou_mean_precision, iou_stepped, mean, summary
 
 
 def outcomes(seed=0, n=300, patients=60, sharpness=3.0):
@@ -157,15 +159,68 @@ def test_groups_by_size_and_view():
     assert len(found["view AP"]) == 100
 
 
-def test_calibration_of_a_calibrated_map_and_of_one_that_is_sure_of_everything():
-    levels = np.repeat(np.arange(256), 255)[None]
-    inside = np.concatenate([np.arange(255) < k for k in range(256)])
-    total = np.bincount(levels[0], minlength=256)[None].astype(np.int32)
-    right = np.bincount(levels[0][inside], minlength=256)[None].astype(np.int32)
-    found = scores.calibration(Histograms(total, right))
-    assert found.ece == pytest.approx(0, abs=1e-9)
-    assert found.share == pytest.approx(found.probability)
-    sure = np.zeros((1, 256), np.int32)
-    sure[0, 255] = 100
-    half = sure // 2
-    assert scores.calibration(Histograms(sure, half)).ece == pytest.approx(0.5)
+def test_groups_by_sex_and_age_hold_the_films_of_which_they_are_known():
+    o = outcomes(n=6)
+    o.sexes, o.ages = ["F", "M", None, "F", "M", None], [0.5, 17.0, 18.0, None, 64.0, 65.0]
+    found = {name: rows.tolist() for name, rows in scores.groups(o).items() if name[:4] != "size"}
+    assert (found["sex F"], found["sex M"]) == ([0, 3], [1, 4])
+    ages = [found[f"age {name}"] for name in ("to 17", "18 to 39", "40 to 64", "from 65")]
+    assert ages == [[0, 1], [2], [4], [5]]
+
+
+def shaped(values):
+    o = outcomes(n=len(values))
+    columns = np.array(values, float).T
+    return Outcomes(**{**vars(o), "truth": columns[0].astype(int), "shapes": Shapes(*columns[1:])})
+
+
+def test_lesions_are_counted_together_and_boundaries_where_they_exist():
+    """Truth, hits, false, missed, NSD, NSD in mm, HD95, HD95 in mm of four films."""
+    nan = np.nan
+    o = shaped(
+        [
+            (50, 2, 0, 1, 0.8, 0.9, 10, 4),  # found
+            (50, 0, 0, 1, 0.0, nan, nan, nan),  # missed, spacing unknown
+            (0, 0, 3, 0, 0.0, 0.0, nan, nan),  # false positive
+            (0, 0, 0, 0, nan, nan, nan, nan),  # nothing, rightly
+        ]
+    )
+    found = {key: value[0] for key, value in summary(o).items()}
+    assert found["lesion_f1"] == pytest.approx(4 / (4 + 3 + 2))
+    assert found["lesion_sensitivity"] == pytest.approx(2 / 4)
+    assert found["lesion_precision"] == pytest.approx(2 / 5)
+    assert found["lesion_false"] == pytest.approx(3 / 4)
+    assert (found["nsd_px"], found["nsd_mm"]) == (pytest.approx(0.4), pytest.approx(0.9))
+    assert (found["hd95_px"], found["hd95_mm"]) == (10, 4)
+    negatives = summary(o[np.array([3])])
+    assert np.isnan(negatives["lesion_f1"][0])
+    assert np.isnan(negatives["hd95_px"][0])
+    assert "lesion_f1" not in summary(outcomes(n=4))
+
+
+def test_intervals_without_patients_are_too_narrow_by_as_much_as_is_said(real_data):
+    """Share of negative films (Dice of empty masks) of a tenth of the challenge's patients, drawn
+    80 times: how often the interval holds the share of all.
+    """
+    with open(real_data / "siim" / "nih_id.csv", newline="") as file:
+        patient = {row["Kaggle_ID"]: row["NIH_ID"][:8] for row in csv.DictReader(file)}
+    with gzip.open(real_data / "siim" / "stage_2_train.csv.gz", "rt") as file:
+        positive = {row[0]: row[1].strip() != "-1" for row in list(csv.reader(file))[1:]}
+    films = {}
+    for image, name in patient.items():
+        films.setdefault(name, []).append(not positive[image])
+    everybody = list(films.values())
+    truth = sum(map(sum, everybody)) / len(positive)
+    assert truth == pytest.approx(0.7785, abs=1e-4)
+    rng = np.random.default_rng(0)
+    held = {"film": 0, "patient": 0}
+    for draw in range(80):
+        drawn = [everybody[i] for i in rng.integers(0, len(everybody), len(everybody) // 10)]
+        negative = np.concatenate(drawn)
+        names = [str(i) for i, part in enumerate(drawn) for _ in part]
+        for by, known in (("film", [None] * len(names)), ("patient", names)):
+            low, high = scores.middle(mean(negative, scores.resamples(known, 100, draw)))
+            held[by] += low <= truth <= high
+    assert held["film"] / 80 == pytest.approx(0.57, abs=0.15)
+    assert held["patient"] / 80 == pytest.approx(0.91, abs=0.1)
+    assert "57 %" in scores.NARROW

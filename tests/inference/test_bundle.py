@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import pneumo
 from pneumo.errors import PneumoError
 from pneumo.inference import bundle
 from pneumo.training.network import build_network
@@ -38,6 +39,7 @@ def older(model, tmp_path):
         del member[key]
     known = ("name", "encoder", "encoder_weights", "stem", "mean", "std")
     member["model"] = {key: member["model"][key] for key in known} | {"mean": 0.0, "std": 1.0}
+    del card["calibration"]
     (place / "card.json").write_text(json.dumps(card))
     return place
 
@@ -69,6 +71,25 @@ def test_a_learned_stem_was_of_3_by_3(older):
     member["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     (older / "card.json").write_text(json.dumps(card))
     assert bundle.load(older).levels(np.zeros((64, 64), np.uint8)).ndim == 2
+
+
+def test_a_film_s_probability_is_what_the_card_s_curve_makes_of_its_score(older, film):
+    """An older card has no curve: the probability is the score itself, as it was then."""
+    before = pneumo.load_model(older)(film)
+    assert before.probability == before.score
+    card = json.loads((older / "card.json").read_text())
+    card["calibration"] = {"slope": 0.5, "intercept": -1.0}
+    (older / "card.json").write_text(json.dumps(card))
+    after = pneumo.load_model(older)(film)
+    assert after.score == before.score
+    odds = before.score / (1 - before.score)
+    assert after.probability == pytest.approx(1 / (1 + np.exp(1) / np.sqrt(odds)))
+    assert np.array_equal(after.mask, before.mask)
+
+
+def test_limits_say_to_what_a_probability_is_calibrated():
+    assert "not a calibrated risk" in bundle.limits(["siim"])
+    assert "22.2% show pneumothorax" in bundle.limits(["siim"], 0.222)
 
 
 def test_a_card_that_is_not_understood_names_its_writer(older):

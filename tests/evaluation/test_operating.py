@@ -1,0 +1,92 @@
+"""Operating points against scikit-learn's curves and by hand."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as independent
+
+from pneumo.evaluation import operating
+from pneumo.evaluation.scores import Outcomes
+from pneumo.evaluation.shapes import Candidates
+
+
+def outcomes(n, patients=60):
+    """Films of which every other is positive, with scores that tell a little, some of them tied."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(n) % 2 * 100
+    score = np.clip(rng.normal(truth / 400 + 0.4, 0.2), 0, 1).round(2)
+    names = [f"p{i}" for i in rng.integers(0, patients, n)]
+    return Outcomes(names, truth, truth, truth, score, names, [None] * n)
+
+
+def test_sensitivity_at_a_specificity_is_the_best_of_the_curve():
+    films = outcomes(n=400)
+    false, true, _ = independent.roc_curve(films.positive, films.score, drop_intermediate=False)
+    for point in operating.of_films(films, [0.5, 0.8, 0.9, 0.95, 0.999], 0.05, 0, 0):
+        allowed = 1 - false >= point.wanted
+        assert point.scores["sensitivity"] == pytest.approx(true[allowed].max())
+        called = films.score >= (np.inf if point.threshold is None else point.threshold)
+        assert point.scores["sensitivity"] == pytest.approx(called[films.positive].mean())
+        assert point.scores["specificity"] == pytest.approx((~called)[~films.positive].mean())
+
+
+def test_ppv_and_npv_are_those_of_the_stated_prevalence():
+    """Of 1,000 films with 5 % positive: 40 of 50 found and 95 of 950 called without."""
+    score = np.r_[np.full(8, 0.9), np.full(2, 0.1), np.full(10, 0.9), np.full(90, 0.1)]
+    truth = np.r_[np.full(10, 50), np.zeros(100)].astype(int)
+    names = [str(i) for i in range(110)]
+    films = Outcomes(names, truth, truth, truth, score, names, [None] * 110)
+    (point,) = operating.of_films(films, [0.9], 0.05, 0, 0)
+    assert point.threshold == 0.9
+    assert point.scores["ppv"] == pytest.approx(40 / (40 + 95))
+    assert point.scores["npv"] == pytest.approx(855 / (855 + 10))
+    (strict,) = operating.of_films(films, [0.95], 0.05, 50, 0)
+    assert "ppv" not in strict.intervals
+    assert (strict.threshold, strict.scores["sensitivity"], strict.scores["ppv"]) == (None, 0, None)
+
+
+def test_intervals_of_operating_points_come_from_resamples_of_patients():
+    films = outcomes(n=200, patients=40)
+    (point,) = operating.of_films(films, [0.8], 0.05, 300, 1)
+    low, high = point.intervals["sensitivity"]
+    assert low < point.scores["sensitivity"] < high
+    alone = Outcomes(*{**vars(films), "patients": ["one"] * 200}.values())
+    assert operating.of_films(alone, [0.8], 0.05, 300, 1)[0].intervals == {}
+
+
+def test_froc_by_hand():
+    """Four films, five lesions. From high to low: hit, false, hit, false, false, hit."""
+    candidates = Candidates(
+        film=np.array([0, 0, 1, 2, 3, 3]),
+        score=np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]),
+        hit=np.array([True, False, True, False, False, True]),
+        lesions=np.array([2, 1, 0, 2]),
+    )
+    points = operating.of_lesions(candidates, ["a", "b", "c", "d"], 100, 0)
+    assert [(point.wanted, point.scores["sensitivity"]) for point in points] == [
+        (0.125, 1 / 5),
+        (0.25, 2 / 5),
+        (0.5, 2 / 5),
+        (0.75, 3 / 5),
+    ]
+    assert points[1].threshold == 0.7
+    assert points[1].intervals["sensitivity"][0] < 2 / 5
+
+
+def test_froc_without_candidates_finds_nothing_and_without_lesions_is_none():
+    none = Candidates(np.zeros(0, int), np.zeros(0), np.zeros(0, bool), np.array([1, 0]))
+    (point,) = operating.of_lesions(none, ["a", "b"], 10, 0)
+    assert (point.wanted, point.scores["sensitivity"]) == (0, 0)
+    assert operating.of_lesions(Candidates(*[none.film] * 3, np.zeros(2)), ["a", "b"], 10, 0) == []
+
+
+def test_thresholds_of_other_films_give_what_they_give():
+    films, others = outcomes(n=200), outcomes(n=300)
+    others.score = others.score * 0.5
+    (own,) = operating.of_films(others, [0.9], 0.05, 0, 0)
+    (point,) = operating.of_films(films, [0.9], 0.05, 100, 0, chosen_on=others)
+    assert point.threshold == own.threshold
+    called = films.score >= own.threshold
+    assert point.scores["sensitivity"] == pytest.approx(called[films.positive].mean())
+    assert point.scores["specificity"] == pytest.approx((~called)[~films.positive].mean())
+    assert point.scores["specificity"] < 0.9
+    assert set(point.intervals) == {"sensitivity", "specificity", "ppv", "npv"}

@@ -1,0 +1,45 @@
+"""What is told of each film beside its map."""
+
+import shutil
+
+import pydicom
+import pytest
+
+from pneumo.data.films import Item
+from pneumo.inference import maps
+
+
+@pytest.fixture
+def told(phantoms, tmp_path):
+    """What is told of a phantom film with other tags."""
+    source = sorted(phantoms.rglob("*.dcm"))[0]
+
+    def case(**tags):
+        path = tmp_path / "film.dcm"
+        shutil.copy(source, path)
+        film = pydicom.dcmread(path)
+        for key, value in tags.items():
+            setattr(film, key, value)
+        film.save_as(path)
+        (found,) = maps.cases_of([Item("a", path, [])], labelled=True)
+        return found
+
+    return case
+
+
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [("038Y", 38), ("006M", 0.5), ("073D", 0.2), ("", None), ("412Y", None)],
+)
+def test_sex_and_age_are_those_of_the_tags(told, text, years):
+    found = told(PatientSex="F", PatientAge=text)
+    assert found.sex == "F"
+    assert found.age == (years if years is None else pytest.approx(years, abs=0.01))
+
+
+def test_a_spacing_too_fine_for_a_chest_is_not_believed(told):
+    """The challenge's headers give the spacing of originals of twice the width."""
+    assert told(PixelSpacing=[0.168, 0.168]).spacing is None
+    assert told(PixelSpacing=[0.4, 0.42]).spacing == pytest.approx((0.4, 0.42))
+    turned = told(PixelSpacing=[0.4, 0.42], PatientOrientation=["F", "L"])
+    assert turned.spacing == pytest.approx((0.42, 0.4))
