@@ -21,6 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from pneumo.data.settings import PhantomData
 from pneumo.data.sources import phantom
 
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks for its newest version when imported
 os.environ["WANDB_MODE"] = "disabled"  # tests that mean Weights & Biases set their own
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 ROOT = Path(__file__).parents[1]

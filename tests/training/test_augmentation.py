@@ -1,3 +1,4 @@
+import albumentations
 import numpy as np
 import pytest
 import torch
@@ -94,6 +95,43 @@ def test_the_elastic_transform_has_noise_and_an_affine_part(alpha, affine):
     maps = [augmentation.elastic(256, alpha, 6, affine, rng) for _ in range(150)]
     variance = alpha**2 / 3 / (4 * np.pi * 6**2) + 5 / 4 * affine**2 / 3
     assert shifts(maps).std() == pytest.approx(np.sqrt(variance), rel=0.08)
+
+
+def theirs(transform, size=256):
+    """Where an albumentations transform takes each pixel from: x and y, float32 (size, size, 2)."""
+    ramps = np.stack(np.meshgrid(*2 * [np.arange(size, dtype=np.float32)]), axis=-1)
+    return transform(image=ramps)["image"]
+
+
+@pytest.mark.parametrize("k", [-0.3, 0.5, 2.0])
+def test_albumentations_distorts_optically_as_we_do(k):
+    mapped = theirs(albumentations.OpticalDistortion(distort_limit=(k, k), p=1))
+    ours = augmentation.optical(256, k)
+    inside = ((ours > 0) & (ours < 255)).all(-1)  # beyond the border it mirrors
+    assert inside.mean() > 0.3
+    # cv2.remap knows a 32nd of a pixel
+    assert mapped[inside] == pytest.approx(ours[inside], abs=0.05)
+
+
+def test_albumentations_distorts_as_much_where_it_does_what_it_did_in_2019():
+    """A grid whose borders stay, and noise without an affine part; means of 60 draws."""
+    inner, rng = (slice(None), slice(32, -32), slice(32, -32)), np.random.default_rng(0)
+    kinds = [
+        (
+            albumentations.GridDistortion(distort_limit=0.3, p=1),
+            lambda: augmentation.grid(256, 0.3, True, rng),
+        ),
+        (
+            albumentations.ElasticTransform(120, 6, noise_distribution="uniform", p=1),
+            lambda: augmentation.elastic(256, 120, 6, 0, rng),
+        ),
+    ]
+    for transform, draw in kinds:
+        seeded = albumentations.Compose([transform], seed=0)
+        expected = np.abs(shifts([theirs(seeded) for _ in range(60)])[inner]).mean()
+        assert np.abs(shifts([draw() for _ in range(60)])[inner]).mean() == pytest.approx(
+            expected, rel=0.1
+        )
 
 
 @pytest.mark.parametrize(("k", "corner", "side"), [(-0.35, 0, 0), (-0.5, 1, 0), (-1, 1, 1)])
