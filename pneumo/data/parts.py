@@ -51,9 +51,9 @@ def divide(
 ) -> Parts:
     """Divide films into training and validation, at random.
 
-    Each group has the same chance of any place. Each part has its share of positive films, of
-    negative films and of all films to less than one film, where groups are small enough for that;
-    else it is the best balanced of ``DEALS`` random divisions.
+    Each group has the same chance of any place. Each part is less than one film away from its
+    share of positive films, of negative films and of all films. Where groups are too large for
+    that, the division is the best balanced of ``DEALS`` random ones.
 
     Args:
         positive: label of each film; both parts get their share of positives.
@@ -173,17 +173,16 @@ def _deal_once(counts: np.ndarray, places: np.ndarray, draw: Callable[[], float]
     """
     # few positives shall be dealt as evenly as many negatives, so each weighs by its label's total
     weights = (counts / np.maximum(counts.sum(0), 1)).tolist()
-    free = places.tolist()
-    sizes = counts.sum(1).tolist()
-    order = sorted(range(len(counts)), key=lambda g: (-sizes[g], draw()))
-    part = np.empty(len(counts), np.int64)
-    for g in order:
+    groups, free = counts.tolist(), places.tolist()
+    part = np.empty(len(groups), np.int64)
+    for g in sorted(range(len(groups)), key=lambda g: (-sum(groups[g]), draw())):
         negative, positive = weights[g]
-        chances = accumulate(negative * max(n, 0) + positive * max(p, 0) for n, p in free)
-        bounds = list(chances)
+        chances = [negative * max(n, 0) + positive * max(p, 0) for n, p in free]
+        bounds = list(accumulate(chances))
         chosen = bisect(bounds, draw() * bounds[-1], hi=len(bounds) - 1)
         part[g] = chosen
-        free[chosen] = [left - taken for left, taken in zip(free[chosen], counts[g], strict=True)]
+        free[chosen][0] -= groups[g][0]
+        free[chosen][1] -= groups[g][1]
     return part
 
 
