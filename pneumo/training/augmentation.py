@@ -127,7 +127,8 @@ def optical(size: int, k: float) -> np.ndarray:
     A pixel at r film widths from the centre comes from r (1 + k r² + k r⁴). Below k = -4/11 that
     falls again before the corners (r² = 1/2), below -16/17 before the middles of the sides: what
     lies farther out is a mirror image of what lies farther in. With the paper's recipes (±2) two
-    draws in five fold the corners and one in four the sides; at k = -2 all beyond .37 widths.
+    draws in five fold the corners and one in four the sides; at k = -2 all beyond .37 widths. Their
+    shift of up to half a pixel was rounded to none.
     """
     camera = np.array([[size, 0, size / 2], [0, size, size / 2], [0, 0, 1]], np.float32)
     coefficients = np.array([k, k, 0, 0, 0], np.float32)
