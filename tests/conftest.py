@@ -3,7 +3,10 @@ a user does.
 """
 
 import contextlib
+import io
+import logging
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -12,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from pneumo.data.settings import PhantomData
 from pneumo.data.sources import phantom
+from pneumo.inference import maps
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks for its newest version when imported
 os.environ["WANDB_MODE"] = "disabled"  # tests that mean Weights & Biases set their own
@@ -97,6 +102,19 @@ def launch(
     )
 
 
+def say(module, arguments, folder, monkeypatch):
+    """Run a command in this process: its exit status, what it printed, and its errors."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [f"pneumo.{module}", *arguments])
+    logger = logging.getLogger("pneumo")  # a command sends its news to the screen
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        runpy.run_module(f"pneumo.{module}", run_name="__main__", alter_sys=True)
+    return stop.value.code, out.getvalue(), err.getvalue()
+
+
 def one(folder, experiment) -> Path:
     """The only run of an experiment."""
     (path,) = (folder / "runs" / experiment).glob("*/*")
@@ -122,6 +140,15 @@ def finished(tmp_path_factory):
     done = launch(folder, "+experiment=exp5", *TINY)
     assert done.returncode == 0, done.stderr
     return folder, done
+
+
+@pytest.fixture(scope="session")
+def predicted(finished):
+    """exp5's maps of its validation part."""
+    folder, _ = finished
+    done = launch(folder, "run=runs/exp5/*/*", "on=val", module="pneumo.predict")
+    assert done.returncode == 0, done.stderr
+    return folder, maps.load(one(folder, "exp5") / "predictions" / "val")
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """The map of the package in the README is true: every module is in it and imports only what stands
-above it.
+above it. So are the tests: every module has a file of its own, where the module stands.
 """
 
 import ast
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "pneumo"
+PACKAGE, TESTS = ROOT / "pneumo", ROOT / "tests"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = re.findall(r"^\| `([\w/]+)\.py`", README, re.MULTILINE)
 COMMANDS = re.findall(r"^\| `(\w+)\.py`", README.partition("| **commands**")[2], re.MULTILINE)
@@ -43,6 +43,17 @@ def room(name):
 def test_the_map_names_every_module_once():
     paths = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
     assert sorted(MAP) == sorted(str(path) for path in paths if path.name != "__init__")
+
+
+def own_tests(name):
+    """The file of a module's tests; modules of the ground have theirs in ``tests`` itself."""
+    place = "commands" if name in COMMANDS else room(name).replace("ground", "")
+    leaf = name.rpartition("/")[2].strip("_")
+    return TESTS / place / f"test_{leaf}.py"
+
+
+def test_every_module_has_a_file_of_tests():
+    assert [name for name in MAP if not own_tests(name).is_file()] == []
 
 
 def test_modules_import_only_what_stands_above_them():

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from commands.test_mistakes import say
+from conftest import say
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pneumo import files, runs
+from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import record
 from pneumo.training.lineage import INCIDENTAL, NAMED, SHARED
@@ -60,21 +60,6 @@ def test_differences_name_keys_and_leave_machine_and_place_aside():
     old = {"lr": 1, "machine": {"workers": 1}, "data": {"cache": "a", "images": 3}, "runs_dir": "x"}
     new = {"lr": 2, "machine": {"workers": 2}, "data": {"cache": "b", "images": 3}, "runs_dir": "y"}
     assert runs.differences(old, new, INCIDENTAL) == ["lr: 1 → 2"]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "a.txt"
-    files.write_text(path, "before")
-
-    def fail_half_way():
-        with files.replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        fail_half_way()
-    assert path.read_text() == "before"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_damaged_records_are_explained(tmp_path):

@@ -5,179 +5,16 @@ thresholds, sweeps.
 import csv
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import TINY, complaint, launch, one
 
-from pneumo.errors import PneumoError
-from pneumo.evaluation import bundling, choosing, shapes
-from pneumo.evaluation.results import Comparison, Evaluation, Judgement, Scored
-from pneumo.evaluation.settings import Measures, Tune
+from pneumo.evaluation import choosing
+from pneumo.evaluation.results import Evaluation, Judgement, Scored
 from pneumo.inference import maps
-from pneumo.inference.maps import Case
 from pneumo.masks.histograms import Histograms
-from pneumo.masks.rule import to_mask
-from pneumo.masks.settings import Postprocess, Removal
-
-
-def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled=()):
-    """Predictions at 32² of films whose truth is a square of 256 or 512 pixels at 1024² to a side,
-    or nothing.
-    """
-    rng = np.random.default_rng([first, films])
-    levels, cases = np.zeros((films, 32, 32), np.uint8), []
-    for film in range(films):
-        side, corner = (8, 16)[film % 2], int(rng.integers(0, 16))
-        annotations = []
-        if film % 4:
-            levels[film, corner : corner + side, corner : corner + side] = 150
-            start, length = corner * 32, side * 32
-            gap = start * 1024 + start
-            annotations = [
-                f"{gap} {length} "
-                + " ".join(f"{1024 - length} {length}" for _ in range(length - 1))
-            ]
-        levels[film] = np.clip(levels[film] + rng.normal(40, 255 * noise, (32, 32)), 0, 255)
-        if str(first + film) in dimmed:
-            levels[film] //= 3
-        if str(first + film) in unlabelled:
-            annotations = None
-        cases.append(
-            Case(
-                str(first + film),
-                "",
-                annotations,
-                (1024, 1024),
-                None,
-                f"p{(first + film) // 2}",
-                ("AP", "PA")[film % 2],
-            )
-        )
-
-    def fill(plain, flip, begin):
-        plain[:], flip[:] = levels, levels
-        yield films
-
-    facts = {"run": name}
-    return maps.write(folder / name, name, cases, 32, fill, facts)
-
-
-def test_scores_are_those_of_the_masks(tmp_path):
-    part = synthetic(tmp_path, "a")
-    rules = [
-        Postprocess(0.5, 2048),
-        Postprocess(0.3, 60_000, top_threshold=0.6),
-        Postprocess(0.4, 5000, removal=Removal.component),
-        Postprocess(0.4, 0, contour_area=3000.0, fill_holes=True),
-    ]
-    for rule in rules:
-        found = choosing.outcomes([part], rule, tta=True)
-        for row, case in enumerate(part.cases):
-            mask, truth = to_mask(part.map(row, True), rule), case.mask()
-            assert (found.predicted[row], found.truth[row], found.overlap[row]) == (
-                mask.sum(),
-                truth.sum(),
-                (mask & truth).sum(),
-            )
-
-
-def test_shapes_are_those_of_the_masks_and_millimetres_those_of_the_film(tmp_path):
-    part = synthetic(tmp_path, "a", films=8)
-    part.cases[1].spacing = (0.5, 0.5)
-    rule, how = Postprocess(0.5, 2048), Measures()
-    found, candidates = shapes.measure([part], rule, True, how)
-    known = choosing.outcomes([part], rule, True)
-    assert np.array_equal(candidates.lesions, known.positive)  # one square a positive film
-    assert np.array_equal(found.hits + found.missed, candidates.lesions)
-    assert np.array_equal(np.isnan(found.hd95_px), (known.overlap == 0) & ~known.positive)
-    assert found.hd95_mm[1] == pytest.approx(found.hd95_px[1] / 2)
-    assert np.isfinite(found.hd95_mm).sum() == 1
-    removed = shapes.measure([part], Postprocess(0.5, 2**20), True, how)[0]
-    assert removed.hits.sum() == 0
-    assert np.array_equal(removed.nsd_px == 0, known.positive)
-    assert np.isnan(removed.nsd_px[~known.positive]).all()
-
-
-def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):
-    """Damage to the films of one half must change the thresholds of the other half only."""
-    part = synthetic(tmp_path, "a")
-    rule = Postprocess(0.9, 2048)
-    declared, tuned, optimistic = choosing.judge([part], rule, True, Tune.optimistic)
-    assert (
-        declared.outcomes.dice.mean()
-        < tuned.outcomes.dice.mean()
-        <= optimistic.outcomes.dice.mean() + 1e-9
-    )
-    assert len(tuned.rules) == 2
-    assert sorted(tuned.outcomes.ids) == sorted(part.ids)
-    patients = {
-        name: {i % 2 for i, p in enumerate(tuned.outcomes.patients) if p == name}
-        for name in tuned.outcomes.patients
-    }
-    assert len(patients) == 20
-    first = len(tuned.outcomes) - 20
-    ids = set(tuned.outcomes.ids[:first])
-    halves = [
-        {tuned.outcomes.patients[i] for i in part}
-        for part in (range(first), range(first, len(tuned.outcomes)))
-    ]
-    assert not halves[0] & halves[1]
-    worse = synthetic(tmp_path, "b", dimmed=ids)
-    (_, again) = choosing.judge([worse], rule, True, Tune.honest)
-    assert again.rules[0] == tuned.rules[0]
-    assert again.rules[1] != tuned.rules[1]
-    assert "OPTIMISTIC" in optimistic.how
-    assert "halves by patient" in tuned.how
-
-
-def test_thresholds_chosen_beforehand_know_nothing_of_the_films_they_are_scored_on(tmp_path):
-    validation = synthetic(tmp_path, "v", first=100)
-    rule = Postprocess(0.9, 2048)
-    chosen = []
-    for name, dimmed in (("a", ()), ("b", [str(i) for i in range(20)])):
-        part = synthetic(tmp_path, name, dimmed=dimmed)
-        result = choosing.beforehand([part], [validation], rule, True)
-        chosen += result.rules
-        assert "40 validation films" in result.how
-        assert result.outcomes.ids == part.ids
-    assert chosen[0] == chosen[1] == choosing.search([validation], np.arange(40), rule, True)
-
-
-def test_folds_are_scored_with_thresholds_of_the_other_folds(tmp_path):
-    parts = [
-        synthetic(tmp_path, name, first=first) for name, first in (("a", 0), ("b", 100), ("c", 200))
-    ]
-    rule = Postprocess(0.9, 0)
-    _, tuned = choosing.judge(parts, rule, True, Tune.honest)
-    assert len(tuned.rules) == 3
-    assert "other folds" in tuned.how
-    rows = np.arange(40, 120)
-    assert tuned.rules[0] == choosing.search(parts, rows, rule, True)
-    assert tuned.outcomes.ids == [image for part in parts for image in part.ids]
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [Postprocess(0.9, 0, top_threshold=0.95), Postprocess(0.9, 0, removal=Removal.component)],
-    ids=str,
-)
-def test_triplets_and_components_are_tuned_too(tmp_path, rule):
-    part = synthetic(tmp_path, "a", films=16)
-    declared, tuned = choosing.judge([part], rule, True, Tune.honest)
-    assert tuned.outcomes.dice.mean() > declared.outcomes.dice.mean()
-    assert all(
-        chosen.removal is rule.removal
-        and (chosen.top_threshold is None) == (rule.top_threshold is None)
-        for chosen in tuned.rules
-    )
-
-
-def test_films_without_truth_are_not_scored(tmp_path):
-    part = synthetic(tmp_path, "a", films=4, unlabelled=("2",))
-    with pytest.raises(PneumoError, match="annotations="):
-        choosing.outcomes([part], Postprocess(), True)
+from pneumo.masks.settings import Postprocess
 
 
 @pytest.fixture(scope="module")
@@ -367,36 +204,6 @@ def test_histograms_are_counted_once_and_damage_is_mended(evaluated):
     assert isinstance(again, Histograms)
 
 
-def test_films_of_one_patient_are_scored_but_choose_no_thresholds(tmp_path, caplog):
-    part = synthetic(tmp_path, "a", films=2)
-    assert [result.name for result in choosing.judge([part], Postprocess(), True, Tune.honest)] == [
-        "declared"
-    ]
-    assert "No thresholds were chosen" in caplog.text
-
-
-def test_runs_judged_by_different_truths_are_not_compared(tmp_path):
-    part, other = synthetic(tmp_path, "a", films=8), synthetic(tmp_path, "b", films=8, first=0)
-    ours = choosing.outcomes([part], Postprocess(), True)
-    theirs = choosing.outcomes([other], Postprocess(), True)
-    assert choosing.compare(ours, theirs, 10, 0)["dice"].mean == 0
-    theirs.truth[3] += 1
-    with pytest.raises(PneumoError, match="different truths"):
-        choosing.compare(ours, theirs, 10, 0)
-
-
-def test_films_without_pneumothorax_have_no_score_of_positives_and_no_p(tmp_path):
-    part = synthetic(tmp_path, "a", films=8)
-    ours = choosing.outcomes([part], Postprocess(), True)
-    negatives = ours[np.flatnonzero(~ours.positive)]
-    gaps = Comparison("other", choosing.compare(negatives, negatives, 10, 0)).to_dict()
-    assert gaps["dice_positive"] == {"mean": None, "low": None, "high": None, "p": None}
-    found = choosing.Result("declared", "", [Postprocess()], negatives).judgement(10, 0).to_dict()
-    json.dumps([gaps, found], allow_nan=False)
-    assert found["scores"]["dice_positive"] is None
-    assert "dice_positive" not in found["intervals"]
-
-
 def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
     folder, _ = evaluated
     offline = {"WANDB_MODE": "offline"}
@@ -421,18 +228,6 @@ def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Weights & Biases") == 1
-
-
-def test_a_bundle_s_curve_is_kept_where_it_did_better_on_films_it_was_not_fitted_on(tmp_path):
-    asked = SimpleNamespace(tta=True, resamples=0, seed=0)
-    part = synthetic(tmp_path, "a", films=80)
-    sure = bundling._calibration([part], Postprocess(0.5, 2048), asked)
-    assert sure["out_of_fold"]["brier"] < sure["out_of_fold"]["raw_brier"]
-    assert sure["slope"] == pytest.approx(1 / sure["temperature"])
-    assert sure["share"] == 0.75
-    few = bundling._calibration([synthetic(tmp_path, "b", films=2)], Postprocess(0.5, 2048), asked)
-    assert (few["slope"], few["intercept"], few.get("share")) == (1, 0, None)
-    assert few["how"] == "not calibrated: too few films"
 
 
 def test_maps_of_older_versions_are_told_of_sex_age_and_spacing_without_being_made_anew(evaluated):

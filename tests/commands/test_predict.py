@@ -14,27 +14,17 @@ from conftest import TINY, complaint, launch, one
 from PIL import Image
 
 from pneumo.data import csv_files, dicom
-from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.evaluation import bundling
 from pneumo.evaluation.blend import gather
 from pneumo.evaluation.settings import Export
-from pneumo.inference import mapping, maps
+from pneumo.inference import maps
 from pneumo.inference.settings import Predict
 from pneumo.training import record
 from pneumo.training.loader import FilmData
 from pneumo.training.network import build_network
 from pneumo.training.settings import Blend
-from pneumo.training.weights import load_weights, read_card, save_weights
-
-
-@pytest.fixture(scope="module")
-def predicted(finished):
-    """exp5's maps of its validation part."""
-    folder, _ = finished
-    done = launch(folder, "run=runs/exp5/*/*", "on=val", module="pneumo.predict")
-    assert done.returncode == 0, done.stderr
-    return folder, maps.load(one(folder, "exp5") / "predictions" / "val")
+from pneumo.training.weights import load_weights
 
 
 def test_maps_are_those_of_the_network_with_and_without_its_mirror_image(predicted, monkeypatch):
@@ -82,69 +72,12 @@ def test_a_network_may_see_films_at_another_size_than_in_training(predicted, mon
         gather(Predict(run=str(run), size=100))
 
 
-def test_truth_is_the_annotation_at_1024(predicted):
-    folder, found = predicted
-    (root,) = (
-        path
-        for path in (folder / "runs" / "phantom").iterdir()
-        if path.is_dir() and "24-" in path.name
-    )
-    table = siim.read_table(root / "train-rle.csv")
-    assert any(case.annotations for case in found.cases)
-    for row, case in enumerate(found.cases):
-        mask = case.mask()
-        assert mask.shape == found.map(row, tta=True).shape == (1024, 1024)
-        assert case.annotations == table.masks(case.id)
-        assert bool(case.annotations) == mask.any()
-        assert case.view in ("AP", "PA")
-        assert case.patient
-
-
 def test_a_second_call_uses_what_is_there(predicted):
     folder, found = predicted
     before = (found.folder / "plain.npy").stat().st_mtime_ns
     done = launch(folder, "run=runs/exp5/*/*", "on=val", module="pneumo.predict")
     assert done.returncode == 0
     assert (found.folder / "plain.npy").stat().st_mtime_ns == before
-
-
-def test_interrupted_work_goes_on_to_the_same_maps(predicted, tmp_path, monkeypatch):
-    folder, found = predicted
-    shutil.copytree(folder / "runs", tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
-    run = one(tmp_path, "exp5")
-    shutil.rmtree(run / "predictions")
-    real, calls = mapping.with_flip, []
-
-    def failing(engine, films):
-        calls.append(len(films))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(engine, films)
-
-    monkeypatch.setattr(mapping, "with_flip", failing)
-    monkeypatch.setattr(mapping, "FLUSH", 1)
-    settings = Predict(run=str(run), batch_size=2)
-    with pytest.raises(KeyboardInterrupt):
-        mapping.predict(run, settings, 2)
-    assert not (run / "predictions" / "val").exists()
-    again = mapping.predict(run, settings, 2)
-    assert sum(calls[3:]) == len(again) - 4
-    assert np.array_equal(again.plain, found.plain)
-    assert np.array_equal(again.flip, found.flip)
-
-
-def test_another_network_makes_other_maps(predicted, tmp_path, monkeypatch):
-    folder, found = predicted
-    shutil.copytree(folder / "runs", tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
-    run = one(tmp_path, "exp5")
-    weights = run / "weights.safetensors"
-    declared = record.read(run).config
-    torch.manual_seed(1)
-    save_weights(build_network(declared.model), weights, read_card(weights))
-    again = mapping.predict(run, Predict(run=str(run)))
-    assert not np.array_equal(again.plain, found.plain)
 
 
 def test_several_runs_on_the_same_films_are_averaged(predicted, tmp_path):
@@ -230,46 +163,6 @@ def test_a_device_that_is_not_there_is_one_line(finished, tmp_path):
     )
     wanted = ("run=runs/exp5_stage1/*/*", "machine.accelerator=cuda")
     assert "cuda" in complaint(launch(tmp_path, *wanted, module="pneumo.predict"))
-
-
-@pytest.mark.parametrize("name", ["flip.npy", "contents.json", "plain.npy"])
-def test_damaged_predictions_are_made_anew(predicted, tmp_path, monkeypatch, name):
-    folder, found = predicted
-    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("last.ckpt"))
-    monkeypatch.chdir(tmp_path)
-    run = one(tmp_path, "exp5")
-    broken = run / "predictions" / "val" / name
-    broken.write_bytes(broken.read_bytes()[:1000])
-    again = mapping.predict(run, Predict(run=str(run)))
-    assert np.array_equal(again.flip, found.flip)
-
-
-def test_a_moved_runs_folder_keeps_its_cache_and_maps(predicted, tmp_path, monkeypatch):
-    folder, found = predicted
-    shutil.copytree(folder / "runs", tmp_path / "elsewhere")
-    contents = json.loads((found.folder / "contents.json").read_text())
-    moved = tmp_path / "elsewhere" / found.folder.relative_to(folder / "runs")
-    monkeypatch.chdir(tmp_path)
-    run = moved.parents[1]
-    again = mapping.predict(run, Predict(run=str(run)))
-    assert again.contents["key"] == contents["key"]
-
-
-def test_annotations_that_changed_since_training_are_refused(predicted, tmp_path, monkeypatch):
-    folder, _ = predicted
-    shutil.copytree(
-        folder / "runs",
-        tmp_path / "runs",
-        ignore=shutil.ignore_patterns("last.ckpt", "predictions"),
-    )
-    monkeypatch.chdir(tmp_path)
-    (table,) = (tmp_path / "runs" / "phantom").glob("24-*/train-rle.csv")
-    table.write_text(table.read_text().replace(" 1 ", " 2 ", 1))
-    run = one(tmp_path, "exp5")
-    with pytest.raises(
-        PneumoError, match=r"annotations of .* are not those this run was trained on"
-    ):
-        mapping.predict(run, Predict(run=str(run)))
 
 
 def test_runs_that_are_no_folds_of_one_cross_validation_are_not_joined(

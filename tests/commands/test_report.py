@@ -2,14 +2,12 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import complaint, launch, one, visited
 
-from pneumo.evaluation import published, surfaces
-from pneumo.evaluation.results import Judgement, Scored
+from pneumo.evaluation import surfaces
 from pneumo.inference import maps
 
 
@@ -91,32 +89,6 @@ def test_tables_hold_our_scores_beside_the_published_ones(finished, reported):
     groups = {row["group"]: int(row["films"]) for row in rows(place / "groups.csv")}
     assert groups["sex F"] + groups["sex M"] == 6
     assert "Table III" in printed
-
-
-def finished_run(scores, intervals, *parts):
-    """A run of exp5 as declared, of which the same was found on all parts."""
-    about = SimpleNamespace(config=SimpleNamespace(experiment="exp5", variant=""))
-    judgement = Judgement("declared", "", [], Scored(1, scores, intervals))
-    found = SimpleNamespace(result=lambda name: judgement if name == "declared" else None)
-    return published.Run(None, about, [], dict.fromkeys(parts, found))
-
-
-def test_several_runs_of_one_experiment_are_a_mean_with_its_spread():
-    def run(dice):
-        return finished_run({"dice": dice, "iou": None}, {"dice": (0.1, 0.9)}, ("val", True))
-
-    assert published._over([run(0.5), run(0.7)], "val", True, "dice") == "0.6000 ± 0.1414"
-    assert published._over([run(0.5)], "val", True, "dice") == "0.5000 [0.100, 0.900]"
-    assert published._over([run(None), run(0.5)], "val", True, "dice") == "0.5000 [0.100, 0.900]"
-    assert published._over([run(0.5)], "val", True, "iou") == "–"
-    assert published._over([run(0.5)], "val", True, "dice", "tuned") == "–"
-
-
-def test_published_figures_stand_beside_the_experiments_as_declared():
-    scores = {"iou": 0.5, "iou_stepped": 0.4}
-    run = finished_run(scores, {}, ("val", False), ("val", True))
-    (row,) = published._table_3({run.name: [run]}, "").rows
-    assert row == ["exp5", "0.5000", "0.5000", "0.4000", "0.7638", "0.7822"]
 
 
 def test_nothing_to_report_is_one_line(tmp_path):

@@ -1,7 +1,6 @@
 """What a user sees of ``python -m pneumo.train``: runs, resumption, hand-off, sweeps, mistakes."""
 
 import csv
-import dataclasses
 import json
 import resource
 import shutil
@@ -16,10 +15,7 @@ import yaml
 from conftest import TINY, complaint, launch, one
 from safetensors.torch import load_file
 
-from pneumo.data.settings import SiimData
 from pneumo.inference import maps
-from pneumo.settings import Log
-from pneumo.training import logbook, record
 from pneumo.training.weights import read_card
 
 A_KERNEL = "encoder.model.layer1.0.conv1.weight"
@@ -412,16 +408,6 @@ def test_weights_and_biases_offline_and_broken(finished, tmp_path):
     assert broken.returncode == 0, broken.stderr
     assert broken.stdout.count("Weights & Biases") == 1
     assert "left out" in broken.stdout
-
-
-def test_only_drawn_films_are_sent_unasked(finished, monkeypatch):
-    monkeypatch.chdir(finished[0])
-    drawn = record.read(one(finished[0], "exp5")).config
-    films = dataclasses.replace(drawn, data=SiimData(name="siim"))
-    assert logbook.pictures_sent(drawn)
-    assert not logbook.pictures_sent(films)
-    asked = dataclasses.replace(films, log=Log(send_pictures=True))
-    assert logbook.pictures_sent(asked)
 
 
 CHOICES = {

@@ -6,8 +6,7 @@ import pytest
 from conftest import write_film
 from PIL import Image
 
-from pneumo.data import cache, csv_files, dicom
-from pneumo.data.films import patients_from_films, read_folder
+from pneumo.data import cache, dicom
 from pneumo.data.settings import MaskSize, OnError, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
@@ -77,20 +76,6 @@ def test_table_that_is_no_text(tmp_path):
     (tmp_path / "t.csv").write_bytes(bytes(range(256)))
     with pytest.raises(PneumoError, match=r"t\.csv: not a readable CSV"):
         siim.read_table(tmp_path / "t.csv")
-
-
-def test_nih_names_stand_for_their_patient(tmp_path):
-    path = write(
-        tmp_path / "p.csv", "Kaggle_ID,NIH_ID\na,00028864_007.png\nb,00028864_008.png\nc,me\n"
-    )
-    assert csv_files.read_patients(path) == {"a": "00028864", "b": "00028864", "c": "me"}
-
-
-def test_ids_that_look_like_words_are_no_header(tmp_path):
-    assert csv_files.read_patients(write(tmp_path / "p.csv", "ID_001.dcm,me\nID_002,you\n")) == {
-        "ID_001": "me",
-        "ID_002": "you",
-    }
 
 
 def test_a_round_1_list_that_fits_nothing_is_an_error(phantoms, tmp_path):
@@ -217,25 +202,6 @@ def test_films_and_table_are_joined_and_the_rest_is_counted(phantoms, tmp_path):
     }
 
 
-def test_dicom_files_without_a_suffix_are_films_too(phantoms, tmp_path):
-    index = siim.read_index(
-        SiimData(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
-    )
-    (tmp_path / "LICENSE").write_text("no film")
-    for item in index.items[:3]:
-        shutil.copy(item.path, tmp_path / item.id)
-    again = siim.read_index(
-        SiimData(
-            name="siim",
-            root=str(tmp_path),
-            annotations=str(phantoms / "train-rle.csv"),
-            on_missing=OnError.skip,
-        )
-    )
-    assert [item.id for item in again.items] == [item.id for item in index.items[:3]]
-    assert {item.id for item in read_folder(tmp_path)} == {item.id for item in index.items[:3]}
-
-
 def test_round_1_leaves_out_its_test_images(phantoms, tmp_path):
     ids = [path.stem for path in sorted(phantoms.rglob("*.dcm"))]
     sample = write(
@@ -254,42 +220,6 @@ def test_nothing_to_join(phantoms, tmp_path):
         index(tmp_path / "void", table)
     with pytest.raises(PneumoError, match="no such file or folder"):
         index(tmp_path / "absent", table)
-
-
-def test_repeated_patient_ids_group_films(phantoms):
-    found = index(phantoms, phantoms / "train-rle.csv")
-    assert patients_from_films(found.items) == csv_files.read_patients(phantoms / "patients.csv")
-    alone = list({patients_from_films(found.items)[item.id]: item for item in found.items}.values())
-    assert (
-        patients_from_films(alone) == {}
-    )  # one film a patient, as in the challenge's files: tells nothing
-
-
-def test_table_i(real_data, command):
-    folder = real_data / "siim"
-    done = command(
-        "pneumo.siim",
-        "data=siim",
-        f"data.root={folder}",
-        f"data.annotations={folder / 'stage_2_train.csv.gz'}",
-    )
-    assert done.returncode == 0, done.stderr
-    counts = {
-        name: int(number.replace(",", ""))
-        for number, name in (
-            line.split("  ", 1) for line in map(str.strip, done.stdout.splitlines()[:7])
-        )
-    }
-    assert counts == {
-        "images in the table": 12_047,
-        "rows": 12_954,
-        "positive images": 2_669,
-        "multi-row images": 624,
-        "of them overlapping": 183,
-        "films on disk": 71,
-        "of them positive": 14,
-    }
-    assert "round 2" in done.stdout
 
 
 def test_round_1_of_table_i(real_data):

@@ -4,7 +4,6 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import complaint, launch
 
 from pneumo.data import dicom
 from pneumo.data.settings import OnError
@@ -91,21 +90,3 @@ def test_what_does_not_come_back_is_not_kept(part, tmp_path, monkeypatch):
 def test_a_mask_goes_back_to_where_its_film_came_from(orientation):
     stored = np.arange(12).reshape(3, 4)
     assert np.array_equal(dicom.stored(dicom.upright(stored, orientation), orientation), stored)
-
-
-def test_the_command_writes_the_challenge_s_file(finished, real_data, tmp_path):
-    """From a run to a file for real films, with the sample submission of the round-1 test set."""
-    sample = real_data / "siim" / "stage_1_sample_submission.csv"
-    films = real_data / "siim" / "dicom-images-train"
-    arguments = (
-        "run=runs/exp5_stage1/*/*",
-        f"on={films}",
-        f"sample={sample}",
-        f"out={tmp_path / 'submission.csv'}",
-    )
-    assert "on_error=skip" in complaint(launch(finished[0], *arguments, module="pneumo.submission"))
-    done = launch(finished[0], *arguments, "on_error=skip", module="pneumo.submission")
-    assert done.returncode == 0, done.stderr
-    rows = read(tmp_path / "submission.csv")
-    assert len(rows) == len({row["ImageId"] for row in rows}) == 1372
-    assert "1,372 images" in done.stdout

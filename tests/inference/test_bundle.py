@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from conftest import launch
 from safetensors.torch import load_file, save_file
 
 import pneumo
+from pneumo.data import dicom
 from pneumo.errors import PneumoError
-from pneumo.inference import bundle
+from pneumo.inference import bundle, findings
+from pneumo.inference.settings import Unsuitable, Use
 from pneumo.training.network import build_network
 from pneumo.training.settings import BatchNorm, Model
 
@@ -90,6 +94,60 @@ def test_a_film_s_probability_is_what_the_card_s_curve_makes_of_its_score(older,
 def test_limits_say_to_what_a_probability_is_calibrated():
     assert "not a calibrated risk" in bundle.limits(["siim"])
     assert "22.2% show pneumothorax" in bundle.limits(["siim"], 0.222)
+
+
+def test_a_bundle_that_was_tampered_with_is_refused(model, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    weights = copy / "weights-0.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"zzzz")
+    with pytest.raises(PneumoError, match="not the file that the card describes"):
+        bundle.load(copy, engine="torch")
+    onnx = copy / "weights-0.onnx"
+    content = bytearray(onnx.read_bytes())
+    content[5_000_000:5_001_000] = bytes(1000)
+    onnx.write_bytes(content)
+    with pytest.raises(PneumoError, match="not the file that the card describes"):
+        bundle.load(copy, engine="onnx")
+    card = json.loads((copy / "card.json").read_text())
+    for elsewhere in ("../model/weights-0.safetensors", "weights-0.pth"):
+        card["members"][0]["weights"] = elsewhere
+        (copy / "card.json").write_text(json.dumps(card))
+        with pytest.raises(PneumoError, match="outside the bundle"):
+            bundle.load(copy)
+    with pytest.raises(PneumoError, match=r"pneumo\.export"):
+        bundle.load(tmp_path)
+
+
+def test_an_ensemble_is_the_mean_of_its_members(finished, film, tmp_path):
+    place = tmp_path / "both"
+    wanted = "run=[runs/exp5/*/*,runs/exp5_stage1/*/*]"
+    done = launch(
+        finished[0], wanted, "blend=mean", f"out={place}", "resamples=0", module="pneumo.export"
+    )
+    assert done.returncode == 0, done.stderr
+    both = bundle.load(place, engine="torch")
+    pixels = dicom.read(film).pixels
+    alone = [
+        bundle.Bundle(both.folder, both.card, [member], both.rule, both.tta, "torch").levels(pixels)
+        for member in both.members
+    ]
+    sizes = [levels.shape for levels in alone]
+    assert sizes == [(64, 64), (32, 32)]
+    expected = (alone[0].astype(float) + bundle.enlarge(alone[1], (64, 64))) / 2
+    assert np.abs(both.levels(pixels) - expected).max() <= 0.5
+
+
+def test_limits_follow_from_the_data(model, film, real_data):
+    used = bundle.load(model)
+    assert "phantoms, not on X-rays" in used.card["limits"]
+    assert "adults" not in used.card["limits"]
+    assert re.search(r"trained on 18 drawn phantoms.*Dice [01]\.\d+ on 6 held out", used.experience)
+    assert "adults from one source" in bundle.limits(["siim"])
+    real = sorted(real_data.glob("siim/dicom-images-train/**/*.dcm"))[0]
+    use = Use(unsuitable=Unsuitable.use)
+    assert "phantoms, not on X-rays" in findings.read("x", real.read_bytes(), use, used).notes[-1]
+    assert not any("phantom" in n for n in findings.read("x", film.read_bytes(), use, used).notes)
 
 
 def test_a_card_that_is_not_understood_names_its_writer(older):

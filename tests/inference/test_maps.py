@@ -6,6 +6,7 @@ import pydicom
 import pytest
 
 from pneumo.data.films import Item
+from pneumo.data.sources import siim
 from pneumo.inference import maps
 
 
@@ -43,3 +44,21 @@ def test_a_spacing_too_fine_for_a_chest_is_not_believed(told):
     assert told(PixelSpacing=[0.4, 0.42]).spacing == pytest.approx((0.4, 0.42))
     turned = told(PixelSpacing=[0.4, 0.42], PatientOrientation=["F", "L"])
     assert turned.spacing == pytest.approx((0.42, 0.4))
+
+
+def test_truth_is_the_annotation_at_1024(predicted):
+    folder, found = predicted
+    (root,) = (
+        path
+        for path in (folder / "runs" / "phantom").iterdir()
+        if path.is_dir() and "24-" in path.name
+    )
+    table = siim.read_table(root / "train-rle.csv")
+    assert any(case.annotations for case in found.cases)
+    for row, case in enumerate(found.cases):
+        mask = case.mask()
+        assert mask.shape == found.map(row, tta=True).shape == (1024, 1024)
+        assert case.annotations == table.masks(case.id)
+        assert bool(case.annotations) == mask.any()
+        assert case.view in ("AP", "PA")
+        assert case.patient

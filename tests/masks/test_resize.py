@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pneumo.masks import rle
-from pneumo.masks.resize import shrink_mask
+from pneumo.masks.resize import enlarge, shrink, shrink_mask
 
 
 def rectangle(top, left, rows, columns):
@@ -57,3 +57,13 @@ def test_lesions_of_the_challenge_keep_area_and_place(real_data, size):
     assert len(masks) > 80
     assert np.mean(areas) == pytest.approx(1, abs=0.001)
     assert np.abs(np.mean(apart, axis=0)).max() * size < 0.05
+
+
+def test_a_film_shrinks_to_means_and_a_map_grows_to_any_shape():
+    film = np.array([[10, 20, 0, 0], [30, 40, 0, 200], [7, 7, 9, 9], [7, 7, 9, 9]], np.uint8)
+    assert shrink(film, 2).tolist() == [[25, 50], [7, 9]]
+    levels = np.full((4, 4), 90, np.uint8)
+    assert np.array_equal(enlarge(levels, (6, 10)), np.full((6, 10), 90))
+    same = enlarge(levels, (4, 4))
+    same[:] = 0
+    assert levels.min() == 90  # a copy, also at the same size

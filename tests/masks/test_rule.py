@@ -1,7 +1,5 @@
 import numpy as np
-import pytest
 
-from pneumo.errors import PneumoError
 from pneumo.masks.rule import exceeds, removal_pixels, to_mask
 from pneumo.masks.settings import Postprocess, Removal
 
@@ -61,11 +59,3 @@ def test_stored_levels_are_judged_as_the_probabilities_they_stand_for():
     for percent in range(1, 100):
         threshold = percent / 100
         assert np.array_equal(exceeds(levels, threshold), levels / 255 > threshold)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"top_threshold": 0.4}, {"top_threshold": 1.0}, {"contour_area": -1.0}]
-)
-def test_impossible_rules_are_refused_by_name(wrong):
-    with pytest.raises(PneumoError, match=next(iter(wrong))):
-        Postprocess(**wrong)

@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader
 from pneumo.data import cache
 from pneumo.data.settings import SiimData
 from pneumo.data.sources import siim
-from pneumo.errors import PneumoError
 from pneumo.training import augmentation
 from pneumo.training.loader import EpochSampler, FilmDataset
 from pneumo.training.settings import Augmentation, Resolution
@@ -235,25 +234,3 @@ def test_batches_travel_as_one_channel_bytes(films):
         torch.uint8,
         (1, 64, 64),
     )
-
-
-def test_ranks_share_an_epoch_evenly(films):
-    dataset = FilmDataset(films, np.arange(23))
-    shares = [list(EpochSampler(dataset, 0, True, rank, 2)) for rank in range(2)]
-    assert [len(share) for share in shares] == [11, 11]
-    assert not set(shares[0]) & set(shares[1])
-    assert sorted(i for rank in range(2) for i in EpochSampler(dataset, 0, False, rank, 2)) == list(
-        range(23)
-    )
-
-
-def test_a_damaged_film_is_not_trained_on(films, tmp_path):
-    import shutil
-
-    folder = tmp_path / films.folder.name
-    shutil.copytree(films.folder, folder)
-    images = np.load(folder / "images.npy", mmap_mode="r+")
-    images[7] = 0
-    images.flush()
-    with pytest.raises(PneumoError, match="damaged"):
-        FilmDataset(cache._open(folder), np.arange(24))[7]

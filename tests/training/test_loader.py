@@ -1,10 +1,15 @@
 """A data set made ready for a fit: which films it has, and which are validated."""
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from pneumo.data import cache
+from pneumo.data.settings import SiimData
+from pneumo.data.sources import siim
+from pneumo.errors import PneumoError
 from pneumo.settings import CONF
-from pneumo.training.loader import FilmData
+from pneumo.training.loader import EpochSampler, FilmData, FilmDataset
 from pneumo.training.settings import load_config
 
 
@@ -37,3 +42,33 @@ def test_a_recorded_division_is_kept_while_the_films_are_the_same(divided):
     assert divided(recorded=swapped) == swapped
     fewer = {**swapped, "validation": dict(list(fresh["training"].items())[1:])}
     assert divided(recorded=fewer) == fresh
+
+
+@pytest.fixture(scope="module")
+def films(phantoms, tmp_path_factory):
+    index = siim.read_index(
+        SiimData(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
+    )
+    return cache.build(index.items, 64, tmp_path_factory.mktemp("cache"), workers=0)
+
+
+def test_ranks_share_an_epoch_evenly(films):
+    dataset = FilmDataset(films, np.arange(23))
+    shares = [list(EpochSampler(dataset, 0, True, rank, 2)) for rank in range(2)]
+    assert [len(share) for share in shares] == [11, 11]
+    assert not set(shares[0]) & set(shares[1])
+    assert sorted(i for rank in range(2) for i in EpochSampler(dataset, 0, False, rank, 2)) == list(
+        range(23)
+    )
+
+
+def test_a_damaged_film_is_not_trained_on(films, tmp_path):
+    import shutil
+
+    folder = tmp_path / films.folder.name
+    shutil.copytree(films.folder, folder)
+    images = np.load(folder / "images.npy", mmap_mode="r+")
+    images[7] = 0
+    images.flush()
+    with pytest.raises(PneumoError, match="damaged"):
+        FilmDataset(cache._open(folder), np.arange(24))[7]

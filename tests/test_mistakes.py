@@ -2,17 +2,10 @@
 ignored.
 """
 
-import io
-import runpy
 import shutil
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
-from conftest import one
-
-from pneumo import __main__, __version__
+from conftest import one, say
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +35,6 @@ def place(finished, model, tmp_path_factory):
     run = one(place, "exp5")
     shutil.copytree(run, place / "half", ignore=shutil.ignore_patterns("metrics.json"))
     return place
-
-
-def say(module, arguments, folder, monkeypatch):
-    """Run a command in this process: its exit status, what it printed, and its errors."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", [f"pneumo.{module}", *arguments])
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        runpy.run_module(f"pneumo.{module}", run_name="__main__", alter_sys=True)
-    return stop.value.code, out.getvalue(), err.getvalue()
 
 
 TRAIN = "train +experiment=exp2 data=phantom "
@@ -150,58 +133,6 @@ MISTAKES = {
     "view model=nothing": "nothing: not a bundle",
     "report setting=absent": "absent",
 }
-
-
-def test_reading_only_the_beginning_of_what_is_printed_is_no_error(place):
-    """As in ``python -m pneumo.list | head -1``."""
-    command = [sys.executable, "-u", "-c", HEAD, sys.executable]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=100)
-    assert done.stderr == ""
-    assert done.stdout.startswith("run ")
-
-
-HEAD = """
-import subprocess, sys
-one = subprocess.Popen([sys.argv[1], "-m", "pneumo.list"], stdout=subprocess.PIPE)
-print(one.stdout.readline().decode())
-one.stdout.close()
-one.wait()
-"""
-
-
-def test_the_commands_are_listed_and_started_by_name(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", ["pneumo"])
-    __main__.main()
-    listed = capsys.readouterr().out
-    for name in ("train", "predict", "view", "list"):
-        assert f"  {name} " in listed
-    monkeypatch.setattr(sys, "argv", ["pneumo", "trian", "+experiment=exp5"])
-    with pytest.raises(SystemExit):
-        __main__.main()
-    assert capsys.readouterr().err == "error: trian: no such command; did you mean train?\n"
-    monkeypatch.setattr(sys, "argv", ["pneumo", "list", "--version"])
-    with pytest.raises(SystemExit):
-        __main__.main()
-    assert capsys.readouterr().out == f"pneumo {__version__}\n"
-
-
-def test_runs_are_listed_with_state_scores_and_size_and_lose_their_checkpoints(place, monkeypatch):
-    status, out, _ = say("list", [], place, monkeypatch)
-    assert status == 0
-    assert "Checkpoints of finished runs take" in out
-    lines = [line for line in out.splitlines() if line.startswith("runs/exp5")]
-    assert len(lines) == 2
-    assert all(" finished " in line for line in lines)
-    status, out, _ = say("list", ["prune=true"], place, monkeypatch)
-    assert "Removed the checkpoints of 2 runs" in out
-    assert not list((place / "runs").rglob("*.ckpt"))
-    assert "prune" not in say("list", [], place, monkeypatch)[1]
-    metrics = one(place, "exp5") / "metrics.json"
-    kept = metrics.read_text()
-    metrics.unlink()
-    assert "stopped after epoch 4 of 4" in say("list", [], place, monkeypatch)[1]
-    metrics.write_text(kept)
 
 
 @pytest.mark.parametrize("typed", MISTAKES)

@@ -1,0 +1,40 @@
+"""Tables of ids and patients, as people have them."""
+
+import pytest
+
+from pneumo.data import csv_files
+from pneumo.errors import PneumoError
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_nih_names_stand_for_their_patient(tmp_path):
+    path = write(
+        tmp_path / "p.csv", "Kaggle_ID,NIH_ID\na,00028864_007.png\nb,00028864_008.png\nc,me\n"
+    )
+    assert csv_files.read_patients(path) == {"a": "00028864", "b": "00028864", "c": "me"}
+
+
+def test_ids_that_look_like_words_are_no_header(tmp_path):
+    assert csv_files.read_patients(write(tmp_path / "p.csv", "ID_001.dcm,me\nID_002,you\n")) == {
+        "ID_001": "me",
+        "ID_002": "you",
+    }
+
+
+def test_a_patients_table_without_patients_names_the_line(tmp_path):
+    with pytest.raises(PneumoError, match=r"p\.csv, line 3: expected image id and patient"):
+        csv_files.read_patients(write(tmp_path / "p.csv", "id,patient\na,1\nb,\n"))
+
+
+def test_sites_are_the_third_column_where_there_is_one(tmp_path):
+    path = write(tmp_path / "p.csv", "image;patient;site\na.dcm;1;north\nb;2;\nc;3\n")
+    assert csv_files.read_sites(path) == {"a": "north"}
+
+
+def test_ids_of_a_sample_come_once_and_without_suffix(tmp_path):
+    path = write(tmp_path / "s.csv", "ImageId,EncodedPixels\nb.PNG,-1\n1.2.3,-1\nb,-1\n")
+    assert csv_files.read_ids(path) == ["b", "1.2.3"]

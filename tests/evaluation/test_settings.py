@@ -1,0 +1,19 @@
+"""What the commands that judge refuse to be told."""
+
+import pytest
+
+from pneumo.errors import PneumoError
+from pneumo.evaluation.settings import Evaluate, Export, Report, Submission
+
+
+def test_a_submission_needs_to_know_its_films():
+    with pytest.raises(PneumoError, match=r"on is not set.*on=<folder>"):
+        Submission()
+    assert Submission(on="val").on == "val"
+
+
+@pytest.mark.parametrize("kind", [Evaluate, Export, Report])
+def test_intervals_may_be_left_out_but_not_of_fewer_resamples_than_none(kind):
+    assert kind(resamples=0).resamples == 0
+    with pytest.raises(PneumoError, match="resamples=-1: must be 0 or more"):
+        kind(resamples=-1)

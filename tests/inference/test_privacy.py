@@ -1,0 +1,48 @@
+"""Names of outputs tell nothing of the patient."""
+
+import hashlib
+
+import pytest
+from inference.stand_ins import edited
+
+from pneumo.inference import findings
+from pneumo.inference.privacy import OutputNames
+from pneumo.inference.settings import Use
+
+
+def test_names_tell_nothing_of_the_patient(film):
+    names = OutputNames()
+    doe = edited(film, PatientName="Doe^John", PatientID="4711-08")
+    film_of_doe = findings.read("x", doe, Use()).film
+    uid = film_of_doe.uid
+    assert names.of("DOE_chest.dcm", film_of_doe, doe) == uid
+    assert names.of("471108.dcm", film_of_doe, doe) == f"{uid}-2"
+    assert names.of("chest pa.dcm", film_of_doe, doe) == "chest_pa"
+    assert names.of("other/Chest PA.dcm", film_of_doe, doe) == "Chest_PA-2"
+    assert names.renamed == 2
+    assert len(names.of("я" * 200 + ".dcm", film_of_doe, doe).encode()) <= 150
+    assert OutputNames(keep=True).of("DOE_chest.dcm", film_of_doe, doe) == "DOE_chest"
+    film_of_doe.uid = "4711.08"  # an id that holds the patient's own
+    digest = hashlib.sha256(doe).hexdigest()[:12]
+    assert OutputNames().of("DOE_chest.dcm", film_of_doe, doe) == f"film-{digest}"
+    assert OutputNames().shown("archive/Doe/1.dcm", doe) == f"film-{digest}"
+    assert OutputNames().shown("archive/1.dcm", doe) == "archive/1.dcm"
+
+
+@pytest.mark.parametrize(
+    ("patient", "file"),
+    [
+        (
+            {"PatientName": "Yamada^Tarou=山田^太郎", "SpecificCharacterSet": "ISO_IR 192"},
+            "山田太郎.dcm",
+        ),
+        ({"PatientName": "Wu^Li"}, "LI_WU_17.dcm"),
+        ({"PatientName": "Müller^Jörg", "SpecificCharacterSet": "ISO_IR 192"}, "Mueller.dcm"),
+        ({"PatientBirthDate": "19800203"}, "19800203_F.dcm"),
+        ({"AccessionNumber": "A-77123"}, "a77123-pa.dcm"),
+    ],
+)
+def test_names_in_other_spellings_tell_nothing_either(film, patient, file):
+    content = edited(film, **patient)
+    found = findings.read("x", content, Use()).film
+    assert OutputNames().of(file, found, content) == found.uid

@@ -1,0 +1,37 @@
+"""The table of scores: values by hand, and the means that a bootstrap takes."""
+
+import numpy as np
+import pytest
+
+from pneumo.masks.scores import Films, number, summary
+
+# found by half, missed, rightly empty, found where nothing is
+FILMS = Films(np.array([10, 0, 0, 4]), np.array([10, 6, 0, 0]), np.array([5, 0, 0, 0]))
+
+
+def test_scores_of_four_films_by_hand():
+    found = {key: value.item() for key, value in summary(FILMS).items()}
+    assert found["dice"] == pytest.approx((0.5 + 0 + 1 + 0) / 4)
+    assert found["dice_positive"] == pytest.approx((0.5 + 0) / 2)
+    assert found["dice_found"] == pytest.approx(0.5)
+    assert found["iou"] == pytest.approx((1 / 3 + 0 + 1 + 0) / 4)
+    assert found["sensitivity"] == found["specificity"] == found["all_empty_dice"] == 0.5
+    assert "roc_auc" not in found  # no image-level score is known
+
+
+def test_each_row_of_weights_is_a_set_of_films():
+    rows = np.array([[1, 0, 0, 0], [1, 0, 3, 0], [0, 0, 1, 1]], float)
+    found = summary(FILMS, rows)
+    assert found["dice"].tolist() == pytest.approx([0.5, 3.5 / 4, 0.5])
+    assert np.isnan(found["dice_positive"]).tolist() == [False, False, True]
+
+
+def test_the_image_level_score_ranks_films():
+    """Of the four pairs of a positive and a negative film, the positive stands higher in three."""
+    ranked = Films(FILMS.predicted, FILMS.truth, FILMS.overlap, np.array([0.9, 0.3, 0.1, 0.4]))
+    assert summary(ranked)["roc_auc"].item() == pytest.approx(3 / 4)
+    assert summary(ranked)["pr_auc"].item() == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_a_score_that_there_is_not_is_a_dash():
+    assert [number(value) for value in (0.5, None, float("nan"))] == ["0.5000", "–", "–"]
