@@ -16,7 +16,7 @@ from pneumo.settings import checked
 
 def task(raw: DictConfig) -> None:
     """One Hydra job: a single evaluation, or one of a sweep."""
-    from pneumo.evaluation import evaluation  # torch takes seconds, and help needs none
+    from pneumo.evaluation import evaluation, wording  # torch takes seconds, and help needs none
 
     settings = checked(raw)
     overrides = list(HydraConfig.get().overrides.task)
@@ -27,7 +27,7 @@ def task(raw: DictConfig) -> None:
         about = {"overrides": overrides, "films": found.films, "weights": found.weights}
         command.keep_row({**about, **found.declared.all.scores})
         return
-    print(evaluation.describe(found, settings.detail))
+    print(wording.describe(found, settings.detail))
     print(f"\nIn full: {path}\nFilms one by one: {path.with_suffix('.csv')}")
     evaluation.track(settings, found, path)
 

@@ -1,0 +1,134 @@
+"""An evaluation in words: what a reader of its scores must know, as text for a terminal."""
+
+from pneumo.evaluation import calibration
+from pneumo.evaluation.results import Evaluation, Judgement, Point, Scored, known
+from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
+from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
+from pneumo.tables import counted
+
+
+def describe(found: Evaluation, detail: bool = False) -> str:
+    """What a reader must know of an evaluation, as text; with ``detail`` all that was found."""
+    unknown = found.films_of_unknown_patient
+    who = f"{found.patients:,} patients"
+    if unknown:
+        who += f" and {unknown:,} films of unknown patient"
+    tta = "flip TTA" if found.tta else "no TTA"
+    sizes = " and ".join(f"{size}²" for size in dict.fromkeys(found.sizes))
+    several = f"; the mean of {found.fits} fits, each judged for itself" if found.fits > 1 else ""
+    lines = [
+        f"{', '.join(found.runs)} on {found.on} at {sizes}, {tta}: "
+        f"{found.films:,} films, {found.positives:,} positive, {who}{several}"
+    ]
+    lines += [f"WARNING: {warning}" for warning in found.warnings]
+    for result in found.results:
+        lines.append(f"\n{result.name} ({result.how})")
+        lines += [f"  {rule_text(plain(rule))}" for rule in result.rules]
+        keys = LABELS if detail else MAIN
+        lines += [f"  {key:<19}{_value_text(result.all, key)}" for key in keys]
+        if detail or result is found.declared:
+            lines += _group_lines(result)
+    lines += _measured_lines(found, detail)
+    lines.append(f"\n{ABBREVIATIONS}")
+    if found.result("tuned") is not None:
+        lines.append(
+            "Which thresholds to use: the declared ones, unless those of `tuned` score better than "
+            "its interval explains; python -m pneumo.export choose=tuned then chooses once, on all "
+            "of these films, and states the score of `tuned`."
+        )
+    lines += _calibration_lines(found)
+    if found.against is not None:
+        for name, gap in found.against.differences.items():
+            if known(gap.mean) is not None:
+                spread = ""
+                if known(gap.p) is not None:
+                    spread = f" [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}"
+                lines.append(f"minus {found.against.run}, {name}: {gap.mean:+.4f}{spread}")
+        fits = "{} fits against {} ".format(*found.against.fits) if found.fits > 1 else ""
+        lines.append(f"  ({fits}{found.against.how})")
+    if found.declared.all.intervals:
+        by = "patient" if not unknown else "patient where known, else by film: too narrow"
+        lines.append(
+            f"Brackets: 95 % intervals, bootstrap by {by}. Dice at 1024², both empty = 1; size "
+            "groups: Dice of their films."
+        )
+    return "\n".join(lines)
+
+
+def _group_lines(result: Judgement) -> list[str]:
+    """Dice of each group, with its films; of the sizes, whose films are all positive, likewise."""
+    lines = []
+    for name, group in result.groups.items():
+        count = counted(group.films, "film")
+        if not name.startswith("size"):
+            count += f", {group.positives:,} positive"
+        lines.append(f"  {name:<19}{_value_text(group, 'dice')}  ({count})")
+    return lines
+
+
+def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
+    """Operating points, lesions and boundaries of the declared result, and their rules."""
+    scored, rules = found.declared.all, found.measures
+    lines = []
+    if found.operating:
+        before = found.result("validation") is not None
+        where = (
+            "thresholds of the validation films" if before else "read off these films' own curve"
+        )
+        share = f"PPV, NPV at {rules['prevalence']:.1%} positive"
+        lines.append(f"\nThe film's score as a test, {where} ({share})")
+        keys = (("sensitivity", "sensitivity"), ("ppv", "PPV"), ("npv", "NPV"))
+        for point in found.operating:
+            cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
+            got = ""
+            if before:
+                got = f" (here {_value_text(point, 'specificity', 3)})"
+            lines.append(f"  specificity {point.wanted:g}{got}: {', '.join(cells)}")
+    shown = [key for key in SHAPES if scored.scores.get(key) is not None]
+    if shown:
+        lines.append("\nLesions and boundaries of the declared masks")
+        lines += [f"  {key:<19}{_value_text(scored, key)}" for key in shown]
+    if detail and found.froc:
+        lines.append("  lesions found with at most so many false ones a film, none removed (FROC)")
+        lines += [
+            f"  {point.wanted:<19.3g}{_value_text(point, 'sensitivity')}" for point in found.froc
+        ]
+    if shown:
+        lines.append(
+            f"  Lesions: components of at least {rules['lesion_px']:,} px at 1024²; found by one "
+            f"of IoU {rules['lesion_iou']:g}, each matched once. NSD: boundaries within "
+            f"{rules['tolerance_px']:g} px ({rules['tolerance_mm']:g} mm), on positives, 0 if "
+            "nothing is marked. HD95: films with both masks."
+        )
+    return lines
+
+
+def _calibration_lines(found: Evaluation) -> list[str]:
+    """How far probabilities are from shares: of pixels where there is something, and of films."""
+    pixels, films = found.pixels, found.film_calibration
+    lines = [
+        "\nCalibration (ECE: mean gap between probability and share)",
+        f"  pixels  {number(pixels.ece)}  of the true masks, or predicted above "
+        f"{calibration.SMALL:g}",
+    ]
+    if films is None:
+        return [*lines, "  films   –  too few to fit a probability on some and judge it on others"]
+    interval = ""
+    if films.brier_interval is not None:
+        interval = "  [{:.4f}, {:.4f}]".format(*films.brier_interval)
+    return [
+        *lines,
+        f"  films   {number(films.raw.ece)} by their score, {number(films.calibrated.ece)} "
+        f"calibrated ({films.how})",
+        f"  Brier   {films.raw_brier:.4f} by their score, {films.brier:.4f}{interval} calibrated, "
+        f"{films.share_brier:.4f} knowing only the share of positives",
+    ]
+
+
+def _value_text(scored: Scored | Point, key: str, digits: int = 4) -> str:
+    """A score and its interval; one that was not computed, or that no film has, is a dash."""
+    value, bounds = scored.scores.get(key), scored.intervals.get(key)
+    if value is None:
+        return number(value)
+    interval = f"  [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
+    return f"{value:.{digits}f}{interval}"

@@ -1,0 +1,66 @@
+"""What a person reads of an evaluation."""
+
+import dataclasses
+
+import pytest
+from evaluation.synthetic import synthetic
+
+from pneumo.evaluation import calibration, choosing, scores, wording
+from pneumo.evaluation.results import Comparison, Evaluation
+from pneumo.masks.settings import Postprocess
+
+
+@pytest.fixture
+def found(tmp_path):
+    """An evaluation of eight films of four patients, under declared thresholds."""
+    part = synthetic(tmp_path, "a", films=8)
+    outcomes = choosing.outcomes([part], Postprocess(), tta=True)
+    result = choosing.Result("declared", "as the experiment says", [Postprocess()], outcomes)
+    return Evaluation(
+        runs=["runs/exp5/x/fold0-seed0"],
+        weights=["abc"],
+        sizes=[512],
+        on="val",
+        data="siim",
+        tta=True,
+        films=8,
+        positives=6,
+        patients=4,
+        films_of_unknown_patient=0,
+        left_out=0,
+        seen_in_training=0,
+        patients_in_training=0,
+        results=[result.judgement(20, 0)],
+        pixels=calibration.of_pixels(choosing.joined([part], True)),
+        commit=None,
+        command="",
+    )
+
+
+def test_the_first_line_says_which_films_and_how_many(found):
+    first = wording.describe(found).splitlines()[0]
+    assert first == (
+        "runs/exp5/x/fold0-seed0 on val at 512², flip TTA: 8 films, 6 positive, 4 patients"
+    )
+
+
+def test_what_makes_scores_worth_less_stands_before_them(found):
+    seen = dataclasses.replace(found, seen_in_training=3, films_of_unknown_patient=2)
+    lines = wording.describe(seen).splitlines()
+    assert "2 films of unknown patient" in lines[0]
+    assert lines[1].startswith("WARNING: 3 of these films were in the training data")
+    assert "too narrow" in lines[2]
+    assert "too narrow" in lines[-1]
+    assert "WARNING" not in wording.describe(found)
+
+
+def test_a_difference_stands_with_its_interval_and_p_where_there_are_any(found):
+    gaps = {
+        "dice": scores.Difference(0.02, -0.01, 0.05, 0.21),
+        "iou": scores.Difference(0.03, float("nan"), float("nan"), float("nan")),
+        "dice_positive": scores.Difference(*[float("nan")] * 4),
+    }
+    text = wording.describe(dataclasses.replace(found, against=Comparison("other", gaps)))
+    assert "minus other, dice: +0.0200 [-0.0100, +0.0500], p = 0.210" in text
+    assert "minus other, iou: +0.0300\n" in text
+    assert "minus other, dice_positive" not in text
