@@ -28,6 +28,7 @@ FOLDER = "predictions"  # of a run
 PLAIN, FLIP, CONTENTS, HISTOGRAMS = "plain.npy", "flip.npy", "contents.json", "histograms.npz"
 JUDGED = 1024  # films are judged at this side, the challenge's, whatever the maps' size
 VERSION = 1  # of the maps: others are made anew
+COUNTED = 2  # of the true masks in the histograms: older ones are counted anew
 TOLD = 2  # of what is told of each film: older ones are told anew, their maps stay
 
 
@@ -101,16 +102,17 @@ class Predictions:
         They are counted once and then kept beside the maps.
         """
         path, name = self.folder / HISTOGRAMS, "flip" if tta else "plain"
+        key = f"{self.contents['key']}-{COUNTED}"
         try:
             with np.load(path) as kept:
-                if str(kept["key"]) != self.contents["key"]:
-                    raise ValueError("of other maps")
+                if str(kept["key"]) != key:
+                    raise ValueError("of other maps or masks")
                 return Histograms(kept[f"{name}_total"], kept[f"{name}_inside"])
         # The file may be missing, of other maps, or damaged, for which numpy raises many kinds of
         # exception. In every case the pixels are counted anew.
         except Exception:
             tables = self._count()
-        arrays = {"key": np.array(self.contents["key"]), **tables}
+        arrays = {"key": np.array(key), **tables}
         with files.replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         return Histograms(tables[f"{name}_total"], tables[f"{name}_inside"])

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -62,3 +63,17 @@ def test_truth_is_the_annotation_at_1024(predicted):
         assert bool(case.annotations) == mask.any()
         assert case.view in ("AP", "PA")
         assert case.patient
+
+
+def test_counts_of_older_maps_or_masks_are_made_anew(predicted, tmp_path):
+    _, found = predicted
+    folder = tmp_path / "copy"
+    shutil.copytree(found.folder, folder)
+    right = maps.load(folder).histograms(tta=True)
+    path = folder / maps.HISTOGRAMS
+    with np.load(path) as kept:
+        older = {**kept, "key": found.contents["key"]}  # version 1 named the maps alone
+    older["flip_inside"] = np.zeros_like(older["flip_inside"])
+    np.savez(path, **older)
+    assert np.array_equal(maps.load(folder).histograms(tta=True).inside, right.inside)
+    assert right.inside.any()
