@@ -113,6 +113,7 @@ def test_a_folder_of_pictures(predicted, tmp_path):
     assert "annotations=" in line
 
 
+@pytest.mark.slow
 def test_the_round_1_test_set_and_how_much_of_it_was_trained_on(real_data, tmp_path, monkeypatch):
     """Of the 71 real films, some are of the round-1 test set; a run on round 2 has trained on most
     of them.

@@ -2,9 +2,11 @@
 
 import csv
 
+import pytest
 from conftest import complaint, launch
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_challenge_s_file(finished, real_data, tmp_path):
     """From a run to a file for real films, with the sample submission of the round-1 test set."""
     sample = real_data / "siim" / "stage_1_sample_submission.csv"

@@ -106,6 +106,7 @@ def test_the_child_starts_from_its_parent(finished, tmp_path):
     assert torch.allclose(ours[A_KERNEL], parents[A_KERNEL], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_division_by_other_code_is_kept_by_the_run_and_its_children(finished, tmp_path):
     """A parent whose division today's code would not deal, its child, and that child stopped."""
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
@@ -292,6 +293,7 @@ def test_a_failed_job_does_not_stop_the_sweep(finished, tmp_path):
     assert "\nexp5 " in done.stdout.split("all-empty")[-1]
 
 
+@pytest.mark.slow
 def test_two_commands_at_once_train_the_parent_once(finished, tmp_path):
     shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
     both = [
@@ -364,6 +366,7 @@ def test_help_and_configuration_need_no_data_and_no_parent(tmp_path, arguments):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_weights_and_biases_offline_and_broken(finished, tmp_path):
     """Not logged in: recorded offline with one line. Broken: one line, and the training goes on.
 

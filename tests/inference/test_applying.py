@@ -19,6 +19,7 @@ from pneumo.masks import rle
 from pneumo.masks.settings import Rule
 
 
+@pytest.mark.slow
 def test_the_same_submission_from_bundle_and_run(model, finished, real_data, tmp_path):
     """The challenge's films through the bundle, and through the run: the same run lengths."""
     films = real_data / "siim" / "dicom-images-train"

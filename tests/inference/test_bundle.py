@@ -119,6 +119,7 @@ def test_a_bundle_that_was_tampered_with_is_refused(model, tmp_path):
         bundle.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members(finished, film, tmp_path):
     place = tmp_path / "both"
     wanted = "run=[runs/exp5/*/*,runs/exp5_stage1/*/*]"
