@@ -169,19 +169,22 @@ def _from_2(values: dict[str, Any]) -> dict[str, Any]:
     """Version 2 had one seed, which also decided who is in which part.
 
     It distorted films less: no affine part, and borders stayed in place. Its best epoch was that of
-    the best IoU.
+    the best IoU. Its Dice was over the batch or over each image.
     """
     split = {**values.get("split", {}), "seed": values.get("seed", 0)}
     augmentation = {"elastic_affine": 0.0, "grid_normalized": True, **values["augmentation"]}
     handoff = dict(values["handoff"])
     if handoff["source"] == "best":
         handoff.setdefault("score", "iou")
+    loss = dict(values["loss"])
+    loss["dice_over"] = "image" if loss.pop("dice_per_image", False) else "batch"
     return {
         **values,
         "split": split,
         "augmentation": augmentation,
         "model": model_as_meant(values["model"]),
         "handoff": handoff,
+        "loss": loss,
     }
 
 

@@ -176,6 +176,14 @@ class Model:
         require(odd, "model.stem_kernel", self.stem_kernel, "odd and positive, such as 1 or 3")
 
 
+class Over(Enum):
+    """The pixels of one Dice score or one Jaccard index; a loss is the mean of such."""
+
+    batch = "batch"  # all of a batch together, as Keras losses of the time did
+    image = "image"
+    positives = "positives"  # each image with a mask that is not empty; without any, the loss is 0
+
+
 @dataclass
 class Loss:
     """A weighted sum of losses; a weight of 0 leaves one out."""
@@ -184,21 +192,29 @@ class Loss:
     bce: float = declare(1.0, "weight of binary cross-entropy")
     dice: float = declare(1.0, "weight of soft Dice loss")
     focal: float = declare(0.0, "weight of focal loss")
+    lovasz: float = declare(0.0, "weight of the Lovász hinge, a surrogate of the Jaccard index")
     presence: float = declare(0.0, "weight of the presence head's binary cross-entropy")
     own: str | None = declare(
         None, "a loss of yours, <module>.<function>: logits and masks (N, 1, H, W) → a scalar"
     )
     own_weight: float = declare(1.0, "weight of loss.own, where there is one")
     smooth: float = declare(1.0, "added to both sides of the Dice fraction")
-    dice_per_image: bool = declare(False, "false pools the batch, as Keras losses of the time did")
+    dice_over: Over = declare(
+        Over.batch, "one Dice over the whole batch, over each image, or over positives alone"
+    )
+    dice_squared: bool = declare(False, "square the probabilities below the Dice fraction (V-Net)")
     focal_gamma: float = declare(2.0, "how much focal loss plays down what is right already")
+    lovasz_over: Over = declare(
+        Over.image, "one Jaccard index over the batch, over each image, or over positives alone"
+    )
+    lovasz_symmetric: bool = declare(False, "the mean of the index of mask and of background")
 
     def __post_init__(self) -> None:
-        of_masks = [self.bce, self.dice, self.focal]
+        of_masks = [self.bce, self.dice, self.focal, self.lovasz]
         if self.own:
             of_masks.append(self.own_weight)
         valid = min(*of_masks, self.presence) >= 0 and sum(of_masks) > 0
-        rule = "of non-negative weights, one of bce, dice, focal and own positive"
+        rule = "of non-negative weights, one of bce, dice, focal, lovasz and own positive"
         require(valid, "loss", self, rule)
         require(self.smooth > 0, "loss.smooth", self.smooth, "positive")
         require(self.focal_gamma >= 0, "loss.focal_gamma", self.focal_gamma, "0 or more")

@@ -1,11 +1,13 @@
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from hydra import compose, initialize_config_dir
 
 from pneumo.errors import PneumoError
+from pneumo.settings import CONF
 from pneumo.training import loss
 from pneumo.training.network import Output
-from pneumo.training.settings import Loss
+from pneumo.training.settings import Loss, Over, load_config
 
 LOGITS = torch.tensor([0.0, 2.0, -1.0, 3.0, 0.5, -2.0, 1.0, 0.0]).reshape(2, 1, 2, 2)
 TARGET = torch.tensor([0, 1, 0, 1, 0, 0, 0, 0]).reshape(2, 1, 2, 2)
@@ -22,7 +24,7 @@ def test_value_by_hand():
     each = torch.stack(
         [loss.soft_dice_loss(LOGITS[i : i + 1], TARGET[i : i + 1]) for i in range(2)]
     )
-    assert loss.soft_dice_loss(LOGITS, TARGET, per_image=True) == pytest.approx(float(each.mean()))
+    assert loss.soft_dice_loss(LOGITS, TARGET, over=Over.image) == pytest.approx(float(each.mean()))
 
 
 def test_empty_masks_are_defined_and_false_positives_still_cost():
@@ -52,6 +54,134 @@ def test_focal_loss_by_hand_and_by_an_independent_library(gamma):
     only = Loss(bce=0, dice=0, focal=2, focal_gamma=gamma)
     found = loss.total_loss(Output(LOGITS), TARGET, only)
     assert found == pytest.approx(2 * float(expected), rel=1e-5)
+
+
+POSITIVE = torch.tensor([True, False])  # which of the two films above have a mask
+
+
+def test_dice_over_positives_leaves_films_without_a_mask_out():
+    one = loss.soft_dice_loss(LOGITS[POSITIVE], TARGET[POSITIVE])
+    found = loss.soft_dice_loss(LOGITS, TARGET, over=Over.positives)
+    assert found == pytest.approx(float(one))
+    many = torch.cat([LOGITS, LOGITS, -LOGITS]), torch.cat([TARGET, TARGET, TARGET])
+    mean = (2 * one + loss.soft_dice_loss(-LOGITS[POSITIVE], TARGET[POSITIVE])) / 3
+    found = loss.soft_dice_loss(*many, over=Over.positives)
+    assert found == pytest.approx(float(mean))
+
+
+def test_squares_below_the_dice_fraction_by_hand():
+    p, t = LOGITS.sigmoid().flatten(1), TARGET.flatten(1).float()
+    each = 1 - (2 * (p * t).sum(1) + 0.01) / ((p * p).sum(1) + t.sum(1) + 0.01)
+    found = loss.soft_dice_loss(LOGITS, TARGET, 0.01, Over.image, squared=True)
+    assert found == pytest.approx(float(each.mean()))
+
+
+@pytest.fixture(scope="module")
+def films():
+    """Logits of four films of 16² and their masks, of which the last is empty."""
+    torch.manual_seed(0)
+    masks = (torch.rand(4, 1, 16, 16) > 0.8).byte()
+    masks[3] = 0
+    return 3 * torch.randn(4, 1, 16, 16), masks
+
+
+def test_dice_of_an_independent_library(films):
+    theirs = smp.losses.DiceLoss("binary", smooth=0.15)(*films)  # added to halves of both sums
+    assert loss.soft_dice_loss(*films, smooth=0.3) == pytest.approx(float(theirs), rel=1e-5)
+
+
+@pytest.mark.parametrize("over", [Over.batch, Over.image])
+def test_lovasz_hinge_and_its_gradient_by_an_independent_library(films, over):
+    logits, masks = films
+    theirs = smp.losses.LovaszLoss("binary", per_image=over is Over.image)
+    values, slopes = [], []
+    for function in (lambda x: loss.lovasz_hinge_loss(x, masks, over), lambda x: theirs(x, masks)):
+        x = logits.clone().requires_grad_()
+        value = function(x)
+        value.backward()
+        values.append(value.item())
+        slopes.append(x.grad)
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    assert torch.allclose(slopes[0], slopes[1], atol=1e-6)
+    both = (theirs(logits, masks) + theirs(-logits, 1 - masks)) / 2
+    found = loss.lovasz_hinge_loss(logits, masks, over, symmetric=True)
+    assert found == pytest.approx(float(both), rel=1e-5)
+
+
+def test_lovasz_hinge_of_clear_errors_is_twice_what_the_jaccard_index_lacks():
+    """A logit of ±1 has an error of 0 where it is right and of 2 where it is wrong."""
+    logits = torch.tensor([1.0, 1, 1, -1, -1, -1]).reshape(1, 1, 2, 3)
+    masks = torch.tensor([1, 1, 0, 1, 0, 0]).reshape(1, 1, 2, 3)
+    assert loss.lovasz_hinge_loss(logits, masks) == pytest.approx(2 * (1 - 2 / 4))
+    found = loss.lovasz_hinge_loss(logits, masks, symmetric=True)  # of the background: also 2 / 4
+    assert found == pytest.approx(2 * (1 - 2 / 4))
+    empty = torch.zeros_like(masks)
+    assert loss.lovasz_hinge_loss(logits, empty) == pytest.approx(2)
+    assert loss.lovasz_hinge_loss(-torch.ones(1, 1, 2, 3), empty) == pytest.approx(0)
+
+
+def test_lovasz_hinge_keeps_the_small_share_of_a_pixel_in_a_large_film():
+    """One false pixel beside a mask of 1 % adds I / (U (U - 1)), here 9.5e-11 of 1024²."""
+    masks = torch.zeros(1, 1, 1024, 1024)
+    masks[:, :, :100, :105] = 1
+    logits = torch.full((1, 1, 1024, 1024), 2.0, requires_grad=True)
+    loss.lovasz_hinge_loss(logits, masks).backward()
+    area, union = 100 * 105, 1024 * 1024
+    false = logits.grad[masks == 0]
+    assert float(false.min()) == pytest.approx(area / union / (union - 1), rel=1e-3)
+    assert float(false.sum()) == pytest.approx(1 - area / union, rel=1e-3)
+
+
+OPTIONS = [
+    Loss(focal=4, smooth=1e-5),
+    Loss(focal=1, focal_gamma=0.5),
+    Loss(bce=0, lovasz=1, dice_over=Over.image, dice_squared=True, smooth=0.01),
+    Loss(bce=0, lovasz=1, dice_over=Over.positives, lovasz_over=Over.positives),
+    Loss(bce=0, dice=0, lovasz=1, lovasz_over=Over.batch, lovasz_symmetric=True),
+]
+
+
+@pytest.mark.parametrize("config", OPTIONS)
+@pytest.mark.parametrize("level", [-200.0, 0.0, 200.0])
+def test_films_without_a_mask_leave_every_loss_and_gradient_finite(config, level):
+    logits = torch.full((2, 1, 8, 8), level, requires_grad=True)
+    value = loss.total_loss(Output(logits), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), config)
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def test_positives_alone_cost_nothing_where_there_are_none():
+    config = Loss(bce=0, lovasz=1, dice_over=Over.positives, lovasz_over=Over.positives)
+    assert loss.total_loss(Output(LOGITS), torch.zeros_like(TARGET), config) == 0
+
+
+@pytest.mark.parametrize("config", OPTIONS)
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_every_loss_of_half_precision_logits_is_that_of_the_same_in_single(config, kind):
+    logits = (torch.randn(2, 1, 128, 128) + 2).to(kind)
+    masks = torch.ones(2, 1, 128, 128, dtype=torch.uint8)
+    value = loss.total_loss(Output(logits), masks, config)
+    assert value.dtype == torch.float32
+    assert value == loss.total_loss(Output(logits.float()), masks.float(), config)
+
+
+def test_amirassovs_sum_is_nine_tenths_of_masks_and_one_of_presence():
+    """.9 (3 BCE + Dice) + .1 BCE, written out."""
+    present = torch.tensor([1.5, -0.5])
+    p, t = LOGITS.sigmoid(), TARGET.float()
+    bce = -(t * p.log() + (1 - t) * (1 - p).log()).mean()
+    dice = 1 - (2 * (p * t).sum() + 1e-5) / (p.sum() + t.sum() + 1e-5)
+    entropy = -(present[0].sigmoid().log() + (1 - present[1].sigmoid()).log()) / 2
+    config = composed_loss("amirassov", "model.presence=true")
+    found = loss.total_loss(Output(LOGITS, present), TARGET, config)
+    assert found == pytest.approx(float(0.9 * (3 * bce + dice) + 0.1 * entropy), rel=1e-5)
+
+
+def composed_loss(name, *overrides):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        raw = compose("train", ["+experiment=exp5", f"loss={name}", *overrides])
+    return load_config(raw).loss
 
 
 def test_the_presence_head_learns_whether_there_is_any():

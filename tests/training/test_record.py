@@ -8,7 +8,7 @@ import yaml
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import record
-from pneumo.training.settings import Architecture, Optimizer, PaperAveraging, Watched
+from pneumo.training.settings import Architecture, Optimizer, Over, PaperAveraging, Watched
 
 # config.yaml of a fit by commit 0481b17, version 1: `+experiment=exp5 data=phantom scale=mini`
 VERSION_1 = """
@@ -126,6 +126,14 @@ def test_the_one_seed_of_older_records_also_divided_the_films(tmp_path):
     del values["split"]["seed"]
     second = record.read_config(values, 2)
     assert (first.seed, first.split.seed) == (second.seed, second.split.seed) == (7, 7)
+
+
+@pytest.mark.parametrize(("per_image", "over"), [(True, Over.image), (False, Over.batch)])
+def test_dice_of_older_records_was_of_each_image_or_of_the_batch(tmp_path, per_image, over):
+    def of_images(values):
+        values["config"]["loss"]["dice_per_image"] = per_image
+
+    assert record.read(written(tmp_path, of_images)).config.loss.dice_over is over
 
 
 def test_a_stage_of_version_1_is_known_by_its_name(tmp_path):
