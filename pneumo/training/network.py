@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.errors import PneumoError, brief
-from pneumo.training.settings import Architecture, BatchNorm, Model, Stem
+from pneumo.training.albunet import albunet
+from pneumo.training.settings import Architecture, Attention, BatchNorm, Model, Stem
 from pneumo.training.weights import load_encoder
 
 
@@ -94,16 +95,20 @@ def _set_batch_norm(network: nn.Module, config: BatchNorm) -> None:
 def _body(config: Model) -> Any:
     """Encoder, decoder and segmentation head of a family."""
     options = {"encoder_weights": None, "in_channels": 3, "classes": 1}
+    attends = config.decoder_attention is not Attention.none
+    attention = config.decoder_attention.value if attends else None
     try:
         match config.architecture:
             case Architecture.unet:
-                return smp.Unet(config.encoder, **options)
+                return smp.Unet(config.encoder, decoder_attention_type=attention, **options)
             case Architecture.unetplusplus:
-                return smp.UnetPlusPlus(config.encoder, **options)
+                return smp.UnetPlusPlus(config.encoder, decoder_attention_type=attention, **options)
             case Architecture.fpn:
                 return smp.FPN(config.encoder, **options)
             case Architecture.deeplabv3plus:
                 return smp.DeepLabV3Plus(config.encoder, **options)
+            case Architecture.albunet:
+                return albunet(config.encoder)
     # timm raises RuntimeError for a name that it does not know
     except (KeyError, ValueError, RuntimeError) as error:
         near = (

@@ -105,12 +105,20 @@ class Stem(Enum):
 
 
 class Architecture(Enum):
-    """Families of segmentation networks, as segmentation-models-pytorch builds them."""
+    """Families of segmentation networks: segmentation-models-pytorch's, and the winner's."""
 
     unet = "unet"
     unetplusplus = "unetplusplus"
     fpn = "fpn"
     deeplabv3plus = "deeplabv3plus"
+    albunet = "albunet"  # sneddy's, without batch norm in its decoder
+
+
+class Attention(Enum):
+    """What weighs the maps of a U-Net's decoder."""
+
+    none = "none"
+    scse = "scse"  # each channel and each pixel (Roy et al. 2018)
 
 
 @dataclass
@@ -147,7 +155,7 @@ class Model:
 
     name: str = declare(help="name of the model, for records")
     architecture: Architecture = declare(
-        Architecture.unet, "family: unet, unetplusplus, fpn or deeplabv3plus"
+        Architecture.unet, "family: unet, unetplusplus, fpn, deeplabv3plus or albunet"
     )
     encoder: str = declare("resnet34", "a name of segmentation-models-pytorch, or tu-<timm's name>")
     encoder_weights: str = declare(
@@ -157,6 +165,9 @@ class Model:
         Stem.repeat, "how one grey channel becomes three: repeat, or conv (learned)"
     )
     stem_kernel: int = declare(1, "side of that convolution, pixels; Exp1's mixes none")
+    decoder_attention: Attention = declare(
+        Attention.none, "scse (squeeze and excitation of channels and pixels) or none"
+    )
     presence: bool = declare(False, "a second head: the probability of any pneumothorax in a film")
     batch_norm: BatchNorm = declare(factory=BatchNorm, help="running statistics and their floor")
     mean: list[float] = declare(
@@ -174,6 +185,11 @@ class Model:
         require(min(self.std) > 0, "model.std", self.std, "positive")
         odd = self.stem_kernel >= 1 and self.stem_kernel % 2 == 1
         require(odd, "model.stem_kernel", self.stem_kernel, "odd and positive, such as 1 or 3")
+        attention, family = self.decoder_attention, self.architecture
+        able = family in (Architecture.unet, Architecture.unetplusplus)
+        rule = f"none: {family.name} has no place for it, as unet and unetplusplus have"
+        fits = able or attention is Attention.none
+        require(fits, "model.decoder_attention", attention.name, rule)
 
 
 class Over(Enum):

@@ -17,7 +17,7 @@ from pneumo.errors import PneumoError
 from pneumo.inference import bundle, findings
 from pneumo.inference.settings import Unsuitable, Use
 from pneumo.training.network import build_network
-from pneumo.training.settings import BatchNorm, Model
+from pneumo.training.settings import Architecture, Attention, BatchNorm, Model
 
 PARTS = {
     "encoder.": "unet.encoder.",
@@ -60,6 +60,19 @@ def test_onnx_gives_what_torch_gives(tmp_path):
     """With each channel's own mean and std, and another eps."""
     model = Model("x", encoder="tu-test_resnet", batch_norm=BatchNorm(eps=1e-3))
     model.mean, model.std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    network = build_network(model, pretrained=False).eval()
+    assert bundle.export_onnx(network, 64, tmp_path / "a.onnx") < 1e-5
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Model("x", Architecture.albunet, "tu-test_resnet", presence=True),
+        Model("x", encoder="tu-test_resnet", decoder_attention=Attention.scse),
+    ],
+    ids=lambda model: f"{model.architecture.name}-{model.encoder}",
+)
+def test_onnx_gives_what_torch_gives_for_other_networks(tmp_path, model):
     network = build_network(model, pretrained=False).eval()
     assert bundle.export_onnx(network, 64, tmp_path / "a.onnx") < 1e-5
 

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torchvision.transforms.functional import normalize
 
 from pneumo.errors import PneumoError
-from pneumo.training.network import build_network, probabilities
-from pneumo.training.settings import Architecture, BatchNorm, Model, Stem
+from pneumo.settings import CONF
+from pneumo.training.network import Network, build_network, probabilities
+from pneumo.training.settings import Architecture, Attention, BatchNorm, Model, Stem, load_config
 
 RANDOM = Model("unet_resnet34", encoder_weights="none")
 
@@ -113,3 +117,43 @@ def test_every_family_gives_masks_of_the_films_size(architecture):
 def test_an_unknown_encoder_is_named_with_its_family():
     with pytest.raises(PneumoError, match=r"model\.encoder=resnet35.*model\.architecture=fpn"):
         build_network(Model("x", Architecture.fpn, "resnet35", encoder_weights="none"))
+
+
+@pytest.mark.parametrize("path", sorted(Path(CONF, "model").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_network_that_is_offered_has_a_presence_head_where_asked(path):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        raw = compose("train", ["+experiment=exp5", f"model={path.stem}", "model.presence=true"])
+    config = load_config(raw).model
+    assert config.name == path.stem
+    with torch.device("meta"):  # shapes only
+        output = Network(config)(torch.zeros(2, 1, 128, 128, dtype=torch.uint8))
+    assert output.mask.shape == (2, 1, 128, 128)
+    assert output.presence.shape == (2,)
+
+
+def test_scse_adds_up_what_channels_and_pixels_excite():
+    """Roy et al. 2018: x times a weight of each channel, plus x times a weight of each pixel."""
+    scse = Model("x", encoder="resnet18", encoder_weights="none")
+    scse.decoder_attention = Attention.scse
+    one = build_network(scse).eval()
+    attention = one.decoder.blocks[4].attention2
+    seen = []
+    attention.register_forward_hook(lambda layer, inputs, output: seen.append((inputs[0], output)))
+    with torch.no_grad():
+        one(torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8))
+        ((x, y),) = seen
+        channel, pixel = attention.attention.children()
+        assert torch.allclose(y, x * channel(x) + x * pixel(x))
+    assert channel(x).shape == (1, 16, 1, 1)
+    assert pixel(x).shape == (1, 1, 64, 64)
+
+
+@pytest.mark.parametrize("encoder", ["resnet34", "tu-tf_efficientnet_b3.aa_in1k"])
+@pytest.mark.parametrize("architecture", [Architecture.unet, Architecture.albunet])
+def test_every_weight_learns(architecture, encoder):
+    """One without a gradient would stop a fit on several devices."""
+    model = Model("x", architecture, encoder, encoder_weights="none", presence=True)
+    one = build_network(model)
+    output = one(torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8))
+    (output.mask.sum() + output.presence.sum()).backward()
+    assert [name for name, weight in one.named_parameters() if weight.grad is None] == []

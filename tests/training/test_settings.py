@@ -281,6 +281,7 @@ def test_handoff_stays_in_the_fold():
         ("model.batch_norm.momentum=0.99", r"momentum=0\.99.*not of the past as in Keras"),
         ("model.batch_norm.eps=0", r"model\.batch_norm\.eps=0"),
         ("model.stem_kernel=2", r"model\.stem_kernel=2.*odd"),
+        ("model={architecture: fpn, decoder_attention: scse}", r"attention=scse.*fpn has no place"),
         ("seed=-1", "seed=-1"),
         ("split.seed=-1", r"split\.seed=-1"),
         ("fold=-1", "fold=-1"),

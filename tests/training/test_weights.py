@@ -21,10 +21,15 @@ def network():
     return build_network(RANDOM).eval()
 
 
-def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monkeypatch):
+@pytest.mark.parametrize(
+    "encoder",
+    ["resnet50", "se_resnext50_32x4d", "se_resnext101_32x4d", "tu-tf_efficientnet_b3.aa_in1k"],
+)
+def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monkeypatch, encoder):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(PneumoError) as error:
-        build_network(Model("x", encoder="resnet50"))
+        build_network(Model("x", encoder=encoder))
+    assert f"ImageNet weights of {encoder} could not be fetched" in str(error.value)
     assert "model.encoder_weights=<file" in str(error.value)
     assert "model.encoder_weights=none" in str(error.value)
 
