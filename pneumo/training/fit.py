@@ -93,7 +93,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         load_weights(network, Path(parent.path))
     if config.machine.compile:
         network.compile()
-    module = SegmentationModule(network, config)
+    module = SegmentationModule(network, config, data.steps)
     chosen = logbook.loggers(config, folder, _shareable(record))
     try:
         trainer = _trainer(config, folder, data, chosen)
@@ -287,7 +287,7 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             )
         )
     if interactive:
-        callbacks.append(logbook.RunBar())
+        callbacks.append(logbook.RunBar(data))
     average = averaging.build(config.averaging, config.epochs)
     if average is not None:
         callbacks.append(average)
@@ -325,6 +325,8 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             benchmark=not machine.deterministic,
             use_distributed_sampler=False,  # EpochSampler gives each process its share
             sync_batchnorm=several and uses_cuda(machine),
+            # Lightning stops an epoch after the batches that it counted when it loaded
+            reload_dataloaders_every_n_epochs=int(data.epochs_differ),
             callbacks=callbacks,
             logger=chosen,
             plugins=[WholeCheckpointIO()],

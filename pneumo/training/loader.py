@@ -4,6 +4,7 @@ The ``LightningDataModule`` reads, divides and serves a data set; batches travel
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from pneumo.data.films import Item, patients_from_films
 from pneumo.data.likeness import Look
 from pneumo.data.parts import divide, restore
 from pneumo.data.settings import PhantomData
+from pneumo.errors import PneumoError
 from pneumo.training import augmentation
 from pneumo.training.device import uses_cuda
 from pneumo.training.record import DataFacts
+from pneumo.training.sampling import EpochFilms
 from pneumo.training.settings import Config
 
 log = logging.getLogger(__name__)
@@ -64,16 +67,19 @@ class FilmDataset(Dataset[dict[str, torch.Tensor]]):
 
 
 class EpochSampler(Sampler[int]):
-    """Every film once an epoch, in an order that seed and epoch alone decide.
+    """The films that training draws for an epoch; without a draw, every film in its order.
 
-    So a resumed fit sees the same order. Lightning calls ``set_epoch``. With several processes each
-    takes its share of the one order.
+    Lightning calls ``set_epoch``. With several processes each takes its share of the one order.
     """
 
     def __init__(
-        self, dataset: FilmDataset, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+        self,
+        dataset: FilmDataset,
+        drawn: EpochFilms | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ):
-        self.dataset, self.seed, self.shuffle = dataset, seed, shuffle
+        self.dataset, self.drawn = dataset, drawn
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
@@ -83,18 +89,17 @@ class EpochSampler(Sampler[int]):
         self.dataset.epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[int]:
-        n = len(self.dataset)
-        order = np.arange(n)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(n)
-        if self.shuffle and n >= self.world_size:
+        order = np.arange(len(self.dataset))
+        if self.drawn is not None:
+            order = self.drawn.order(self.epoch)
             # equal shares, or processes would wait for each other for ever
-            order = order[: n - n % self.world_size]
+            order = order[: len(self) * self.world_size]
         return iter(order[self.rank :: self.world_size].tolist())
 
     def __len__(self) -> int:
-        n = len(self.dataset)
-        return n // self.world_size if self.shuffle else len(range(self.rank, n, self.world_size))
+        if self.drawn is not None:
+            return self.drawn.count(self.epoch) // self.world_size
+        return len(range(self.rank, len(self.dataset), self.world_size))
 
 
 class FilmData(pl.LightningDataModule):
@@ -138,6 +143,9 @@ class FilmData(pl.LightningDataModule):
             log.info("Left aside, %s: %s, e.g. %s", reason, f"{len(cases):,}", cases[0])
         log.info(self.parts.describe(self.positive))
         transform = augmentation.build(config.augmentation, config.resolution)
+        positive = [self.positive[row] for row in self.parts.training]
+        self.drawn = EpochFilms(config.sampling, positive, config.epochs, config.seed)
+        self._check_enough()
         self.training = FilmDataset(self.films, self.parts.training, transform, config.seed)
         self.validation = FilmDataset(self.films, self.parts.validation)
 
@@ -191,16 +199,45 @@ class FilmData(pl.LightningDataModule):
         return [items[i] for i in sorted([*positive[:share], *negative[: limit - share]])]
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        return self._loader(self.training, shuffle=True)
+        return self._loader(self.training, self.drawn)
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        return self._loader(self.validation, shuffle=False)
+        return self._loader(self.validation)
 
-    def _loader(self, dataset: FilmDataset, shuffle: bool) -> DataLoader[dict[str, torch.Tensor]]:
+    def batches(self, epoch: int) -> int:
+        """How many batches an epoch (from 0) of training has."""
+        return max(1, self.drawn.count(epoch) // self.config.batch_size)
+
+    @property
+    def epochs_differ(self) -> bool:
+        """Whether some epochs of training hold more films than others."""
+        return len({self.drawn.count(epoch) for epoch in range(self.config.epochs)}) > 1
+
+    def _check_enough(self) -> None:
+        least = min(self.drawn.count(epoch) for epoch in range(self.config.epochs))
+        if least < 2 * self.config.machine.devices:
+            raise PneumoError(
+                f"sampling={self.config.sampling.name}: films of an epoch: {least}; batch norm "
+                "needs two on each device, so add films or lower the share of positives"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole fit."""
+        each = (self.batches(epoch) for epoch in range(self.config.epochs))
+        return sum(math.ceil(batches / self.config.optimizer.accumulate) for batches in each)
+
+    def _loader(
+        self, dataset: FilmDataset, drawn: EpochFilms | None = None
+    ) -> DataLoader[dict[str, torch.Tensor]]:
         rank, world_size = 0, 1
         if self.trainer:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        sampler = EpochSampler(dataset, self.config.seed, shuffle, rank, world_size)
+        sampler = EpochSampler(dataset, drawn, rank, world_size)
+        if self.trainer and drawn:
+            # Lightning starts the workers before it calls set_epoch, and counts the batches here
+            progress = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]
         batch_size = self.config.batch_size // world_size
         workers = self.config.machine.workers
         cuda = uses_cuda(self.config.machine)
@@ -212,7 +249,7 @@ class FilmData(pl.LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             # a last batch of one would break batch norm
-            drop_last=shuffle and len(sampler) >= batch_size,
+            drop_last=drawn is not None and len(sampler) >= batch_size,
             pin_memory=cuda,
             persistent_workers=workers > 0,
         )

@@ -138,11 +138,14 @@ class Pictures(Callback):
 class RunBar(Callback):
     """A bar over all steps of a fit, with the time that is left, on a terminal."""
 
+    def __init__(self, data: FilmData):
+        self.data = data
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        each = int(trainer.num_training_batches)
+        each = [self.data.batches(epoch) for epoch in range(trainer.max_epochs or 0)]
         self.bar = tqdm(
-            total=each * (trainer.max_epochs or 0),
-            initial=each * trainer.current_epoch,
+            total=sum(each),
+            initial=sum(each[: trainer.current_epoch]),
             unit="step",
             leave=False,
             disable=not trainer.is_global_zero,

@@ -22,12 +22,13 @@ class SegmentationModule(pl.LightningModule):
     """Trains and validates a network on batches of uint8 films.
 
     Logs per epoch ``train/loss``, ``val/loss`` and the scores of ``ImageScores`` as ``val/…``, of
-    masks made with the experiment's own thresholds (``config.postprocess``).
+    masks made with the experiment's own thresholds (``config.postprocess``). Schedules are made for
+    ``steps`` optimizer steps in the whole fit.
     """
 
-    def __init__(self, network: Network, config: Config):
+    def __init__(self, network: Network, config: Config, steps: int):
         super().__init__()
-        self.network, self.config = network, config
+        self.network, self.config, self.steps = network, config, steps
         if config.optimizer.freeze_encoder:
             network.encoder.requires_grad_(False)
         self.scores = ImageScores()
@@ -77,8 +78,7 @@ class SegmentationModule(pl.LightningModule):
         """Optimizer and schedule; a plateau, which watches the validation loss, is stepped here."""
         config = self.config
         moves = optimizer.build(config.optimizer, self.network, config.lr)
-        steps = int(self.trainer.estimated_stepping_batches)
-        course = schedule.build(config.scheduler, moves, config.epochs, steps)
+        course = schedule.build(config.scheduler, moves, config.epochs, self.steps)
         if course is None:
             return moves
         if isinstance(course.scheduler, ReduceLROnPlateau):

@@ -97,6 +97,90 @@ class Augmentation:
         )
 
 
+@dataclass
+class Sampling:
+    """Every training film once an epoch."""
+
+    name: str = declare("all", "name of the sampling")
+
+
+@dataclass
+class SharedEpochs(Sampling):
+    """Every positive film once an epoch, and negatives drawn so that positives have a share p.
+
+    Of n positives, int(n (1 - p) / p) negatives, anew in each epoch, as in the challenge's winner
+    (github.com/sneddy/pneumothorax-segmentation, ``PneumoSampler``).
+    """
+
+    replacement: bool = declare(
+        True, "an epoch may hold a negative film twice; false: once, so all of them at most"
+    )
+
+    def at(self, epoch: int, epochs: int) -> float:
+        """The share of an epoch (from 0) of so many epochs."""
+        raise NotImplementedError
+
+
+@dataclass
+class FixedShare(SharedEpochs):
+    """The same share of positives in every epoch."""
+
+    name: str = declare("share", "name of the sampling")
+    share: float = declare(0.8, "share of positive films in an epoch")
+
+    def __post_init__(self) -> None:
+        require(0 < self.share <= 1, "sampling.share", self.share, "above 0, at most 1")
+
+    def at(self, epoch: int, epochs: int) -> float:
+        return self.share
+
+
+@dataclass
+class LinearShare(SharedEpochs):
+    """A share of positives that moves by equal steps: start + (end - start) epoch / epochs.
+
+    So the last epoch lies a step before ``end``, as in github.com/amirassov/kaggle-pneumothorax
+    (``EmptySampler``), whose values are the default.
+    """
+
+    name: str = declare("linear", "name of the sampling")
+    start: float = declare(0.8, "share of positive films in the first epoch")
+    end: float = declare(0.22, "the share that an epoch after the last would have")
+
+    def __post_init__(self) -> None:
+        for key in ("start", "end"):
+            value = getattr(self, key)
+            require(0 < value <= 1, f"sampling.{key}", value, "above 0, at most 1")
+
+    def at(self, epoch: int, epochs: int) -> float:
+        return self.start + (self.end - self.start) * epoch / epochs
+
+
+@dataclass
+class StepShares(SharedEpochs):
+    """A share of positives that changes at stated epochs."""
+
+    name: str = declare("steps", "name of the sampling")
+    shares: list[float] = declare(
+        factory=lambda: [0.8, 0.6, 0.4], help="shares of positive films, one after another"
+    )
+    epochs: list[int] = declare(
+        factory=lambda: [0, 12, 24], help="the epochs from which they hold, counted from 0"
+    )
+
+    def __post_init__(self) -> None:
+        shares, epochs = self.shares, self.epochs
+        valid = bool(shares) and all(0 < share <= 1 for share in shares)
+        require(valid, "sampling.shares", shares, "numbers above 0, at most 1")
+        rule = f"as many as sampling.shares={shares}, ascending, the first 0"
+        ascending = len(epochs) == len(shares) and epochs[0] == 0 and sorted(epochs) == epochs
+        require(ascending, "sampling.epochs", epochs, rule)
+
+    def at(self, epoch: int, epochs: int) -> float:
+        begun = sum(first <= epoch for first in self.epochs)
+        return self.shares[begun - 1]
+
+
 class Stem(Enum):
     """How one grey channel becomes the encoder's three."""
 
@@ -528,6 +612,7 @@ class Config:
     lr: float = declare(1e-3, "learning rate")
     data: Data = declare(help="the data set", shared=True, named=True)
     split: Split = declare(factory=Split, help="training and validation parts", shared=True)
+    sampling: Sampling = declare(factory=Sampling, help="which training films an epoch holds")
     resolution: Resolution = declare(factory=Resolution, help="side of the films")
     augmentation: Augmentation = declare(
         factory=Augmentation, help="random changes of training films"
@@ -580,6 +665,10 @@ class Config:
                 f"averaging.epochs={averaging.epochs}: must not exceed epochs={self.epochs} "
                 "(set averaging.epochs, or averaging=none)"
             )
+        if isinstance(self.sampling, StepShares):
+            begins = self.sampling.epochs
+            rule = f"below epochs={self.epochs}, or the last share would never hold"
+            require(begins[-1] < self.epochs, "sampling.epochs", begins, rule)
 
     @property
     def path(self) -> Path:
@@ -616,6 +705,11 @@ class Config:
             if "averaging.epochs" not in exact:
                 fewer = min(fewer, max(1, epochs - 1))
             averaging = dataclasses.replace(averaging, epochs=fewer)
+        sampling = self.sampling
+        if isinstance(sampling, StepShares) and "sampling.epochs" not in exact:
+            factor = epochs / self.epochs
+            begins = [min(epochs - 1, round(first * factor)) for first in sampling.epochs]
+            sampling = dataclasses.replace(sampling, epochs=begins)
         model = self.model
         pretrained = model.encoder_weights == "imagenet"
         if scale.encoder_weights and pretrained and "model.encoder_weights" not in exact:
@@ -629,6 +723,7 @@ class Config:
             self,
             epochs=epochs,
             batch_size=batch_size,
+            sampling=sampling,
             resolution=dataclasses.replace(self.resolution, size=side),
             averaging=averaging,
             model=model,
@@ -701,6 +796,8 @@ def recorded_config(values: dict[str, Any]) -> Config:
     """
     schema = OmegaConf.structured(Config)
     for group, options in OPTIONS.items():
+        if group not in values:
+            continue
         key = "format" if group == "data" else "name"  # data may bear any name
         name = values[group][key]
         if name not in options:
@@ -711,6 +808,7 @@ def recorded_config(values: dict[str, Any]) -> Config:
 
 register("schema", Config)
 register("listing_schema", Listing)
+register_options("sampling", all=Sampling, share=FixedShare, linear=LinearShare, steps=StepShares)
 register_options("optimizer", adam=Optimizer, adamw=AdamW)
 register_options(
     "scheduler",

@@ -424,6 +424,13 @@ CHOICES = {
         "augmentation=none",
         "machine.workers=2",
     ),
+    "positives with fewer and fewer negatives, two workers": (
+        "sampling=linear",
+        "sampling.start=0.2",
+        "sampling.end=0.8",
+        "scheduler=onecycle",
+        "machine.workers=2",
+    ),
     "two processes": ("machine.devices=2", "machine.accelerator=cpu"),
     "components, split by image": (
         "postprocess.removal=component",

@@ -9,7 +9,8 @@ from pneumo.data.settings import SiimData
 from pneumo.data.sources import siim
 from pneumo.training import augmentation
 from pneumo.training.loader import EpochSampler, FilmDataset
-from pneumo.training.settings import Augmentation, Resolution
+from pneumo.training.sampling import EpochFilms
+from pneumo.training.settings import Augmentation, Resolution, Sampling
 
 ALL = Augmentation(flip=0.5, intensity=0.3, distortion=0.3, crop=0.25)
 SIZE = Resolution(64)
@@ -193,7 +194,8 @@ def films(phantoms, tmp_path_factory):
 
 def epochs(films, workers, persistent, count=3, seed=0):
     dataset = FilmDataset(films, np.arange(len(films.ids)), augmentation.build(ALL, SIZE), seed)
-    sampler = EpochSampler(dataset, seed, shuffle=True)
+    drawn = EpochFilms(Sampling(), [False] * len(dataset), count, seed)
+    sampler = EpochSampler(dataset, drawn)
     loader = DataLoader(
         dataset,
         batch_size=5,

@@ -10,7 +10,8 @@ from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.settings import CONF
 from pneumo.training.loader import EpochSampler, FilmData, FilmDataset
-from pneumo.training.settings import load_config
+from pneumo.training.sampling import EpochFilms
+from pneumo.training.settings import Sampling, load_config
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +55,11 @@ def films(phantoms, tmp_path_factory):
 
 def test_ranks_share_an_epoch_evenly(films):
     dataset = FilmDataset(films, np.arange(23))
-    shares = [list(EpochSampler(dataset, 0, True, rank, 2)) for rank in range(2)]
+    drawn = EpochFilms(Sampling(), [False] * 23, 1, 0)
+    shares = [list(EpochSampler(dataset, drawn, rank, 2)) for rank in range(2)]
     assert [len(share) for share in shares] == [11, 11]
     assert not set(shares[0]) & set(shares[1])
-    assert sorted(i for rank in range(2) for i in EpochSampler(dataset, 0, False, rank, 2)) == list(
+    assert sorted(i for rank in range(2) for i in EpochSampler(dataset, None, rank, 2)) == list(
         range(23)
     )
 

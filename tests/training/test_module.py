@@ -26,7 +26,7 @@ class Left(nn.Module):
 def module():
     with initialize_config_dir(CONF, version_base="1.3"):
         raw = compose("train", ["+experiment=exp5", "data=phantom"])
-    return SegmentationModule(Left(), load_config(raw))
+    return SegmentationModule(Left(), load_config(raw), steps=1)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")

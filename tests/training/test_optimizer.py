@@ -44,7 +44,7 @@ def test_a_frozen_encoder_stays_as_it_is(network):
     config = SimpleNamespace(optimizer=AdamW(freeze_encoder=True))
     before = {key: value.clone() for key, value in network.encoder.state_dict().items()}
     head = network.head[0].weight.detach().clone()
-    module = SegmentationModule(network, config).train()
+    module = SegmentationModule(network, config, steps=1).train()
     one = optimizer.build(config.optimizer, network, 1e-2)
     films = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
     module.network(films).mask.square().mean().backward()

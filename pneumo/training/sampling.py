@@ -1,0 +1,66 @@
+"""Which training films each epoch of a fit holds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pneumo.errors import PneumoError
+from pneumo.training.settings import Sampling, SharedEpochs
+
+
+class EpochFilms:
+    """The films of each epoch (from 0): all once, or all positives once and drawn negatives.
+
+    Seed and epoch alone decide, so that a resumed fit and every process draw the same.
+    """
+
+    def __init__(self, config: Sampling, positive: Sequence[bool], epochs: int, seed: int):
+        """Prepare a fit.
+
+        Args:
+            config: which films.
+            positive: for each film of the training part, whether it shows pneumothorax.
+            epochs: of the whole fit.
+            seed: of the draws and the order.
+
+        Raises:
+            PneumoError: a share of positives where no film is positive, or none is negative.
+        """
+        self.config, self.epochs, self.seed = config, epochs, seed
+        labels = np.asarray(positive, dtype=bool)
+        self.positives, self.negatives = np.flatnonzero(labels), np.flatnonzero(~labels)
+        if isinstance(config, SharedEpochs):
+            self._need(self.positives, "positive")
+            if self._wanted(config, epochs - 1) or self._wanted(config, 0):
+                self._need(self.negatives, "negative")
+
+    def count(self, epoch: int) -> int:
+        """How many films an epoch holds."""
+        return len(self.positives) + self._drawn(epoch)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The films of an epoch in random order: int64 (count,), places in the training part."""
+        random = np.random.default_rng([self.seed, epoch])
+        if not isinstance(self.config, SharedEpochs):
+            return random.permutation(self.count(epoch))
+        drawn = random.choice(self.negatives, self._drawn(epoch), self.config.replacement)
+        return random.permutation(np.concatenate([self.positives, drawn]))
+
+    def _drawn(self, epoch: int) -> int:
+        """How many negatives an epoch holds."""
+        if not isinstance(self.config, SharedEpochs):
+            return len(self.negatives)
+        wanted = self._wanted(self.config, epoch)
+        return wanted if self.config.replacement else min(wanted, len(self.negatives))
+
+    def _wanted(self, config: SharedEpochs, epoch: int) -> int:
+        share = config.at(epoch, self.epochs)
+        # as released, rounding errors of floats included: for .8 of 4 positives it is 0, not 1
+        return int(len(self.positives) * (1 - share) / share)
+
+    def _need(self, films: np.ndarray, kind: str) -> None:
+        if not len(films):
+            raise PneumoError(
+                f"sampling={self.config.name}: no training film is {kind}; use sampling=all, or "
+                "another split"
+            )
