@@ -93,7 +93,8 @@ def test_todays_command_asks_for_the_same_fit_with_stronger_distortions(tmp_path
     from pneumo.training import lineage
     from pneumo.training.settings import load_config
 
-    typed = ["+experiment=exp5", "data=phantom", "scale=mini"]
+    # of the scale of then
+    typed = ["+experiment=exp5", "data=phantom", "scale=mini", "scale.epochs=0.05"]
     with initialize_config_dir(CONF, version_base="1.3"):
         wanted = load_config(compose("train", typed)).scaled({"experiment", "data", "scale"})
     recorded = record.read(written(tmp_path)).config

@@ -152,8 +152,8 @@ def test_impossible_shares_are_refused_by_name(typed, message):
 
 
 def test_steps_shrink_with_the_epochs_unless_they_are_typed():
-    """Of 70 epochs 5 remain: what begins at 35 begins at 2 (2.5 to even), at 69 with the last."""
+    """Of 70 epochs 6 remain: what begins at 35 begins at 3, at 69 with the last."""
     declared = loaded("sampling=steps", "scale=mini", "sampling.epochs=[0,35,69]")
-    assert declared.scaled().sampling.epochs == [0, 2, 4]
+    assert declared.scaled().sampling.epochs == [0, 3, 5]
     with pytest.raises(PneumoError, match=r"sampling\.epochs=\[0, 35, 69\]"):
         declared.scaled({"sampling.epochs"})
