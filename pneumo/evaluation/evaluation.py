@@ -19,6 +19,7 @@ from pneumo.evaluation.results import (
     Point,
 )
 from pneumo.evaluation.settings import Evaluate, Measures, Tune
+from pneumo.inference.findings import spacings
 from pneumo.inference.maps import Predictions
 from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.settings import Postprocess
@@ -42,6 +43,9 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     """
     each = _compares_methods(settings)
     parts = blend.one_by_one(settings) if each else blend.gather(settings)
+    if settings.spacing:
+        table = spacings(settings)
+        parts = [part.spaced(table) for part in parts]
     records = [record.read(folder) for folder in blend.folders_of(settings)]
     rule = declared_rule(settings, records)
     # of several fits on the same films, one's would be chosen on the films of the others
@@ -95,7 +99,7 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         if each:
             ours = [outcomes([part], rule, settings.tta) for part in parts]
         found.against = _against(settings, ours)
-    how = [settings.tta, settings.tune.name, settings.seed, settings.resamples]
+    how = [settings.tta, settings.tune.name, settings.seed, settings.resamples, settings.spacing]
     how.append(dataclasses.asdict(settings.measures))
     slug = files.digest([*how, str(settings.against), plain(rule)])[:8]
     folder = parts[0].folder
@@ -230,6 +234,11 @@ def _command(settings: Evaluate, rule: Postprocess) -> str:
         f"measures.{key}": str(value).replace(" ", "")
         for key, value in vars(settings.measures).items()
         if value != getattr(Measures(), key)
+    }
+    more |= {
+        key: getattr(settings, key)
+        for key in ("spacing", "spacing_names")
+        if getattr(settings, key) is not None
     }
     against = {} if settings.against is None else {"against": settings.against}
     asked = [

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Any
 
 from pneumo.errors import PneumoError
-from pneumo.inference.settings import Films
+from pneumo.inference.settings import Films, Spacings
 from pneumo.masks.settings import Rule
 from pneumo.settings import BETWEEN_0_AND_1, Machine, Tracking, declare, register, require
 
@@ -83,7 +83,7 @@ class Measures:
 
 
 @dataclass
-class Evaluate(Films):
+class Evaluate(Films, Spacings):
     """What ``python -m pneumo.evaluate`` takes."""
 
     tta: bool = declare(True, "mean of the film and its mirror image")
@@ -106,6 +106,7 @@ class Evaluate(Films):
     log: Tracking = declare(factory=Tracking, help="Weights & Biases")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.tune is Tune.validation and self.on == "val":

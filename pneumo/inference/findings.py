@@ -14,7 +14,7 @@ from pneumo.data.spacing import Entry, read_table
 from pneumo.inference.bundle import Bundle
 from pneumo.inference.dicom_objects import NOTICE, Maker
 from pneumo.inference.probability import Platt
-from pneumo.inference.settings import Polarity, Unsuitable, Use
+from pneumo.inference.settings import Polarity, Spacings, Unsuitable, Use
 from pneumo.masks import pictures
 from pneumo.masks.histograms import film_score
 from pneumo.masks.resize import enlarge
@@ -201,11 +201,12 @@ def read(
     return reading
 
 
-def spacings(use: Use) -> dict[str, Entry]:
+def spacings(settings: Spacings) -> dict[str, Entry]:
     """The table of spacings that the settings name, by film. Raises PneumoError."""
-    if not use.spacing:
+    if not settings.spacing:
         return {}
-    return read_table(Path(use.spacing), Path(use.spacing_names) if use.spacing_names else None)
+    names = Path(settings.spacing_names) if settings.spacing_names else None
+    return read_table(Path(settings.spacing), names)
 
 
 def _entry(name: str, film: Film, spacings: Mapping[str, Entry]) -> Entry | None:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from pneumo import files, pool, runs
 from pneumo.data import cache, dicom
 from pneumo.data.films import Item, read_mask
+from pneumo.data.spacing import Entry, Spacing
 from pneumo.errors import PneumoError
 from pneumo.masks.components import Components, components
 from pneumo.masks.histograms import Histograms, histogram
@@ -86,6 +87,16 @@ class Predictions:
     def told(self) -> bool:
         """Whether all is told of each film that today's judging asks for."""
         return int(self.contents.get("told", 1)) >= TOLD
+
+    def spaced(self, table: Mapping[str, Entry]) -> "Predictions":
+        """The same with the spacings of a table, by film id, in place of the headers'."""
+        cases = [
+            dataclasses.replace(case, spacing=_by_entry(table[case.id], case))
+            if case.id in table
+            else case
+            for case in self.cases
+        ]
+        return dataclasses.replace(self, cases=cases)
 
     @property
     def labelled(self) -> bool:
@@ -255,6 +266,14 @@ def _spacing(tags: dicom.Tags) -> tuple[float, float] | None:
         return None
     rows, columns = tags.shape
     return tags.spacing.rows * rows / JUDGED, tags.spacing.columns * columns / JUDGED
+
+
+def _by_entry(entry: Entry, case: Case) -> tuple[float, float]:
+    """Of the upright film at 1024², in mm, by what a table says. Raises PneumoError."""
+    rows, columns = entry.shape or dicom.read_tags(Path(case.path)).stored_shape
+    stored = Spacing(entry.rows * rows / JUDGED, entry.columns * columns / JUDGED)
+    upright = dicom.upright_spacing(stored, case.orientation) or stored
+    return upright.rows, upright.columns
 
 
 Fill = Callable[[np.ndarray, np.ndarray, int], Iterator[int]]

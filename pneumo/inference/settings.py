@@ -103,7 +103,26 @@ ENGINES = ("auto", "torch", "onnx")
 
 
 @dataclass
-class Use:
+class Spacings:
+    """A table of what films' pixels measure."""
+
+    spacing: str | None = declare(
+        None,
+        "CSV of film, spacing (mm) and, where that is the spacing of an original of another size, "
+        "width and height (px), such as NIH's Data_Entry_2017: used instead of the header's",
+        place=True,
+    )
+    spacing_names: str | None = declare(
+        None, "CSV of film id and its name in that table, e.g. nih_id.csv", place=True
+    )
+
+    def __post_init__(self) -> None:
+        if self.spacing_names and not self.spacing:
+            raise PneumoError("spacing_names without spacing: give the table too, spacing=<csv>")
+
+
+@dataclass
+class Use(Spacings):
     """How a bundle is used on any film."""
 
     engine: str = declare("auto", "auto, torch or onnx")
@@ -116,21 +135,11 @@ class Use:
         "films of another body part, lateral films, and films unlike those the model was trained "
         "on: refuse, or use (judged, and marked in every output)",
     )
-    spacing: str | None = declare(
-        None,
-        "CSV of film, spacing (mm) and, where that is the spacing of an original of another size, "
-        "width and height (px), such as NIH's Data_Entry_2017: used instead of the header's",
-        place=True,
-    )
-    spacing_names: str | None = declare(
-        None, "CSV of film id and its name in that table, e.g. nih_id.csv", place=True
-    )
     max_megapixels: int = declare(100, "a film that claims more is refused before it is decoded")
     max_megabytes: int = declare(512, "of a file, or of an archive's member when unpacked")
 
     def __post_init__(self) -> None:
-        if self.spacing_names and not self.spacing:
-            raise PneumoError("spacing_names without spacing: give the table too, spacing=<csv>")
+        super().__post_init__()
         require(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
         for key in ("max_megapixels", "max_megabytes"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")

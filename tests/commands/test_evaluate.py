@@ -4,11 +4,12 @@ thresholds, sweeps.
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
-from conftest import TINY, complaint, launch, one
+from conftest import TINY, complaint, launch, one, say
 
 from pneumo.evaluation import choosing
 from pneumo.evaluation.results import Evaluation, Judgement, Scored
@@ -118,6 +119,23 @@ def test_several_runs_on_both_sides_are_two_methods(evaluated, tmp_path):
     assert found["against"]["fits"] == [2, 2]
     assert found["fits"] == 2
     assert [result["name"] for result in found["results"]] == ["declared"]
+
+
+def test_a_table_of_spacings_gives_millimetres(evaluated, monkeypatch, tmp_path):
+    folder, _ = evaluated
+    run = one(folder, "exp5")
+    ids = [case.id for case in maps.load(run / "predictions" / "test").cases]
+    table = tmp_path / "spacings.csv"
+    rows = ["id,spacing,width,height", *(f"{film},2,1024,1024" for film in ids)]
+    table.write_text("\n".join(rows))
+    low = ("postprocess.binarization_threshold=0.05", "postprocess.removal_threshold=0")
+    typed = [f"run={run}", "on=test", "tune=none", "resamples=5", *low, f"spacing={table}"]
+    status, out, errors = say("evaluate", typed, folder, monkeypatch)
+    assert (status, errors) == (0, "")
+    path = re.search(r"In full: (\S+)", out)[1]
+    scores = json.loads((folder / path).read_text())["results"][0]["scores"]
+    assert scores["hd95_px"] > 0
+    assert scores["hd95_mm"] == pytest.approx(2 * scores["hd95_px"])
 
 
 def test_a_sweep_reads_predictions_and_ends_with_table_and_plot(evaluated):

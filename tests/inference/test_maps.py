@@ -1,5 +1,6 @@
 """What is told of each film beside its map."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from pneumo.data.films import Item
 from pneumo.data.sources import siim
+from pneumo.data.spacing import Entry
 from pneumo.inference import maps
 
 
@@ -45,6 +47,20 @@ def test_a_spacing_too_fine_for_a_chest_is_not_believed(told):
     assert told(PixelSpacing=[0.4, 0.42]).spacing == pytest.approx((0.4, 0.42))
     turned = told(PixelSpacing=[0.4, 0.42], PatientOrientation=["F", "L"])
     assert turned.spacing == pytest.approx((0.42, 0.4))
+
+
+def test_a_table_s_spacing_is_that_of_the_original_squeezed_to_1024(predicted):
+    """Of an original of 2,048 × 2,560 pixels of .2 mm; without a size, of the film's own pixels."""
+    _, found = predicted
+    first, second = found.ids[:2]
+    table = {first: Entry(0.2, 0.2, (2048, 2560)), second: Entry(0.3, 0.31)}
+    spaced = found.spaced(table)
+    assert spaced.cases[0].spacing == pytest.approx((0.4, 0.5))
+    assert spaced.cases[1].spacing == pytest.approx((0.3, 0.31))
+    assert spaced.cases[2] == found.cases[2]
+    lying = dataclasses.replace(found, cases=[dataclasses.replace(found.cases[0])])
+    lying.cases[0].orientation = ("F", "L")
+    assert lying.spaced(table).cases[0].spacing == pytest.approx((0.5, 0.4))
 
 
 def test_truth_is_the_annotation_at_1024(predicted):
