@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from conftest import complaint, launch
 from PIL import Image
 
@@ -90,6 +91,7 @@ def test_the_command_on_everything_at_once(model, film, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_every_real_film_is_right_or_one_line(model, real_data, tmp_path):
     done = launch(
         tmp_path,

@@ -97,6 +97,7 @@ def test_unknown_patients_make_intervals_too_narrow_and_that_is_said(evaluated):
     assert "too narrow" in warning
 
 
+@pytest.mark.slow
 def test_several_runs_on_both_sides_are_two_methods(evaluated, tmp_path):
     folder, text = evaluated
     assert "between these trained networks, not between methods" in text

@@ -80,6 +80,7 @@ def test_a_second_call_uses_what_is_there(predicted):
     assert (found.folder / "plain.npy").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_several_runs_on_the_same_films_are_averaged(predicted, tmp_path):
     folder, child = predicted
     both = "run=[runs/exp5/*/*,runs/exp5_stage1/*/*]"
@@ -94,6 +95,7 @@ def test_several_runs_on_the_same_films_are_averaged(predicted, tmp_path):
         assert np.abs(mean.flip[row] - expected).max() <= 0.5
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures(predicted, tmp_path):
     """No table, odd sizes, names with blanks: each film gets its map under its file name."""
     folder, _ = predicted

@@ -93,6 +93,7 @@ def test_weights_are_the_average_validated_and_described(finished):
     assert not torch.equal(weights[A_KERNEL], checkpoint["state_dict"]["network." + A_KERNEL])
 
 
+@pytest.mark.slow
 def test_the_child_starts_from_its_parent(finished, tmp_path):
     """Trained with a learning rate of nothing, the child is its parent."""
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
@@ -132,6 +133,7 @@ def test_a_division_by_other_code_is_kept_by_the_run_and_its_children(finished, 
     assert sorted(maps.load(child / "predictions" / "val").ids) == held
 
 
+@pytest.mark.slow
 def test_weights_trained_on_validation_films_are_no_start(finished, tmp_path):
     """Of its parent's films one is gone, so the child cannot be divided as its parent was."""
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
@@ -311,6 +313,7 @@ def test_two_commands_at_once_train_the_parent_once(finished, tmp_path):
     assert sum(output.count("exp5_stage1: finished before") for output in outputs) == 1, outputs
 
 
+@pytest.mark.slow
 def test_encoder_weights_that_cannot_be_had_are_one_line(finished, tmp_path):
     """Neither from the hub, which cannot be reached, nor from a file that is not there."""
     shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
@@ -319,6 +322,7 @@ def test_encoder_weights_that_cannot_be_had_are_one_line(finished, tmp_path):
         assert advice in complaint(launch(tmp_path, "+experiment=exp2", *TINY, own))
 
 
+@pytest.mark.slow
 def test_a_damaged_parent_or_checkpoint_is_one_line(finished, tmp_path):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     child = one(tmp_path, "exp5")
@@ -334,6 +338,7 @@ def test_a_damaged_parent_or_checkpoint_is_one_line(finished, tmp_path):
     assert "weights.safetensors: damaged" in line
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(finished, tmp_path):
     """Files may grow to 4 MB here: films and caches fit, a checkpoint does not."""
     shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")

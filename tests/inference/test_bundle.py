@@ -56,6 +56,7 @@ def test_a_bundle_of_version_1_finds_the_same(model, older):
     assert np.array_equal(theirs.levels(film), ours.levels(film))
 
 
+@pytest.mark.slow
 def test_onnx_gives_what_torch_gives(tmp_path):
     """With each channel's own mean and std, and another eps."""
     model = Model("x", encoder="tu-test_resnet", batch_norm=BatchNorm(eps=1e-3))
