@@ -25,6 +25,13 @@ class MaskSize(Enum):
     film = "film"  # every film its own
 
 
+class Difficulty(Enum):
+    """How hard drawn films are to read."""
+
+    easy = "easy"  # lesions twice as dark against their ring as on the challenge's films
+    hard = "hard"  # lesions as faint as on the challenge's films, among things that look like them
+
+
 @dataclass
 class Data:
     """Films on disk. Every format adds what it needs."""
@@ -108,6 +115,10 @@ class PhantomData(Data):
         0.22, "share of films with pneumothorax; the challenge's training set has .2215"
     )
     seed: int = declare(0, "other seeds draw other films")
+    difficulty: Difficulty = declare(
+        Difficulty.easy,
+        "easy, or hard: lesions as faint as real ones, and skin folds, clothing and bullae",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

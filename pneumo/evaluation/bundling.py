@@ -132,6 +132,7 @@ def _data(about: Record) -> dict[str, Any]:
         "name": config.data.name,
         "format": config.data.format,
         "round": values["data"].get("round"),
+        "difficulty": values["data"].get("difficulty"),
         "scale": config.scale.name,
         "split": values["split"],
         "fold": config.fold,

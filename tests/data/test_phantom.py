@@ -1,5 +1,7 @@
 """The phantoms look and count as the README says."""
 
+import csv
+import dataclasses
 import hashlib
 import json
 import re
@@ -11,7 +13,7 @@ import pydicom
 import pytest
 
 from pneumo.data import dicom
-from pneumo.data.settings import PhantomData, SiimData
+from pneumo.data.settings import Difficulty, PhantomData, SiimData
 from pneumo.data.sources import phantom, siim
 from pneumo.data.spacing import Plane
 from pneumo.errors import PneumoError
@@ -46,11 +48,11 @@ def test_interrupted_drawing_continues_to_the_same_files(tmp_path, monkeypatch):
     phantom.generate(settings(), tmp_path / "whole", workers=0)
     write, written = phantom._write_film, []
 
-    def stop(root, seed, item):
+    def stop(root, data, item):
         if len(written) == 4:
             raise KeyboardInterrupt
         written.append(item[0])
-        return write(root, seed, item)
+        return write(root, data, item)
 
     monkeypatch.setattr(phantom, "_write_film", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -60,7 +62,7 @@ def test_interrupted_drawing_continues_to_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setattr(
         phantom,
         "_write_film",
-        lambda root, seed, item: written.append(item[0]) or write(root, seed, item),
+        lambda root, data, item: written.append(item[0]) or write(root, data, item),
     )
     phantom.generate(settings(), tmp_path / "set", workers=0)
     assert sorted(written) == list(range(10))  # each once
@@ -125,9 +127,9 @@ def test_share_of_positives_and_patients():
 
 
 def published():
-    """The table of the README: quantity → (challenge, phantoms), each a list of numbers."""
+    """The table of the README: quantity → (challenge, easy, hard), each a list of numbers."""
     rows = re.findall(
-        r"^\| ([^|]+) \| ([^|]*\d[^|]*) \| ([^|]*\d[^|]*) \|$",
+        r"^\| ([^|]+) \| ([^|]*\d[^|]*) \| ([^|]*\d[^|]*) \| ([^|]*\d[^|]*) \|$",
         README.split("## Phantoms")[1].split("\n## ")[0],
         re.MULTILINE,
     )
@@ -142,13 +144,18 @@ def published():
 
 @pytest.fixture(scope="session")
 def measured():
-    return phantom_statistics(range(120))
+    return phantom_statistics(range(120), Difficulty.easy)
 
 
-def phantom_statistics(numbers):
+@pytest.fixture(scope="session")
+def measured_hard():
+    return phantom_statistics(range(120), Difficulty.hard)
+
+
+def phantom_statistics(numbers, difficulty):
     rows = []
     for number in numbers:
-        film = phantom.draw(0, number, number, positive=True)
+        film = phantom.draw(0, number, number, positive=True, difficulty=difficulty)
         mask = np.maximum.reduce(film.annotations)
         _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         near, far = (
@@ -173,8 +180,9 @@ def phantom_statistics(numbers):
     return {key: np.array([row[key] for row in rows], float) for key in rows[0]}
 
 
-def test_statistics_are_those_published_in_the_readme(measured):
-    table = published()
+@pytest.mark.parametrize(("films", "column"), [("measured", 1), ("measured_hard", 2)])
+def test_statistics_are_those_published_in_the_readme(films, column, request):
+    measured, table = request.getfixturevalue(films), published()
     area = np.log10(measured["area"])
     found = {
         "area, log10 px: mean ± std": (area.mean(), area.std()),
@@ -197,7 +205,7 @@ def test_statistics_are_those_published_in_the_readme(measured):
     }
     assert set(found) == set(table)
     for name, values in found.items():
-        assert values == pytest.approx(table[name][1], rel=0.02, abs=0.02), name
+        assert values == pytest.approx(table[name][column], rel=0.02, abs=0.02), name
 
 
 def test_masks_follow_the_challenges_table(measured):
@@ -210,6 +218,122 @@ def test_masks_follow_the_challenges_table(measured):
     assert measured["left"].mean() == pytest.approx(0.59, abs=0.13)
     assert measured["components"].mean() == pytest.approx(1.31, abs=0.15)
     assert -60 < measured["darker"].mean() < -10
+
+
+def test_lesions_of_hard_films_are_as_faint_as_real_ones(measured_hard):
+    """Real ones: -15 ± 12 grey levels, from -41 to +3 (21 films of the challenge)."""
+    darker = measured_hard["darker"]
+    assert darker.mean() == pytest.approx(-15, abs=2.6)  # the standard error of 21 films
+    assert darker.std() == pytest.approx(12, abs=2.6)
+    assert -60 < darker.min() < -30
+    assert -3 < darker.max() < 12
+
+
+def test_hard_films_have_the_lesions_and_the_names_of_easy_ones(tmp_path):
+    """Films of equal numbers can be compared in pairs."""
+    for number in range(6):
+        easy, hard = (phantom.draw(2, number, number, True, one) for one in Difficulty)
+        masks = [np.maximum.reduce(film.annotations) for film in (easy, hard)]
+        assert np.array_equal(*masks)
+        assert not np.array_equal(easy.image, hard.image)
+    for one in Difficulty:
+        phantom.generate(settings(images=4, difficulty=one), tmp_path / one.value, workers=0)
+    easy, hard = ((tmp_path / one.value / "patients.csv").read_text() for one in Difficulty)
+    assert easy == hard
+
+
+NONE = dataclasses.replace(phantom.LOOKS[Difficulty.hard], tube=(0, 0), lookalikes={})
+
+
+@pytest.mark.parametrize("name", ["skin_fold", "clothing_line", "bulla"])
+@pytest.mark.parametrize("positive", [False, True])
+def test_a_film_shows_what_it_is_said_to_hold(name, positive, monkeypatch):
+    monkeypatch.setitem(phantom.LOOKS, Difficulty.hard, NONE)
+    plain = phantom.draw(6, 1, 1, positive, Difficulty.hard)
+    always = dataclasses.replace(NONE, lookalikes={name: (1, 1)})
+    monkeypatch.setitem(phantom.LOOKS, Difficulty.hard, always)
+    held = phantom.draw(6, 1, 1, positive, Difficulty.hard)
+    assert (plain.holds, held.holds) == ([], [name])
+    changed = np.abs(held.image.astype(int) - plain.image) > 4
+    assert changed.sum() > 2000
+    for ours, theirs in zip(plain.annotations, held.annotations, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_bullae_are_dark_and_keep_clear_of_lesions():
+    found = 0
+    for number in range(8):
+        body = phantom._Body(*(np.random.default_rng([part, number]) for part in (1, 2)))
+        lesion = np.zeros((1024, 1024), np.uint8)
+        lesion[:, : int(body.centre)] = 1  # one half of the film
+        shadow, empty = phantom._bullae(body, lesion, np.random.default_rng(number))
+        assert not (empty & lesion).any()
+        if empty.any():
+            found += 1
+            assert shadow[empty > 0].mean() < -0.03
+    assert 1 <= found < 8  # those of the other lung
+
+
+@pytest.mark.parametrize(("positive", "tubes"), [(True, 0.35), (False, 0.02)])
+def test_what_may_be_taken_for_pneumothorax_comes_at_its_rates(positive, tubes, monkeypatch):
+    """As LOOKS says, 40 % of the films being AP; within three standard errors of 500 films."""
+    monkeypatch.setattr(phantom, "_skin_fold", lambda *_: 0)
+    monkeypatch.setattr(phantom, "_clothing", lambda *_: 0)
+    monkeypatch.setattr(phantom, "_bullae", lambda *_: (0, np.ones((2, 2), np.uint8)))
+    look, rng = phantom.LOOKS[Difficulty.hard], np.random.default_rng(5)
+    held = dict.fromkeys(phantom.HOLDINGS, 0)
+    for _ in range(500):
+        body = phantom._Body(rng, rng)
+        phantom._lookalikes(np.zeros((2, 2)), body, np.zeros((2, 2)), look, rng)
+        phantom._devices(body, look.tube[0 if positive else 1], rng)
+        for name in body.holds:
+            held[name] += 1
+    expected = {"chest_tube": tubes, "skin_fold": 0.104, "clothing_line": 0.128, "bulla": 0.05}
+    for name, rate in expected.items():
+        error = (rate * (1 - rate) / 500) ** 0.5
+        assert held[name] / 500 == pytest.approx(rate, abs=3 * error), name
+
+
+def test_the_data_set_says_what_its_films_hold(tmp_path, monkeypatch):
+    often = dataclasses.replace(NONE, tube=(0.4, 0.4), lookalikes={"skin_fold": (0.5, 0.5)})
+    monkeypatch.setitem(phantom.LOOKS, Difficulty.hard, often)
+    hard = settings(images=6, difficulty=Difficulty.hard)
+    phantom.generate(hard, tmp_path, workers=0)
+    with open(tmp_path / "contents.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    told = {row["ImageId"]: [key for key in row if row[key] == "1"] for row in rows}
+    with open(tmp_path / "patients.csv", newline="", encoding="utf-8") as file:
+        assert [row["ImageId"] for row in csv.DictReader(file)] == list(told)
+    for (number, (patient, positive)), holds in zip(
+        enumerate(phantom.plan(hard)), told.values(), strict=True
+    ):
+        drawn = phantom.draw(hard.seed, patient, number, positive, Difficulty.hard)
+        assert sorted(holds) == drawn.holds
+    assert len({tuple(holds) for holds in told.values()}) > 1
+
+
+def test_films_of_a_journal_that_does_not_say_what_they_hold_are_drawn_again(tmp_path):
+    """Older versions noted less; and what they wrote before was easy."""
+    data = settings(images=4)
+    phantom.generate(data, tmp_path / "whole", workers=0)
+    older = tmp_path / "older"
+    older.mkdir()
+    about = {"images": 4, "positive_rate": 0.3, "seed": 3, "version": 2}
+    row = {"id": "1.2", "patient": "P", "annotations": ["-1"]}
+    lines = [json.dumps(about), json.dumps([0, row])]
+    (older / "journal.jsonl").write_text("".join(line + "\n" for line in lines))
+    phantom.generate(data, older, workers=0)
+    assert tree(older) == tree(tmp_path / "whole")
+
+
+def test_sets_of_two_difficulties_are_not_taken_for_each_other(tmp_path):
+    easy, hard = (settings(images=4, difficulty=one) for one in Difficulty)
+    roots = [phantom.in_place(data, str(tmp_path)).root for data in (easy, hard)]
+    assert [Path(root).name for root in roots] == ["4-0.3-seed3-v2", "4-0.3-seed3-hard-v2"]
+    with pytest.raises(PneumoError, match="other settings"):
+        phantom.generate(hard, Path(roots[0]))
+    with pytest.raises(PneumoError, match="other settings"):
+        phantom.generate(easy, Path(roots[1]))
 
 
 def test_lungs_are_dark_and_the_middle_is_bright():
@@ -253,19 +377,31 @@ def test_the_table_reads_back(phantoms):
     assert json.loads((phantoms / "phantom.json").read_text())["images"] == 24
 
 
-# SHA-256 of three films of version 1, images and annotations
-# version 2 has other headers, not other pixels
-GOLDEN = dict.fromkeys((1, 2), "9d9d16667c246062513011d42348c5f676a3b58e823eb95edb91becec39d5872")
+# SHA-256 of films' images and annotations: of three easy ones, of twelve hard ones. The easy films
+# of version 1 had other headers, not other pixels; there were no hard ones.
+GOLDEN = {
+    Difficulty.easy: dict.fromkeys(
+        (1, 2), "9d9d16667c246062513011d42348c5f676a3b58e823eb95edb91becec39d5872"
+    ),
+    Difficulty.hard: {2: "126d80f1cf464d1b03068828db62211bebeb36d4ff1005cc4ed3848129e744b2"},
+}
 
 
-def test_films_of_a_version_stay_as_they_are():
+@pytest.mark.parametrize(
+    ("difficulty", "seed", "films"), [(Difficulty.easy, 7, 3), (Difficulty.hard, 8, 12)]
+)
+def test_films_of_a_version_stay_as_they_are(difficulty, seed, films):
     """Whoever changes what is drawn gives it another version: runs name their films by it."""
     digest = hashlib.sha256()
-    for number, positive in enumerate((True, False, True)):
-        film = phantom.draw(7, number, number, positive)
+    held = set()
+    for number in range(films):
+        film = phantom.draw(seed, number, number, number % 2 == 0, difficulty)
+        held.update(film.holds)
         for array in (film.image, *film.annotations):
             digest.update(array.tobytes())
-    assert digest.hexdigest() == GOLDEN[phantom.VERSION]
+    assert digest.hexdigest() == GOLDEN[difficulty][phantom.VERSION]
+    if difficulty is Difficulty.hard:
+        assert held == set(phantom.HOLDINGS)
 
 
 def test_phantoms_measure_what_chest_films_do(phantoms):
@@ -284,7 +420,7 @@ def test_films_of_older_versions_are_used(tmp_path, ending):
     manifest = older / phantom.MANIFEST
     values = json.loads(manifest.read_text())
     named = {"version": 1} if ending == "v1" else {"generator": phantom.UNVERSIONED}
-    del values["version"]
+    del values["version"], values["difficulty"]
     manifest.write_text(json.dumps({**values, **named}))
     before = sorted((path, path.stat().st_mtime_ns) for path in older.rglob("*.dcm"))
     assert phantom.in_place(data, str(tmp_path)).root == str(older)

@@ -1,5 +1,8 @@
 """Data sets and splits that make sense, and places that must be there."""
 
+import subprocess
+import sys
+
 import pytest
 
 from pneumo.data.settings import Data, FolderData, PhantomData, SiimData, Split
@@ -34,3 +37,12 @@ def test_places_must_be_named_and_there_before_anything_is_read(tmp_path):
         FolderData(name="own", root=str(tmp_path), masks=f"{tmp_path}/absent").check_places()
     FolderData(name="own", root=str(tmp_path), masks=str(tmp_path)).check_places()
     PhantomData(name="own").check_places()  # films are drawn where they lack
+
+
+def test_a_difficulty_that_there_is_not_is_refused_in_one_line():
+    command = [sys.executable, "-m", "pneumo.siim", "data=phantom", "data.difficulty=medium"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.strip().splitlines()
+    assert line.startswith("error: data.difficulty=medium")
+    assert "[easy, hard]" in line

@@ -8,12 +8,14 @@ crescent along the chest wall without vessels, a little darker than lung, bounde
 bright line of the visceral pleura. Areas, components and places follow the statistics of the
 challenge's training table (README, "Phantoms"). Every film depends on the seed, its number and
 what ``plan`` gives it, not on the number of workers. Patients have several films with the same
-anatomy.
+anatomy. A film of either difficulty has the same anatomy, lesions, id and patient: only what is
+seen of the lesions differs, and what else the film holds that may be taken for them.
 """
 
 import csv
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -28,13 +30,14 @@ from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate
 
 from pneumo import files, pool, runs
 from pneumo.data import dicom
-from pneumo.data.settings import PhantomData, SiimData
+from pneumo.data.settings import Difficulty, PhantomData, SiimData
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
 
 SIZE = 1024  # films are square, as the challenge's
 COARSE = 256  # smooth structures are drawn at this size and enlarged
 FILMS, TABLE, PATIENTS = "dicom-images-train", "train-rle.csv", "patients.csv"
+CONTENTS = "contents.csv"
 # The version of the drawing: whoever changes what is drawn must raise it. The tests hold the digest
 # of some films, so that a change does not go unnoticed. Version 2 draws the pixels of version 1 and
 # gives their headers a spacing that can be believed.
@@ -55,6 +58,44 @@ AREA_RANGE = (120, 160_000)
 # flat middle, abdomen and mediastinum on the shoulder.
 FILM_CURVE = ((-0.3, 0.0, 0.10, 0.25, 0.75, 1.0, 1.25, 1.7), (2, 6, 55, 84, 152, 206, 224, 234))
 COMPONENTS = ((1, 0.69), (2, 0.20), (3, 0.07), (4, 0.04))  # how many a film has, and how often
+TUBE, FOLD, CLOTHING, BULLA = HOLDINGS = ("chest_tube", "skin_fold", "clothing_line", "bulla")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a difficulty changes in the drawing. Attenuations as in ``_expose``."""
+
+    air: tuple[float, float, float, float]  # taken away by a lesion: mean, std, lowest, highest
+    line: tuple[float, float]  # of the visceral pleura, from … to
+    behind: tuple[float, float]  # share of the lung's vessels that is seen through a lesion
+    tube: tuple[float, float]  # how often a side has a drain: with pneumothorax, without
+    exposure: tuple[float, float]  # added to all attenuations: mean, std
+    lookalikes: dict[str, tuple[float, float]]  # how often a film has one: view AP, view PA
+
+
+# Tubes of hard films: CANDID-PTX has them on 7.4 % of its films, 16.6 % of which show pneumothorax
+# (Feng et al., Radiology: Artificial Intelligence 2021, 10.1148/ryai.2021210136). Tubes on .35 of
+# positive and .02 of negative films give 7.5 %; that division is assumed. Bullae: ChestX-Det's
+# radiologists saw emphysema on .05 of films without pneumothorax. Folds and clothing: assumed,
+# commoner on films of lying patients.
+LOOKS = {
+    Difficulty.easy: Look(
+        air=(0.23, 0.03, 0.15, 0.30),
+        line=(0.10, 0.16),
+        behind=(0.0, 0.0),
+        tube=(0.18, 0.05),
+        exposure=(0.0, 0.05),
+        lookalikes={},
+    ),
+    Difficulty.hard: Look(
+        air=(0.068, 0.080, 0.0, 0.25),
+        line=(0.03, 0.11),
+        behind=(0.2, 0.8),
+        tube=(0.194, 0.010),
+        exposure=(-0.04, 0.12),
+        lookalikes={FOLD: (0.20, 0.04), CLOTHING: (0.20, 0.08), BULLA: (0.05, 0.05)},
+    ),
+}
 
 
 @dataclass
@@ -67,6 +108,7 @@ class Film:
     sex: str
     age: int
     spacing: float  # mm at the detector
+    holds: list[str]  # of HOLDINGS, those that the film shows
 
 
 @dataclass
@@ -83,7 +125,9 @@ class Side:
     pleura: list[np.ndarray] = field(default_factory=list)
 
 
-def draw(seed: int, patient: int, film: int, positive: bool) -> Film:
+def draw(
+    seed: int, patient: int, film: int, positive: bool, difficulty: Difficulty = Difficulty.easy
+) -> Film:
     """Draw film number ``film`` of ``patient``.
 
     The same arguments give the same film on every machine of one kind.
@@ -92,15 +136,19 @@ def draw(seed: int, patient: int, film: int, positive: bool) -> Film:
     rng = np.random.default_rng([seed, 2, film])
     body = _Body(anatomy, rng)
     lesions = _pneumothorax(body, anatomy, rng) if positive else []
-    image = _expose(body, lesions, rng)
-    return Film(image, _annotate(lesions, rng), body.view, body.sex, body.age, body.spacing)
+    # what hard films have of their own is drawn from a generator of its own, so that easy films
+    # stay as they are
+    image = _expose(body, lesions, LOOKS[difficulty], rng, np.random.default_rng([seed, 3, film]))
+    annotations = _annotate(lesions, rng)
+    return Film(image, annotations, body.view, body.sex, body.age, body.spacing, sorted(body.holds))
 
 
 class _Body:
     """The geometry of one film.
 
     The generator ``anatomy`` draws what all films of a patient share, ``rng`` how the patient was
-    positioned and had inhaled for this film.
+    positioned and had inhaled for this film. What is drawn that may be taken for pneumothorax is
+    noted in ``holds``.
     """
 
     def __init__(self, anatomy: np.random.Generator, rng: np.random.Generator):
@@ -122,6 +170,7 @@ class _Body:
         self.height = np.clip(735 * height * inspiration, 500, 850)
         self.tilt = rng.normal(0, 1.8)
         self.sides = [self._lung(-1, shape), self._lung(+1, shape)]
+        self.holds: set[str] = set()
 
     def _lung(self, outward: int, shape: np.ndarray) -> Side:
         c, t, w, h = self.centre, self.top, self.half, self.height
@@ -174,14 +223,15 @@ class _Body:
 def generate(data: PhantomData, root: Path, workers: int = -1) -> None:
     """Draw the films of ``data`` into ``root`` unless they are there; continues interrupted work.
 
-    Leaves ``dicom-images-train/<study>/<series>/<sop>.dcm``, ``train-rle.csv`` and
-    ``patients.csv``; the manifest is written last. Raises PneumoError if ``root`` holds something
-    else.
+    Leaves ``dicom-images-train/<study>/<series>/<sop>.dcm``, ``train-rle.csv``, ``patients.csv``
+    and ``contents.csv`` (of each film 0 or 1 for each of HOLDINGS); the manifest is written last.
+    Raises PneumoError if ``root`` holds something else.
     """
     settings = {
         "images": data.images,
         "positive_rate": data.positive_rate,
         "seed": data.seed,
+        "difficulty": data.difficulty.value,
         "version": VERSION,
     }
     with runs.lock(root):
@@ -205,7 +255,7 @@ def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: 
     with open(journal, "a", encoding="utf-8") as file:
         if new:
             file.write(json.dumps(settings) + "\n")
-        work = functools.partial(_write_film, root / FILMS, data.seed)
+        work = functools.partial(_write_film, root / FILMS, data)
         for (number, *_), row in pool.each(work, todo, "Drawing phantoms", workers):
             rows[number] = row
             file.write(json.dumps([number, row]) + "\n")
@@ -213,9 +263,11 @@ def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: 
     ordered = [rows[number] for number in sorted(rows)]
     table = [(row["id"], text) for row in ordered for text in row["annotations"]]
     patients = [(row["id"], row["patient"]) for row in ordered]
+    contents = [(row["id"], *(int(one in row["holds"]) for one in HOLDINGS)) for row in ordered]
     # the challenge's header has a blank before its second word, too
     _write_csv(root / TABLE, ("ImageId", " EncodedPixels"), table)
     _write_csv(root / PATIENTS, ("ImageId", "Patient"), patients)
+    _write_csv(root / CONTENTS, ("ImageId", *HOLDINGS), contents)
     files.write_json(manifest, settings)
     journal.unlink()
 
@@ -243,18 +295,25 @@ def plan(data: PhantomData) -> list[tuple[int, bool]]:
 
 
 def _versioned(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings in a manifest, with today's version where it draws the same pixels."""
+    """The settings in a manifest, with today's version where it draws the same pixels.
+
+    Older ones name no difficulty: all films were easy.
+    """
     rest = {key: settings[key] for key in settings if key not in ("generator", "version")}
+    rest = {"difficulty": Difficulty.easy.value, **rest}
     is_first = settings.get("generator") == UNVERSIONED
     version = 1 if is_first else settings.get("version")
-    return {**rest, "version": VERSION} if version in SAME_PIXELS else settings
+    return (
+        {"difficulty": "easy", **rest, "version": VERSION} if version in SAME_PIXELS else settings
+    )
 
 
 def _read_journal(journal: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Films finished by an interrupted call.
 
     A last line that was cut short is left out, and the journal is written anew without it, so that
-    new lines can follow.
+    new lines can follow. Older versions did not note what a film holds: their films are drawn
+    again.
     """
     if not journal.is_file():
         return {}
@@ -267,12 +326,13 @@ def _read_journal(journal: Path, settings: dict[str, Any]) -> dict[int, dict[str
         )
     for line in lines[1:]:
         number, row = json.loads(line)
-        rows[number] = row
+        if "holds" in row:
+            rows[number] = row
     files.write_text(journal, "".join(line + "\n" for line in lines))
     return rows
 
 
-def _write_csv(path: Path, header: tuple[str, str], rows: list[tuple[str, str]]) -> None:
+def _write_csv(path: Path, header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
     with (
         files.replacing(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -282,10 +342,10 @@ def _write_csv(path: Path, header: tuple[str, str], rows: list[tuple[str, str]])
         writer.writerows(rows)
 
 
-def _write_film(root: Path, seed: int, item: tuple[int, int, bool]) -> dict[str, Any]:
+def _write_film(root: Path, data: PhantomData, item: tuple[int, int, bool]) -> dict[str, Any]:
     """Draw one film and write its DICOM file; returns its row of the journal."""
-    number, patient, positive = item
-    film = draw(seed, patient, number, positive)
+    (number, patient, positive), seed = item, data.seed
+    film = draw(seed, patient, number, positive, data.difficulty)
     study, series, sop = (
         generate_uid(entropy_srcs=["pneumo phantom", kind, str(seed), str(number)])
         for kind in ("study", "series", "sop")
@@ -326,7 +386,7 @@ def _write_film(root: Path, seed: int, item: tuple[int, int, bool]) -> dict[str,
     with files.replacing(root / study / series / f"{sop}.dcm") as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
     annotations = [rle.encode(mask) for mask in film.annotations] or [rle.EMPTY]
-    return {"id": str(sop), "patient": name, "annotations": annotations}
+    return {"id": str(sop), "patient": name, "annotations": annotations, "holds": film.holds}
 
 
 # --- pneumothorax ---------------------------------------------------------------------------------
@@ -440,7 +500,13 @@ def _annotate(lesions: list[np.ndarray], rng: np.random.Generator) -> list[np.nd
 # --- the film -------------------------------------------------------------------------------------
 
 
-def _expose(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def _expose(
+    body: _Body,
+    lesions: list[np.ndarray],
+    look: Look,
+    rng: np.random.Generator,
+    own: np.random.Generator,
+) -> np.ndarray:
     """Draw the film, uint8, and turn ``lesions`` in place as the film is turned.
 
     The attenuations (about 0 is air, 1 the mediastinum) are summed and blurred; the film curve
@@ -449,26 +515,29 @@ def _expose(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) ->
     film = _soft_tissue(body, rng)
     lungs = [_fill(side.outline) for side in body.sides]
     lesion = np.maximum.reduce(lesions) if lesions else np.zeros((SIZE, SIZE), np.uint8)
+    empty = _lookalikes(film, body, lesion, look, own)
+    behind = np.float32(own.uniform(*look.behind))
     for side, lung in zip(body.sides, lungs, strict=True):
         film -= _aeration(lung, rng.uniform(0.40, 0.50))
-        film += _vessels(side, lung & ~lesion, rng)
+        film += _vessels(side, (lung & ~empty) * (1 - lesion * (1 - behind)), rng)
     if lesions:
         air = cv2.GaussianBlur(lesion.astype(np.float32), (0, 0), 1.5)
-        film -= air * np.clip(rng.normal(0.23, 0.03), 0.15, 0.30)
+        mean, std, lowest, highest = look.air
+        film -= air * np.clip(rng.normal(mean, std), lowest, highest)
         line = np.zeros((SIZE, SIZE), np.float32)
         for side in body.sides:
             for pleura in side.pleura:
                 _line(line, pleura, 4)
-        film += cv2.GaussianBlur(line, (0, 0), 0.9) * rng.uniform(0.10, 0.16)
+        film += cv2.GaussianBlur(line, (0, 0), 0.9) * rng.uniform(*look.line)
     film += _mediastinum(body, rng)
     film += _bones(body, rng)
-    film += _devices(body, lesions, rng)
+    film += _devices(body, look.tube[0] if lesions else look.tube[1], rng)
     film = cv2.GaussianBlur(film, (0, 0), rng.uniform(0.7, 1.3))
     film = _turn(film, body.tilt)
     for i, lesion in enumerate(lesions):
         lesions[i] = (_turn(lesion.astype(np.float32), body.tilt) > 0.5).astype(np.uint8)
 
-    exposure, gain = rng.normal(0, 0.05), np.clip(rng.normal(1, 0.10), 0.8, 1.25)
+    exposure, gain = rng.normal(*look.exposure), np.clip(rng.normal(1, 0.10), 0.8, 1.25)
     seen = gain * (film - 0.45) + 0.45 + exposure
     grey = np.interp(seen, *FILM_CURVE).astype(np.float32)
     noise = cv2.GaussianBlur(rng.standard_normal((SIZE, SIZE), np.float32), (0, 0), 0.8)
@@ -527,7 +596,7 @@ def _aeration(lung: np.ndarray, depth: float) -> np.ndarray:
 def _vessels(side: Side, where: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Lung markings: vessels that branch from the hilum, thinner outwards, and a fine texture.
 
-    They are drawn only ``where`` there is expanded lung.
+    ``where`` (1024, 1024) says how much of them is seen: 1 in expanded lung, 0 outside the lung.
     """
     tree = np.zeros((SIZE, SIZE), np.float32)
 
@@ -676,8 +745,8 @@ def _bones(body: _Body, rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def _devices(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Lines, tubes and electrodes.
+def _devices(body: _Body, drained: float, rng: np.random.Generator) -> np.ndarray:
+    """Lines, tubes and electrodes; ``drained`` is how often a side has a chest drain.
 
     Chest drains are commoner on films with pneumothorax, but not a sure sign of it.
     """
@@ -696,7 +765,8 @@ def _devices(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -
             _line(layer, path, width, value)
 
     for side in body.sides:
-        if rng.random() < (0.18 if lesions else 0.05):
+        if rng.random() < drained:
+            body.holds.add(TUBE)
             o = side.outward
             y = t + h * rng.uniform(0.5, 0.8)
             drain = [
@@ -739,6 +809,112 @@ def _devices(body: _Body, lesions: list[np.ndarray], rng: np.random.Generator) -
             0.3,
         )
     return cv2.GaussianBlur(layer, (0, 0), 0.8)
+
+
+# --- what may be taken for pneumothorax -----------------------------------------------------------
+
+
+def _lookalikes(
+    film: np.ndarray, body: _Body, lesion: np.ndarray, look: Look, rng: np.random.Generator
+) -> np.ndarray:
+    """Add folds, clothing and bullae to ``film`` in place.
+
+    Returns where bullae leave no vessels, uint8 of 0 and 1.
+    """
+    empty = np.zeros((SIZE, SIZE), np.uint8)
+    for name, (lying, upright) in look.lookalikes.items():
+        if rng.random() >= (lying if body.view == "AP" else upright):
+            continue
+        if name == FOLD:
+            film += _skin_fold(body, rng)
+        elif name == CLOTHING:
+            film += _clothing(body, rng)
+        else:
+            shadow, empty = _bullae(body, lesion, rng)
+            film += shadow
+        if name != BULLA or empty.any():
+            body.holds.add(name)
+    return empty
+
+
+def _skin_fold(body: _Body, rng: np.random.Generator) -> np.ndarray:
+    """Skin pressed into a fold behind a lying patient.
+
+    Its shadow rises slowly from the middle outwards and ends at a long soft edge. That is an edge
+    and no line, vessels go on beyond it, and it need not end where the lung ends.
+    """
+    outward = body.sides[int(rng.integers(2))].outward
+    across = rng.uniform(0.55, 0.85) + np.array([rng.uniform(-0.35, -0.05), 0, rng.normal(0, 0.1)])
+    down = np.array([rng.uniform(-0.1, 0.2), rng.uniform(0.35, 0.55), rng.uniform(0.65, 0.95)])
+    x, y = body.centre + outward * across * body.half, body.top + down * body.height
+    edge = _spline(list(zip(x, y, strict=True)))
+    rows = np.linspace(0, SIZE - 1, COARSE)
+    inwards = outward * (np.interp(rows, *edge.T[::-1])[:, None] - rows[None])
+    fades = np.interp(rows, y[[0, 0, 2, 2]] + (-50, 90, -90, 50), (0, 1, 1, 0))[:, None]
+    shadow = np.exp(-inwards.clip(0) / rng.uniform(35, 100)) * (inwards / 8 + 0.5).clip(0, 1)
+    return _enlarge((rng.uniform(0.08, 0.18) * fades * shadow).astype(np.float32))
+
+
+def _clothing(body: _Body, rng: np.random.Generator) -> np.ndarray:
+    """Seams and creases of a gown or sheet: long smooth lines across chest wall and lung."""
+    layer = np.zeros((SIZE, SIZE), np.float32)
+    c, w, t, h = body.centre, body.half, body.top, body.height
+    for _ in range(rng.integers(1, 4)):
+        outward = rng.choice([-1, 1])
+        x = c + outward * w * np.array(
+            [rng.uniform(0.1, 1.3), rng.uniform(0.3, 0.9), rng.uniform(0.4, 1.4)]
+        )
+        y = t + h * np.array([rng.uniform(-0.2, 0.1), rng.uniform(0.2, 0.6), rng.uniform(0.7, 1.2)])
+        seam = _spline(list(zip(x, y, strict=True)), per_piece=30)
+        strength = rng.uniform(0.04, 0.12)
+        for shift in (0, rng.uniform(7, 18))[: int(rng.integers(1, 3))]:
+            _line(layer, seam + np.array([shift, 0]), int(rng.integers(2, 5)), strength)
+    return cv2.GaussianBlur(layer, (0, 0), rng.uniform(0.8, 1.8))
+
+
+def _bullae(
+    body: _Body, lesion: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A group of blisters of air below the pleura of one lung: rounded, dark, thin-walled.
+
+    Those that would meet the film's ``lesion`` are left out. Returns their attenuation and where
+    they leave no vessels, uint8 of 0 and 1.
+    """
+    side = body.sides[int(rng.integers(2))]
+    lung, middle = _fill(side.outline), rng.uniform(5, 120)
+    air, walls = np.zeros((2, SIZE, SIZE), np.float32)
+    for _ in range(rng.integers(1, 5)):
+        place = round(np.clip(middle + rng.normal(0, 12), 0, len(side.costal) - 1))
+        radius = rng.uniform(22, 75)
+        centre = side.costal[place] + _inward(side)[place] * radius * rng.uniform(0.8, 1.8)
+        ball, wall = _bulla(centre, radius, rng)
+        if not lesion[ball > 0].any():
+            np.maximum(air, ball * lung, out=air)
+            np.maximum(walls, wall * lung, out=walls)
+    shadow = rng.uniform(0.03, 0.09) * walls - rng.uniform(0.07, 0.16) * air
+    return shadow, (air > 0.2).astype(np.uint8)
+
+
+def _bulla(
+    centre: np.ndarray, radius: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The way of the rays through one lobed ball of air, at most 1, and a part of its wall."""
+    first, second = rng.uniform(0, 2 * np.pi, 2)
+
+    def reach(angle: np.ndarray) -> np.ndarray:
+        lobes = 0.10 * np.sin(2 * angle + first) + 0.06 * np.sin(3 * angle + second)
+        return radius * (1 + lobes)
+
+    rows, columns = np.mgrid[:COARSE, :COARSE] * ((SIZE - 1) / (COARSE - 1))
+    x, y = columns - centre[0], rows - centre[1]
+    part = np.hypot(x, y) / reach(np.arctan2(y, x))
+    ball = _enlarge(np.sqrt((1 - part**2).clip(0)).astype(np.float32))
+
+    seen = np.linspace(0, rng.uniform(2, 6), 60) + rng.uniform(0, 2 * np.pi)
+    rim = reach(seen)[:, None] * np.column_stack([np.cos(seen), np.sin(seen)])
+    wall = np.zeros_like(ball)
+    _line(wall, centre + rim, 2)
+    return ball, cv2.GaussianBlur(wall, (0, 0), 1.0)
 
 
 def _markers(grey: np.ndarray, body: _Body, rng: np.random.Generator) -> None:
@@ -830,6 +1006,8 @@ def in_place(data: PhantomData, runs_dir: str) -> SiimData:
     Returns the data set as it lies on disk. Raises PneumoError.
     """
     name = f"{data.images}-{data.positive_rate:g}-seed{data.seed}"
+    if data.difficulty is not Difficulty.easy:
+        name += f"-{data.difficulty.value}"
     below = Path(runs_dir) / "phantom"
     # runs on disk were trained on the films of older folders, so these are used where they are
     endings = [UNVERSIONED[:8], *(f"v{version}" for version in SAME_PIXELS)]
