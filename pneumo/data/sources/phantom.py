@@ -73,11 +73,10 @@ class Look:
     lookalikes: dict[str, tuple[float, float]]  # how often a film has one: view AP, view PA
 
 
-# Tubes of hard films: CANDID-PTX has them on 7.4 % of its films, 16.6 % of which show pneumothorax
-# (Feng et al., Radiology: Artificial Intelligence 2021, 10.1148/ryai.2021210136). Tubes on .35 of
-# positive and .02 of negative films give 7.5 %; that division is assumed. Bullae: ChestX-Det's
-# radiologists saw emphysema on .05 of films without pneumothorax. Folds and clothing: assumed,
-# commoner on films of lying patients.
+# Lesions of hard films: fitted to those of real ones (README, "Phantoms"). Bullae: of ChestX-Det's
+# 3,389 films without pneumothorax, radiologists saw emphysema on 164 (Lian et al. 2021). Other
+# rates are assumed, no table of the challenge's films having them: tubes on .35 of films with
+# pneumothorax and .02 of those without; folds and clothing commoner where patients lie.
 LOOKS = {
     Difficulty.easy: Look(
         air=(0.23, 0.03, 0.15, 0.30),
