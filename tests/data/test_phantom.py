@@ -180,7 +180,10 @@ def phantom_statistics(numbers, difficulty):
     return {key: np.array([row[key] for row in rows], float) for key in rows[0]}
 
 
-@pytest.mark.parametrize(("films", "column"), [("measured", 1), ("measured_hard", 2)])
+@pytest.mark.parametrize(
+    ("films", "column"),
+    [("measured", 1), pytest.param("measured_hard", 2, marks=pytest.mark.slow)],
+)
 def test_statistics_are_those_published_in_the_readme(films, column, request):
     measured, table = request.getfixturevalue(films), published()
     area = np.log10(measured["area"])
