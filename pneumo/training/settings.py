@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -105,7 +106,7 @@ class Sampling:
 
 
 @dataclass
-class SharedEpochs(Sampling):
+class SharedEpochs(Sampling, ABC):
     """Every positive film once an epoch, and negatives drawn so that positives have a share p.
 
     Of n positives, int(n (1 - p) / p) negatives, anew in each epoch, as in the challenge's winner
@@ -116,9 +117,9 @@ class SharedEpochs(Sampling):
         True, "an epoch may hold a negative film twice; false: once, so all of them at most"
     )
 
+    @abstractmethod
     def at(self, epoch: int, epochs: int) -> float:
         """The share of an epoch (from 0) of so many epochs."""
-        raise NotImplementedError
 
 
 @dataclass

@@ -119,7 +119,10 @@ def test_an_engineer_trains_on_data_of_their_own(phantoms, tmp_path):
         cv2.imwrite(str(tmp_path / "masks" / f"{item.id}.png"), mask * 255)
     checked, trained, judged = follow("Your own data", tmp_path)
     assert "24  films on disk" in checked.stdout
-    assert one(tmp_path, "exp5").parent.name.startswith("ours-mini")
+    run = one(tmp_path, "exp5")
+    assert run.parent.name.startswith("ours-mini")
+    made = launch(tmp_path, f"run={run}", "out=model", "resamples=20", module="pneumo.export")
+    assert made.returncode == 0, made.stderr
     assert "exp5_stage1" in trained.stdout
     assert "Dice" in judged.stdout
 

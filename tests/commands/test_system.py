@@ -1,14 +1,9 @@
-"""A system is trained, judged, handed on and used like one experiment; own films, too."""
+"""A system is trained, judged, handed on and used like one experiment."""
 
 import json
 
-import cv2
 import pytest
 from conftest import TINY, complaint, launch, one
-
-from pneumo.data import dicom
-from pneumo.data.settings import SiimData
-from pneumo.data.sources import siim
 
 
 @pytest.mark.slow
@@ -51,25 +46,3 @@ def test_a_system_that_is_not_trained_says_how(tmp_path):
     assert "exp4_exp5, exp5_folds" in complaint(
         launch(tmp_path, "+system=exp9", module="pneumo.evaluate")
     )
-
-
-@pytest.mark.slow
-def test_a_folder_of_films_beside_a_folder_of_masks_trains_both_stages(tmp_path, phantoms):
-    data = SiimData(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
-    for folder in ("films", "masks"):
-        (tmp_path / folder).mkdir()
-    for item in siim.read_index(data).items:
-        film = dicom.read(item.path)
-        cv2.imwrite(str(tmp_path / "films" / f"{item.id}.png"), film.pixels)
-        mask = item.mask(film.stored_shape)
-        cv2.imwrite(str(tmp_path / "masks" / f"{item.id}.png"), mask * 255)
-    own = [one for one in TINY if not one.startswith("data")]
-    places = (f"data.root={tmp_path / 'films'}", f"data.masks={tmp_path / 'masks'}")
-    done = launch(tmp_path, "+experiment=exp5", "data=folder", *places, *own)
-    assert done.returncode == 0, done.stderr
-    run = one(tmp_path, "exp5")
-    assert run.parent.name.startswith("folder-mini")
-    judged = launch(tmp_path, f"run={run}", "resamples=20", module="pneumo.evaluate")
-    assert judged.returncode == 0, judged.stderr
-    made = launch(tmp_path, f"run={run}", "out=model", "resamples=20", module="pneumo.export")
-    assert made.returncode == 0, made.stderr
