@@ -28,7 +28,7 @@ from pneumo.masks.resize import shrink
 from pneumo.masks.rule import plain
 from pneumo.settings import Machine
 from pneumo.training.network import build_network
-from pneumo.training.settings import Model
+from pneumo.training.options import Model
 
 THREADS = 2
 

@@ -25,7 +25,7 @@ from pneumo.data.films import read_folder
 from pneumo.inference import engine, mapping, maps
 from pneumo.settings import Machine
 from pneumo.training.network import build_network
-from pneumo.training.settings import Model
+from pneumo.training.options import Model
 from pneumo.training.weights import save_weights
 torch.set_num_threads(2)
 films, place = Path(sys.argv[1]), Path(sys.argv[2])

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from pneumo.data.settings import SplitKind
 from pneumo.masks.settings import Removal
+from pneumo.training.options import Averaging, LastEpochs, PaperAveraging, Stem
 from pneumo.training.record import Record
-from pneumo.training.settings import Averaging, Config, LastEpochs, PaperAveraging, Stem
+from pneumo.training.settings import Config
 
 PROTOCOL = (
     "python -m pneumo.train -m +experiment=exp1,exp2,exp3,exp4,exp5 data.root=… "

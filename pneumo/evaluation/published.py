@@ -11,8 +11,8 @@ from pneumo.evaluation.scores import NARROW
 from pneumo.masks.rule import ABBREVIATIONS
 from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
 from pneumo.tables import Table
+from pneumo.training.options import Stem
 from pneumo.training.record import Record
-from pneumo.training.settings import Stem
 
 # the paper's Tables III (validation IoU without and with TTA) and IV (round-1 test Dice)
 PUBLISHED_IOU = {

@@ -31,7 +31,7 @@ from pneumo.masks.resize import enlarge, shrink
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Machine, settings_from
 from pneumo.training import record
-from pneumo.training.settings import Model
+from pneumo.training.options import Model
 
 CARD = "card.json"
 FORMAT = "pneumo-bundle-1"

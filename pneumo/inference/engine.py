@@ -7,7 +7,7 @@ import numpy as np
 
 from pneumo.errors import PneumoError, brief
 from pneumo.settings import Machine
-from pneumo.training.settings import Model
+from pneumo.training.options import Model
 
 # films uint8 (n, size, size) → probabilities float32, same shape
 Engine = Callable[[np.ndarray], np.ndarray]

@@ -12,7 +12,7 @@ import functools
 import cv2
 import numpy as np
 
-from pneumo.training.settings import Augmentation, Resolution
+from pneumo.training.options import Augmentation, Resolution
 
 GRID_CELLS = 5  # of the grid distortion, along each side
 

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 from torch import Tensor, nn
 
-from pneumo.training.settings import Averaging, Ema, LightningAveraging, PaperAveraging
+from pneumo.training.options import Averaging, Ema, LightningAveraging, PaperAveraging
 from pneumo.training.weights import renamed
 
 State = dict[str, Tensor]

@@ -25,16 +25,9 @@ from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
 from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network, check_network
+from pneumo.training.options import ENCODER_WEIGHTS, Ema, LastEpochs, LightningAveraging
 from pneumo.training.record import Origin, Parent, Record, parts_of, read, trained_on
-from pneumo.training.settings import (
-    ENCODER_WEIGHTS,
-    Config,
-    Ema,
-    LastEpochs,
-    LightningAveraging,
-    Source,
-    Watched,
-)
+from pneumo.training.settings import Config, Source, Watched
 from pneumo.training.weights import load_weights, read_weights, renamed, save_weights
 
 log = logging.getLogger(__name__)

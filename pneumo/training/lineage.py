@@ -20,7 +20,8 @@ from pneumo.data.settings import SplitKind
 from pneumo.errors import PneumoError
 from pneumo.settings import CONF, keys
 from pneumo.training import record
-from pneumo.training.settings import Config, LastEpochs, System, load_config
+from pneumo.training.options import LastEpochs
+from pneumo.training.settings import Config, System, load_config
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pneumo.errors import PneumoError, brief
 from pneumo.training.network import Output
-from pneumo.training.settings import Loss, Over
+from pneumo.training.options import Loss, Over
 
 
 def soft_dice_loss(

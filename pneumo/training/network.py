@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pneumo.errors import PneumoError, brief
 from pneumo.training.albunet import albunet
-from pneumo.training.settings import Architecture, Attention, BatchNorm, Model, Stem
+from pneumo.training.options import Architecture, Attention, BatchNorm, Model, Stem
 from pneumo.training.weights import load_encoder
 
 

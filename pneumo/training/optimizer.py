@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pneumo.training.network import Network
-from pneumo.training.settings import AdamW, Optimizer
+from pneumo.training.options import AdamW, Optimizer
 
 
 def build(config: Optimizer, network: Network, lr: float) -> torch.optim.Optimizer:

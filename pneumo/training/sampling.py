@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pneumo.errors import PneumoError
-from pneumo.training.settings import Sampling, SharedEpochs
+from pneumo.training.options import Sampling, SharedEpochs
 
 
 class EpochFilms:

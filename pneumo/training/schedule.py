@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from pneumo.training.settings import Cosine, Cyclic, Interval, OneCycle, Plateau, Scheduler
+from pneumo.training.options import Cosine, Cyclic, Interval, OneCycle, Plateau, Scheduler
 
 
 @dataclass

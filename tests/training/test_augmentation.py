@@ -9,8 +9,8 @@ from pneumo.data.settings import SiimData
 from pneumo.data.sources import siim
 from pneumo.training import augmentation
 from pneumo.training.loader import EpochSampler, FilmDataset
+from pneumo.training.options import Augmentation, Resolution, Sampling
 from pneumo.training.sampling import EpochFilms
-from pneumo.training.settings import Augmentation, Resolution, Sampling
 
 ALL = Augmentation(flip=0.5, intensity=0.3, distortion=0.3, crop=0.25)
 SIZE = Resolution(64)

@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader, TensorDataset
 
 from pneumo.training import averaging
-from pneumo.training.settings import Averaging, Ema, LightningAveraging, PaperAveraging
+from pneumo.training.options import Averaging, Ema, LightningAveraging, PaperAveraging
 
 EPOCHS = 10
 

@@ -10,8 +10,9 @@ from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.settings import CONF
 from pneumo.training.loader import EpochSampler, FilmData, FilmDataset
+from pneumo.training.options import Sampling
 from pneumo.training.sampling import EpochFilms
-from pneumo.training.settings import Sampling, load_config
+from pneumo.training.settings import load_config
 
 
 @pytest.fixture(scope="module")

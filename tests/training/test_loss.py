@@ -7,7 +7,8 @@ from pneumo.errors import PneumoError
 from pneumo.settings import CONF
 from pneumo.training import loss
 from pneumo.training.network import Output
-from pneumo.training.settings import Loss, Over, load_config
+from pneumo.training.options import Loss, Over
+from pneumo.training.settings import load_config
 
 LOGITS = torch.tensor([0.0, 2.0, -1.0, 3.0, 0.5, -2.0, 1.0, 0.0]).reshape(2, 1, 2, 2)
 TARGET = torch.tensor([0, 1, 0, 1, 0, 0, 0, 0]).reshape(2, 1, 2, 2)

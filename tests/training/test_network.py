@@ -8,7 +8,8 @@ from torchvision.transforms.functional import normalize
 from pneumo.errors import PneumoError
 from pneumo.settings import CONF
 from pneumo.training.network import Network, build_network, probabilities
-from pneumo.training.settings import Architecture, Attention, BatchNorm, Model, Stem, load_config
+from pneumo.training.options import Architecture, Attention, BatchNorm, Model, Stem
+from pneumo.training.settings import load_config
 
 RANDOM = Model("unet_resnet34", encoder_weights="none")
 

@@ -8,7 +8,7 @@ import torch
 from pneumo.training import optimizer
 from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network
-from pneumo.training.settings import AdamW, Model, Optimizer
+from pneumo.training.options import AdamW, Model, Optimizer
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import yaml
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import record
-from pneumo.training.settings import Architecture, Optimizer, Over, PaperAveraging, Watched
+from pneumo.training.options import Architecture, Optimizer, Over, PaperAveraging
+from pneumo.training.settings import Watched
 
 # config.yaml of a fit by commit 0481b17, version 1: `+experiment=exp5 data=phantom scale=mini`
 VERSION_1 = """

@@ -10,14 +10,9 @@ from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.settings import CONF
 from pneumo.training.loader import EpochSampler, FilmDataset
+from pneumo.training.options import FixedShare, LinearShare, Sampling, StepShares
 from pneumo.training.sampling import EpochFilms
-from pneumo.training.settings import (
-    FixedShare,
-    LinearShare,
-    Sampling,
-    StepShares,
-    load_config,
-)
+from pneumo.training.settings import load_config
 
 FILMS = [place % 4 == 0 for place in range(40)]  # ten positive, thirty negative
 POSITIVES = {place for place in range(40) if place % 4 == 0}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pneumo.training import schedule
-from pneumo.training.settings import Cosine, Cyclic, Interval, OneCycle, Plateau, Scheduler
+from pneumo.training.options import Cosine, Cyclic, Interval, OneCycle, Plateau, Scheduler
 
 
 def optimizer():

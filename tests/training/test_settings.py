@@ -13,15 +13,11 @@ from pneumo.errors import PneumoError
 from pneumo.settings import CONF, checked
 from pneumo.training import lineage
 from pneumo.training.lineage import SHARED
-from pneumo.training.settings import Over, load_config, recorded_config, system_of
+from pneumo.training.settings import load_config, system_of
 
 FOLDER = Path(CONF)
+
 EXPERIMENTS = sorted(path.stem for path in (FOLDER / "experiment").glob("*.yaml"))
-OPTIONS = [
-    (path.parent.name, path.stem)
-    for path in sorted(FOLDER.glob("*/*.yaml"))
-    if path.parent.name not in ("experiment", "sweep", "system", "commands")
-]
 
 
 def composed(*overrides):
@@ -32,8 +28,6 @@ def composed(*overrides):
 def loaded(*overrides):
     return load_config(composed(*overrides))
 
-
-NEEDED = {("loss", "amirassov"): ["model.presence=true"]}  # beside the option itself
 
 # Table II and section "Training": (size, epochs, batch, swa epochs, threshold, validation share,
 # stem, scheduler, from)
@@ -122,32 +116,6 @@ def test_an_experiment_is_named_as_its_file_and_is_a_small_delta(name):
         len([line for line in text.splitlines() if line.strip() and not line.startswith("#")]) <= 15
     )
     assert loaded(f"+experiment={name}").experiment == name
-
-
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_and_survives_being_recorded(group, option):
-    needed = NEEDED.get((group, option), [])
-    one = loaded("+experiment=exp5", f"{group}={option}", *needed)
-    assert recorded_config(one.to_dict()) == one
-
-
-# what their released code trained with, bce, dice, focal, Lovász, presence, smooth
-RELEASED_LOSSES = {
-    "sneddy": (3, 1, 4, 0, 0, 1e-5),
-    "x5": (0, 1, 0, 0, 0, 0.01),
-    "lovasz": (0, 0, 0, 1, 0, 1),
-    "amirassov": (2.7, 0.9, 0, 0, 0.1, 1e-5),
-}
-
-
-@pytest.mark.parametrize("name", RELEASED_LOSSES)
-def test_losses_have_the_weights_of_the_released_code(name):
-    one = loaded("+experiment=exp5", f"loss={name}", "model.presence=true").loss
-    weights = (one.bce, one.dice, one.focal, one.lovasz, one.presence, one.smooth)
-    assert weights == RELEASED_LOSSES[name]
-    assert one.name == name
-    assert one.dice_squared == (name == "x5")
-    assert one.dice_over is (Over.image if name == "x5" else Over.batch)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "export", "predict", "report", "submission", "view"])
@@ -274,27 +242,14 @@ def test_handoff_stays_in_the_fold():
         ("batch_size=1", "batch_size=1"),
         ("lr=-1", "lr=-1"),
         ("log.pictures_every=0", "pictures_every=0"),
-        ("augmentation.gamma_limit=[80]", "gamma_limit"),
-        ("model.std=[0]", r"model\.std=\[0\.0\]: must be positive"),
-        ("model.mean=[0,1]", r"model\.mean=.*one number or three"),
-        ("model={mean: [0,0,0], stem: conv}", r"model\.mean=.*stem=conv takes one channel"),
-        ("model.batch_norm.momentum=0.99", r"momentum=0\.99.*not of the past as in Keras"),
-        ("model.batch_norm.eps=0", r"model\.batch_norm\.eps=0"),
-        ("model.stem_kernel=2", r"model\.stem_kernel=2.*odd"),
-        ("model={architecture: fpn, decoder_attention: scse}", r"attention=scse.*fpn has no place"),
         ("seed=-1", "seed=-1"),
         ("split.seed=-1", r"split\.seed=-1"),
         ("fold=-1", "fold=-1"),
-        ("resolution.size=500", r"resolution\.size=500.*multiple of 32"),
-        ("resolution.crop_min=0", r"crop_min=0"),
-        ("augmentation.flip=2", r"augmentation\.flip=2.*probability"),
         ("averaging.epochs=71", r"averaging\.epochs=71.*epochs=70"),
         ("postprocess.binarization_threshold=1.5", r"binarization_threshold=1\.5"),
         ("tag=a/b", "tag=a/b"),
         ("data.format=phantom", r"data\.format=phantom: must be siim"),
         ("loss.presence=1", r"model\.presence=true"),
-        ("loss={bce: 0, dice: 0}", "one of bce, dice, focal, lovasz and own"),
-        ("loss.lovasz=-1", r"loss.*lovasz=-1.*non-negative"),
     ],
 )
 def test_impossible_values_are_refused_by_name(override, message):

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from pneumo.errors import PneumoError
 from pneumo.training.network import build_network
-from pneumo.training.settings import Model, Stem
+from pneumo.training.options import Model, Stem
 from pneumo.training.weights import load_weights, read_card, save_weights
 
 RANDOM = Model("unet_resnet34", encoder_weights="none")

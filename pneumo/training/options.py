@@ -1,0 +1,462 @@
+"""What a fit can be made of: the options of its groups, their values and their limits."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+
+from pneumo.settings import BETWEEN_0_AND_1, declare, register_options, require
+
+
+@dataclass
+class Resolution:
+    """Side of the square films the network sees, and what the paper ties to it."""
+
+    size: int = declare(256, "side of the square films, pixels")
+    crop_min: float = declare(0.609375, "least side of a random crop, as a share of the film's")
+
+    def __post_init__(self) -> None:
+        multiple = self.size >= 32 and self.size % 32 == 0
+        require(multiple, "resolution.size", self.size, "a multiple of 32, at least 32")
+        require(0 < self.crop_min <= 1, "resolution.crop_min", self.crop_min, "above 0, at most 1")
+
+
+@dataclass
+class Augmentation:
+    """Probabilities of the paper's four groups (0 leaves a group out) and their limits."""
+
+    flip: float = declare(0.0, "probability of a mirror image")
+    intensity: float = declare(0.0, "probability of contrast, gamma or brightness")
+    distortion: float = declare(0.0, "probability of elastic, grid or optical distortion")
+    crop: float = declare(0.0, "probability of a random sized crop")
+    contrast_limit: float = declare(0.2, "largest change of contrast, a share")
+    brightness_limit: float = declare(0.2, "largest change of brightness, a share")
+    gamma_limit: list[int] = declare(
+        factory=lambda: [80, 120], help="lowest and highest gamma, per cent"
+    )
+    elastic_alpha: float = declare(120.0, "pixels at 256² and above; less in proportion below")
+    elastic_sigma: float = declare(6.0, "smoothness of the elastic distortion, pixels")
+    elastic_affine: float = declare(
+        3.6, "its affine part: how far three points move along each axis at most, pixels"
+    )
+    optical_limit: float = declare(
+        2.0, "largest coefficient of the optical distortion; below -.36 it folds the corners"
+    )
+    grid_limit: float = declare(0.3, "largest stretch of the grid distortion, a share of a cell")
+    grid_normalized: bool = declare(
+        False, "keep the film's borders in place, which nearly halves the grid distortion"
+    )
+
+    def __post_init__(self) -> None:
+        for key in ("flip", "intensity", "distortion", "crop"):
+            require(
+                0 <= getattr(self, key) <= 1,
+                f"augmentation.{key}",
+                getattr(self, key),
+                "a probability (0 to 1)",
+            )
+        for key in (
+            "contrast_limit",
+            "brightness_limit",
+            "elastic_alpha",
+            "elastic_sigma",
+            "elastic_affine",
+            "optical_limit",
+            "grid_limit",
+        ):
+            require(getattr(self, key) >= 0, f"augmentation.{key}", getattr(self, key), "0 or more")
+        gamma = self.gamma_limit
+        require(
+            len(gamma) == 2 and 0 < gamma[0] <= gamma[1],
+            "augmentation.gamma_limit",
+            gamma,
+            "two positive numbers, the lower first",
+        )
+
+
+@dataclass
+class Sampling:
+    """Every training film once an epoch."""
+
+    name: str = declare("all", "name of the sampling")
+
+
+@dataclass
+class SharedEpochs(Sampling, ABC):
+    """Every positive film once an epoch, and negatives drawn so that positives have a share p.
+
+    Of n positives, int(n (1 - p) / p) negatives, anew in each epoch, as in the challenge's winner
+    (github.com/sneddy/pneumothorax-segmentation, ``PneumoSampler``).
+    """
+
+    replacement: bool = declare(
+        True, "an epoch may hold a negative film twice; false: once, so all of them at most"
+    )
+
+    @abstractmethod
+    def at(self, epoch: int, epochs: int) -> float:
+        """The share of an epoch (from 0) of so many epochs."""
+
+
+@dataclass
+class FixedShare(SharedEpochs):
+    """The same share of positives in every epoch."""
+
+    name: str = declare("share", "name of the sampling")
+    share: float = declare(0.8, "share of positive films in an epoch")
+
+    def __post_init__(self) -> None:
+        require(0 < self.share <= 1, "sampling.share", self.share, "above 0, at most 1")
+
+    def at(self, epoch: int, epochs: int) -> float:
+        return self.share
+
+
+@dataclass
+class LinearShare(SharedEpochs):
+    """A share of positives that moves by equal steps: start + (end - start) epoch / epochs.
+
+    So the last epoch lies a step before ``end``, as in github.com/amirassov/kaggle-pneumothorax
+    (``EmptySampler``), whose values are the default.
+    """
+
+    name: str = declare("linear", "name of the sampling")
+    start: float = declare(0.8, "share of positive films in the first epoch")
+    end: float = declare(0.22, "the share that an epoch after the last would have")
+
+    def __post_init__(self) -> None:
+        for key in ("start", "end"):
+            value = getattr(self, key)
+            require(0 < value <= 1, f"sampling.{key}", value, "above 0, at most 1")
+
+    def at(self, epoch: int, epochs: int) -> float:
+        return self.start + (self.end - self.start) * epoch / epochs
+
+
+@dataclass
+class StepShares(SharedEpochs):
+    """A share of positives that changes at stated epochs."""
+
+    name: str = declare("steps", "name of the sampling")
+    shares: list[float] = declare(
+        factory=lambda: [0.8, 0.6, 0.4], help="shares of positive films, one after another"
+    )
+    epochs: list[int] = declare(
+        factory=lambda: [0, 12, 24], help="the epochs from which they hold, counted from 0"
+    )
+
+    def __post_init__(self) -> None:
+        shares, epochs = self.shares, self.epochs
+        valid = bool(shares) and all(0 < share <= 1 for share in shares)
+        require(valid, "sampling.shares", shares, "numbers above 0, at most 1")
+        rule = f"as many as sampling.shares={shares}, ascending, the first 0"
+        ascending = len(epochs) == len(shares) and epochs[0] == 0 and sorted(epochs) == epochs
+        require(ascending, "sampling.epochs", epochs, rule)
+
+    def at(self, epoch: int, epochs: int) -> float:
+        begun = sum(first <= epoch for first in self.epochs)
+        return self.shares[begun - 1]
+
+
+class Stem(Enum):
+    """How one grey channel becomes the encoder's three."""
+
+    repeat = "repeat"  # three equal channels
+    conv = "conv"  # a learned 1 → 3 convolution (Exp1)
+
+
+class Architecture(Enum):
+    """Families of segmentation networks: segmentation-models-pytorch's, and the winner's."""
+
+    unet = "unet"
+    unetplusplus = "unetplusplus"
+    fpn = "fpn"
+    deeplabv3plus = "deeplabv3plus"
+    albunet = "albunet"  # sneddy's, without batch norm in its decoder
+
+
+class Attention(Enum):
+    """What weighs the maps of a U-Net's decoder."""
+
+    none = "none"
+    scse = "scse"  # each channel and each pixel (Roy et al. 2018)
+
+
+@dataclass
+class BatchNorm:
+    """Of every batch-norm layer. null leaves each as its library has it.
+
+    Most have torch's .1 and 1e-5; encoders that come from TensorFlow have an eps of 1e-3.
+    """
+
+    momentum: float | None = declare(
+        None, "weight of the new batch, as in torch: Keras' .99 is .01 here, its .9 is .1"
+    )
+    eps: float | None = declare(None, "added to the variance; torch 1e-5, Keras 1e-3")
+
+    def __post_init__(self) -> None:
+        momentum, eps = self.momentum, self.eps
+        rule = "above 0, at most .5: the weight of the new batch, not of the past as in Keras"
+        valid = momentum is None or 0 < momentum <= 0.5
+        require(valid, "model.batch_norm.momentum", momentum, rule)
+        require(eps is None or 0 < eps < 1, "model.batch_norm.eps", eps, BETWEEN_0_AND_1)
+
+
+ENCODER_WEIGHTS = ("imagenet", "lite", "none")  # anything else is a local file
+
+
+@dataclass
+class Model:
+    """A network with a pretrained encoder.
+
+    The encoder sees (x - mean) / std of grey levels x in [0, 1]. The default leaves them as they
+    are, as the paper does (section "Pre-processing and augmentation"); its encoder was pretrained
+    with ImageNet's statistics of each channel, which ``model=unet_resnet34_imagenet`` uses.
+    """
+
+    name: str = declare(help="name of the model, for records")
+    architecture: Architecture = declare(
+        Architecture.unet, "family: unet, unetplusplus, fpn, deeplabv3plus or albunet"
+    )
+    encoder: str = declare("resnet34", "a name of segmentation-models-pytorch, or tu-<timm's name>")
+    encoder_weights: str = declare(
+        "imagenet", "imagenet (from the hub), lite (extra `lite`), none, or a local file"
+    )
+    stem: Stem = declare(
+        Stem.repeat, "how one grey channel becomes three: repeat, or conv (learned)"
+    )
+    stem_kernel: int = declare(1, "side of that convolution, pixels; Exp1's mixes none")
+    decoder_attention: Attention = declare(
+        Attention.none, "scse (squeeze and excitation of channels and pixels) or none"
+    )
+    presence: bool = declare(False, "a second head: the probability of any pneumothorax in a film")
+    batch_norm: BatchNorm = declare(factory=BatchNorm, help="running statistics and their floor")
+    mean: list[float] = declare(
+        factory=lambda: [0.0],
+        help="grey levels in [0, 1] become (x - mean) / std: one number, or one for each channel",
+    )
+    std: list[float] = declare(factory=lambda: [1.0], help="see mean; the paper's levels stay")
+
+    def __post_init__(self) -> None:
+        for key in ("mean", "std"):
+            value = getattr(self, key)
+            require(len(value) in (1, 3), f"model.{key}", value, "one number or three")
+            alike = len(value) == 1 or self.stem is Stem.repeat
+            require(alike, f"model.{key}", value, "one number: stem=conv takes one channel")
+        require(min(self.std) > 0, "model.std", self.std, "positive")
+        odd = self.stem_kernel >= 1 and self.stem_kernel % 2 == 1
+        require(odd, "model.stem_kernel", self.stem_kernel, "odd and positive, such as 1 or 3")
+        attention, family = self.decoder_attention, self.architecture
+        able = family in (Architecture.unet, Architecture.unetplusplus)
+        rule = f"none: {family.name} has no place for it, as unet and unetplusplus have"
+        fits = able or attention is Attention.none
+        require(fits, "model.decoder_attention", attention.name, rule)
+
+
+class Over(Enum):
+    """The pixels of one Dice score or one Jaccard index; a loss is the mean of such."""
+
+    batch = "batch"  # all of a batch together, as Keras losses of the time did
+    image = "image"
+    positives = "positives"  # each image with a mask that is not empty; without any, the loss is 0
+
+
+@dataclass
+class Loss:
+    """A weighted sum of losses; a weight of 0 leaves one out."""
+
+    name: str = declare("bce_dice", "name of the loss, for records")
+    bce: float = declare(1.0, "weight of binary cross-entropy")
+    dice: float = declare(1.0, "weight of soft Dice loss")
+    focal: float = declare(0.0, "weight of focal loss")
+    lovasz: float = declare(0.0, "weight of the Lovász hinge, a surrogate of the Jaccard index")
+    presence: float = declare(0.0, "weight of the presence head's binary cross-entropy")
+    own: str | None = declare(
+        None, "a loss of yours, <module>.<function>: logits and masks (N, 1, H, W) → a scalar"
+    )
+    own_weight: float = declare(1.0, "weight of loss.own, where there is one")
+    smooth: float = declare(1.0, "added to both sides of the Dice fraction")
+    dice_over: Over = declare(
+        Over.batch, "one Dice over the whole batch, over each image, or over positives alone"
+    )
+    dice_squared: bool = declare(False, "square the probabilities below the Dice fraction (V-Net)")
+    focal_gamma: float = declare(2.0, "how much focal loss plays down what is right already")
+    lovasz_over: Over = declare(
+        Over.image, "one Jaccard index over the batch, over each image, or over positives alone"
+    )
+    lovasz_symmetric: bool = declare(False, "the mean of the index of mask and of background")
+
+    def __post_init__(self) -> None:
+        of_masks = [self.bce, self.dice, self.focal, self.lovasz]
+        if self.own:
+            of_masks.append(self.own_weight)
+        valid = min(*of_masks, self.presence) >= 0 and sum(of_masks) > 0
+        rule = "of non-negative weights, one of bce, dice, focal, lovasz and own positive"
+        require(valid, "loss", self, rule)
+        require(self.smooth > 0, "loss.smooth", self.smooth, "positive")
+        require(self.focal_gamma >= 0, "loss.focal_gamma", self.focal_gamma, "0 or more")
+
+
+@dataclass
+class Optimizer:
+    """Adam (Kingma & Ba 2015), the paper's; what all optimizers share."""
+
+    name: str = declare("adam", "name of the optimizer")
+    weight_decay: float = declare(0.0, "of weights and biases; Adam adds it to the gradient")
+    encoder_lr: float = declare(1.0, "factor on the encoder's learning rate")
+    freeze_encoder: bool = declare(
+        False, "leave the encoder as it is, batch-norm statistics included"
+    )
+    clip: float = declare(0.0, "largest norm of the gradient; 0 does not clip")
+    accumulate: int = declare(1, "batches whose gradients are added up before a step")
+
+    def __post_init__(self) -> None:
+        for key in ("weight_decay", "clip"):
+            require(getattr(self, key) >= 0, f"optimizer.{key}", getattr(self, key), "0 or more")
+        require(self.encoder_lr > 0, "optimizer.encoder_lr", self.encoder_lr, "positive")
+        require(self.accumulate >= 1, "optimizer.accumulate", self.accumulate, "at least 1")
+
+
+@dataclass
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    name: str = declare("adamw", "name of the optimizer")
+    weight_decay: float = declare(0.01, "of weights, not of biases and norms; decoupled")
+
+
+class Interval(Enum):
+    """When a learning rate is stepped."""
+
+    epoch = "epoch"
+    step = "step"
+
+
+@dataclass
+class Scheduler:
+    """The learning rate stays as it is."""
+
+    name: str = declare("constant", "name of the schedule")
+
+
+@dataclass
+class Cosine(Scheduler):
+    """Cosine annealing from ``lr`` to ``lr_min``, per epoch (the paper's) or per step."""
+
+    name: str = declare("cosine", "name of the schedule")
+    lr_min: float = declare(0.0, "learning rate at the end")
+    interval: Interval = declare(Interval.epoch, "stepped per epoch or per step")
+    warmup: float = declare(0.0, "share of the steps in which the rate rises linearly from 0")
+
+    def __post_init__(self) -> None:
+        require(self.lr_min >= 0, "scheduler.lr_min", self.lr_min, "0 or more")
+        require(0 <= self.warmup < 1, "scheduler.warmup", self.warmup, "0 or more, below 1")
+
+
+@dataclass
+class Plateau(Scheduler):
+    """Keras' ReduceLROnPlateau on the validation loss."""
+
+    name: str = declare("plateau", "name of the schedule")
+    factor: float = declare(0.2, "by which the rate shrinks")
+    patience: int = declare(5, "epochs without improvement before it shrinks")
+    min_delta: float = declare(1e-4, "least improvement that counts")
+    lr_min: float = declare(0.0, "least learning rate")
+
+    def __post_init__(self) -> None:
+        require(0 < self.factor < 1, "scheduler.factor", self.factor, BETWEEN_0_AND_1)
+        require(self.patience >= 1, "scheduler.patience", self.patience, "at least 1")
+
+
+@dataclass
+class OneCycle(Scheduler):
+    """One rise to ``lr`` and one fall (Smith & Topin 2017), per step."""
+
+    name: str = declare("onecycle", "name of the schedule")
+    rise: float = declare(0.3, "share of the steps in which the rate rises")
+    start_factor: float = declare(0.04, "first learning rate, as a share of lr")
+    end_factor: float = declare(4e-6, "last learning rate, as a share of lr")
+
+    def __post_init__(self) -> None:
+        require(0 < self.rise < 1, "scheduler.rise", self.rise, BETWEEN_0_AND_1)
+        for key in ("start_factor", "end_factor"):
+            value = getattr(self, key)
+            require(0 < value <= 1, f"scheduler.{key}", value, "above 0, at most 1")
+
+
+@dataclass
+class Cyclic(Scheduler):
+    """Cosine cycles of equal length that restart at ``lr`` (Loshchilov & Hutter 2017), per step."""
+
+    name: str = declare("cyclic", "name of the schedule")
+    cycles: int = declare(4, "how many cycles the fit has")
+    lr_min: float = declare(0.0, "learning rate at the end of each cycle")
+
+    def __post_init__(self) -> None:
+        require(self.cycles >= 1, "scheduler.cycles", self.cycles, "at least 1")
+        require(self.lr_min >= 0, "scheduler.lr_min", self.lr_min, "0 or more")
+
+
+@dataclass
+class Averaging:
+    """No averaging of weights."""
+
+    name: str = declare("none", "name of the averaging")
+
+
+@dataclass
+class LastEpochs(Averaging):
+    """Averaging of the last ``epochs`` epochs."""
+
+    epochs: int = declare(help="how many of the last epochs are averaged")
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "averaging.epochs", self.epochs, "at least 1")
+
+
+@dataclass
+class PaperAveraging(LastEpochs):
+    """Plain mean of weights and batch-norm statistics at the end of each of the last epochs."""
+
+    name: str = declare("paper", "name of the averaging")
+    update_bn: bool = declare(False, "re-estimate batch-norm statistics of the mean")
+
+
+@dataclass
+class LightningAveraging(LastEpochs):
+    """Lightning's own callback: snapshots at the start of epochs, its own learning rate."""
+
+    name: str = declare("lightning", "name of the averaging")
+    lr: float = declare(1e-3, "learning rate while averaging")
+    annealing_epochs: int = declare(1, "epochs in which the rate moves to it")
+    update_bn: bool = declare(True, "re-estimate batch-norm statistics in an extra epoch")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.lr > 0, "averaging.lr", self.lr, "positive")
+
+
+@dataclass
+class Ema(Averaging):
+    """Exponential moving average of weights and batch-norm statistics, updated every step."""
+
+    name: str = declare("ema", "name of the averaging")
+    decay: float = declare(0.999, "weight of the past in each step")
+    update_bn: bool = declare(False, "re-estimate batch-norm statistics of the average")
+
+    def __post_init__(self) -> None:
+        require(0 < self.decay < 1, "averaging.decay", self.decay, BETWEEN_0_AND_1)
+
+
+register_options("sampling", all=Sampling, share=FixedShare, linear=LinearShare, steps=StepShares)
+register_options("optimizer", adam=Optimizer, adamw=AdamW)
+register_options(
+    "scheduler",
+    constant=Scheduler,
+    cosine=Cosine,
+    plateau=Plateau,
+    onecycle=OneCycle,
+    cyclic=Cyclic,
+)
+register_options(
+    "averaging", none=Averaging, paper=PaperAveraging, lightning=LightningAveraging, ema=Ema
+)
