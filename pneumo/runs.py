@@ -31,6 +31,7 @@ PARTS = "parts.json"
 HISTORY = "metrics.csv"
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
+CHECKPOINTS = "best"  # folder of the weights of the best epochs
 OWN_LOSS = "own_loss.py"  # a copy of the module that loss.own names
 PICTURES = "pictures"
 LOG = "train.log"
@@ -190,6 +191,12 @@ def find(wanted: Any) -> list[Path]:
             "(a run lies in runs/<experiment>/<data>-<scale>/fold<k>-seed<s>)"
         )
     return folders
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The weights of a run's best epochs, the best one first; none if it kept none."""
+    paths = (folder / CHECKPOINTS).glob("*.safetensors")
+    return sorted(paths, key=lambda path: int(path.stem))
 
 
 def is_begun(folder: Path) -> bool:

@@ -219,12 +219,16 @@ def mean(members: list[Predictions], folders: list[Path], ensembles: Path) -> Pr
     size = max(member.contents["size"] for member in members)
     key = files.digest([maps.VERSION, *(member.contents["key"] for member in members)])
 
-    def fill(plain: np.ndarray, flip: np.ndarray, begin: int) -> Iterator[int]:
-        for row in range(begin, len(plain)):
-            for out, tta in ((plain, False), (flip, True)):
+    def fill(arrays: maps.Arrays, begin: int) -> Iterator[int]:
+        told = [member.scores for member in members if member.scores is not None]
+        if told:
+            arrays.presence[:] = np.mean(told, axis=0)
+        count = len(arrays.plain)
+        for row in range(begin, count):
+            for out, tta in ((arrays.plain, False), (arrays.flip, True)):
                 maps_of_film = [member.map(row, tta, size) for member in members]
                 out[row] = np.mean(maps_of_film, axis=0).round()
-            if row % 256 == 255 or row == len(plain) - 1:
+            if row % 256 == 255 or row == count - 1:
                 yield row + 1
 
     facts = {

@@ -16,7 +16,7 @@ from pneumo.evaluation.scores import Difference, Outcomes
 from pneumo.evaluation.settings import Tune
 from pneumo.inference.maps import JUDGED, Predictions
 from pneumo.masks.histograms import Histograms, film_score
-from pneumo.masks.rule import removal_pixels, to_mask
+from pneumo.masks.rule import removal_pixels
 from pneumo.masks.scores import summary
 from pneumo.masks.settings import Postprocess, Removal
 
@@ -144,12 +144,12 @@ def outcomes(
 
     Raises PneumoError without truth.
     """
-    histograms = joined(parts, tta)
+    histograms = joined(parts, tta, rule)
     places = [(part, row) for part in parts for row in range(len(part))]
     if rows is not None:
         histograms, places = histograms[rows], [places[row] for row in rows]
     area = removal_pixels(rule, (JUDGED, JUDGED))
-    score = histograms.score(area)
+    score = _scores(parts, rule, tta, histograms, rows)
     if rule.removal is Removal.total and not rule.contour_area and not rule.fill_holes:
         threshold = rule.binarization_threshold
         gate = histograms.predicted([rule.top_threshold or threshold])[:, 0]
@@ -159,8 +159,9 @@ def outcomes(
     else:
         predicted, overlap = np.zeros((2, len(places)), np.int64)
         for number, (part, row) in enumerate(places):
-            levels = part.map(row, tta)
-            mask, score[number] = to_mask(levels, rule), film_score(levels, rule)
+            mask = part.mask(row, rule, tta)
+            if rule.presence_threshold is None:
+                score[number] = film_score(part.map(row, tta), rule)
             predicted[number] = mask.sum()
             if part.cases[row].annotations:
                 overlap[number] = (mask & part.cases[row].mask()).sum()
@@ -178,8 +179,23 @@ def outcomes(
     )
 
 
-def joined(parts: Sequence[Predictions], tta: bool) -> Histograms:
-    """The histograms of all parts, one after the other.
+def _scores(
+    parts: Sequence[Predictions],
+    rule: Postprocess,
+    tta: bool,
+    histograms: Histograms,
+    rows: np.ndarray | None,
+) -> np.ndarray:
+    """The image-level score of each film: of presence where a gate asks for it, else of the map."""
+    if rule.presence_threshold is None:
+        return histograms.score(removal_pixels(rule, (JUDGED, JUDGED)))
+    told = [part.presence(tta) for part in parts]
+    scores = np.concatenate([one for one in told if one is not None]).astype(np.float64)
+    return scores if rows is None else scores[rows]
+
+
+def joined(parts: Sequence[Predictions], tta: bool, rule: Postprocess | None = None) -> Histograms:
+    """The histograms of all parts, one after the other; films that a rule's gate closes are empty.
 
     Raises PneumoError where the truth is unknown.
     """
@@ -190,9 +206,12 @@ def joined(parts: Sequence[Predictions], tta: bool) -> Histograms:
                 "annotations=<file.csv>"
             )
     tables = [part.histograms(tta) for part in parts]
-    return Histograms(
+    everything = Histograms(
         np.concatenate([t.total for t in tables]), np.concatenate([t.inside for t in tables])
     )
+    if rule is None or rule.presence_threshold is None:
+        return everything
+    return everything.emptied(~np.concatenate([part.gate(rule, tta) for part in parts]))
 
 
 def search(
@@ -200,26 +219,43 @@ def search(
 ) -> Postprocess:
     """The thresholds with the best mean Dice on these rows.
 
-    B-TH and R-TH, or the triplet if ``rule`` has a top threshold.
+    B-TH and R-TH, or the triplet if ``rule`` has a top threshold; the gate, if it has one, at the
+    same time.
     """
-    histograms = joined(parts, tta)[rows]
+    if rule.presence_threshold is None:
+        return _search(parts, rows, rule, tta)[0]
+    tried = [dataclasses.replace(rule, presence_threshold=gate) for gate in COARSE]
+    found = [_search(parts, rows, one, tta) for one in tried]
+    return max(found, key=lambda one: one[1])[0]
+
+
+def _search(
+    parts: Sequence[Predictions], rows: np.ndarray, rule: Postprocess, tta: bool
+) -> tuple[Postprocess, float]:
+    """The best thresholds behind the rule's own gate, and their mean Dice."""
+    histograms = joined(parts, tta, rule)[rows]
     if rule.top_threshold is not None:
         table = surfaces.triplets(histograms, COARSE, surfaces.AREAS, COARSE)["dice"]
         table[np.array(COARSE)[:, None] < np.array(COARSE)] = np.nan  # a top below the bottom
         top, bottom, area = surfaces.best(table)
-        return _at(rule, COARSE[bottom], surfaces.AREAS[area], COARSE[top])
+        chosen = _at(rule, COARSE[bottom], surfaces.AREAS[area], COARSE[top])
+        return chosen, float(table[top, bottom, area])
     if rule.removal is Removal.component:
         found = [one for part in parts for one in part.components(tta, COARSE)]
+        passing = np.concatenate([part.gate(rule, tta) for part in parts])
         some = [
             dataclasses.replace(found[row], film=np.full_like(found[row].film, film))
             for film, row in enumerate(rows)
+            if passing[row]
         ]
-        threshold, area = surfaces.best(
-            surfaces.component_surface(some, histograms.truth, COARSE, surfaces.AREAS)["dice"]
-        )
-        return _at(rule, COARSE[threshold], surfaces.AREAS[area])
-    threshold, area = surfaces.best(surfaces.surface(histograms)["dice"])
-    return _at(rule, surfaces.THRESHOLDS[threshold], surfaces.AREAS[area])
+        thresholds: Sequence[float] = COARSE
+        table = surfaces.component_surface(some, histograms.truth, COARSE, surfaces.AREAS)["dice"]
+    else:
+        thresholds = surfaces.THRESHOLDS
+        table = surfaces.surface(histograms)["dice"]
+    threshold, area = surfaces.best(table)
+    chosen = _at(rule, thresholds[threshold], surfaces.AREAS[area])
+    return chosen, float(table[threshold, area])
 
 
 def _at(rule: Postprocess, threshold: float, area: int, top: float | None = None) -> Postprocess:

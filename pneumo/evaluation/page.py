@@ -19,7 +19,7 @@ from pneumo.evaluation.results import plain_values
 from pneumo.inference import maps
 from pneumo.inference.maps import Predictions
 from pneumo.masks import pictures
-from pneumo.masks.rule import ABBREVIATIONS, plain, removal_pixels, rule_text, to_mask
+from pneumo.masks.rule import ABBREVIATIONS, plain, removal_pixels, rule_text
 from pneumo.masks.settings import Postprocess
 from pneumo.tables import Table
 from pneumo.training.record import Record
@@ -178,7 +178,7 @@ def _picture(part: Predictions, row: int, rule: Postprocess) -> str | None:
         return None
     small, masks = (
         cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA),
-        (case.mask(), to_mask(part.map(row, True), rule)),
+        (case.mask(), part.mask(row, rule, True)),
     )
     truth, prediction = (
         cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) for mask in masks

@@ -1,5 +1,6 @@
 """Masks and truth, film by film → lesions found and missed, and distances of their boundaries."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,9 +35,10 @@ def measure(
 
     At 1024². Raises PneumoError.
     """
-    work = functools.partial(_measured, rule=rule, tta=tta, how=how)
     measured: list[Row] = []
     for part in parts:
+        passing = part.gate(rule, tta)
+        work = functools.partial(_measured, rule=rule, tta=tta, how=how, passing=passing)
         of_row = dict(part.each(work, "Measuring lesions and boundaries"))
         measured += [of_row[row] for row in range(len(part))]
     columns = [np.array(column) for column in zip(*(shape for shape, _ in measured), strict=True)]
@@ -50,9 +52,19 @@ def measure(
     return Shapes(*columns), candidates
 
 
-def _measured(part: Predictions, row: int, rule: Postprocess, tta: bool, how: Measures) -> Row:
+def _measured(
+    part: Predictions,
+    row: int,
+    rule: Postprocess,
+    tta: bool,
+    how: Measures,
+    passing: np.ndarray,
+) -> Row:
     case = part.cases[row]
     levels, truth = part.map(row, tta), case.mask()
+    if not passing[row]:
+        levels = np.zeros_like(levels)
+    rule = dataclasses.replace(rule, presence_threshold=None)  # the gate has spoken
     mask, above = to_mask(levels, rule), exceeds(levels, rule.binarization_threshold)
     box = _box(above | (mask > 0) | (truth > 0))
     levels, truth, mask, above = (array[box] for array in (levels, truth, mask, above))

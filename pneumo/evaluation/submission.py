@@ -15,7 +15,6 @@ from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference.maps import Predictions
 from pneumo.masks import rle
-from pneumo.masks.rule import to_mask
 from pneumo.masks.settings import Postprocess
 
 HEADER = ("ImageId", "EncodedPixels")
@@ -88,4 +87,4 @@ def _absent(ids: list[str], there: Container[str], on_error: OnError | None) -> 
 
 def stored_mask(part: Predictions, row: int, rule: Postprocess, tta: bool) -> np.ndarray:
     """A film's mask at 1024², over the pixels as its file stores them, uint8 of 0 and 1."""
-    return dicom.stored(to_mask(part.map(row, tta), rule), part.cases[row].orientation)
+    return dicom.stored(part.mask(row, rule, tta), part.cases[row].orientation)

@@ -134,24 +134,28 @@ class Bundle:
                 )
         return ""
 
-    def levels(self, film: np.ndarray, tta: bool | None = None) -> np.ndarray:
-        """An upright film uint8 (rows, columns) → probabilities, uint8 levels of 1/255.
+    def says(self, film: np.ndarray, tta: bool | None = None) -> tuple[np.ndarray, float | None]:
+        """An upright film uint8 (rows, columns) → its map, uint8 levels of 1/255, and presence.
 
-        The film may have any size; the map has the network's. With ``tta`` (by default as the card
+        The presence score is the mean of the networks that tell it; None if none does. The film may
+        have any size; the map has the network's. With ``tta`` (by default as the card
         says) it is the mean with the mirror image's. Several members are averaged as
         ``predictions.average`` does.
         """
         tta = self.tta if tta is None else tta
-        maps = []
+        maps, told = [], []
         for size, engine in self.members:
             films = shrink(film, size)[None]
             probability = with_flip(engine, films)[1] if tta else engine(films)
-            maps.append(to_levels(probability[0]))
+            maps.append(to_levels(probability.maps[0]))
+            if probability.presence is not None:
+                told.append(float(probability.presence[0]))
+        presence = float(np.mean(told)) if told else None
         if len(maps) == 1:
-            return maps[0]
+            return maps[0], presence
         largest = max(size for size, _ in self.members)
         mean = np.mean([enlarge(levels, (largest, largest)) for levels in maps], axis=0)
-        return mean.round().astype(np.uint8)
+        return mean.round().astype(np.uint8), presence
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -334,9 +338,9 @@ def write(
 def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) -> float:
     """Write a network as ONNX and check it against torch.
 
-    The ONNX network takes films uint8 (n, 1, size, size) and gives probabilities float32. Returns
-    the largest difference of a probability, on a film of noise and one of a gradient. Raises
-    PneumoError if it is beyond ``tolerance``.
+    The ONNX network takes films uint8 (n, 1, size, size) and gives probabilities float32, and those
+    of presence (n,) if it has that head. Returns the largest difference of a probability, on a film
+    of noise and one of a gradient. Raises PneumoError if it is beyond ``tolerance``.
     """
     import torch
 
@@ -347,9 +351,11 @@ def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) ->
             super().__init__()
             self.network = network
 
-        def forward(self, films: torch.Tensor) -> torch.Tensor:
-            return probabilities(self.network(films)).mask
+        def forward(self, films: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            mask, presence = probabilities(self.network(films))
+            return (mask,) if presence is None else (mask, presence)
 
+    tells = network.presence is not None
     module = Probabilities().eval()
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (size, size))
@@ -365,7 +371,7 @@ def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) ->
                 (x,),
                 str(path),
                 input_names=["films"],
-                output_names=["probabilities"],
+                output_names=["probabilities", "presence"][: 1 + tells],
                 dynamo=True,
                 external_data=False,
                 dynamic_shapes={"films": {0: torch.export.Dim("n", min=1, max=4096)}},
@@ -377,8 +383,10 @@ def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) ->
             f"onnx=true needs the package {error.name}: pip install -e '.[onnx]'"
         ) from None
     with torch.inference_mode():
-        expected = module(x)[:, 0].numpy()
-    difference = float(np.abs(exported - expected).max())
+        mask, *presence = module(x)
+    difference = float(np.abs(exported.maps - mask[:, 0].numpy()).max())
+    if exported.presence is not None:
+        difference = max(difference, float(np.abs(exported.presence - presence[0].numpy()).max()))
     if difference > tolerance:
         raise PneumoError(
             f"the ONNX network differs from torch's by up to {difference:.2g} in a probability; "

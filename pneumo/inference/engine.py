@@ -1,7 +1,8 @@
 """What runs a network: films in, probabilities out. PyTorch or ONNX Runtime; flip averaging."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,8 +10,19 @@ from pneumo.errors import PneumoError, brief
 from pneumo.settings import Machine
 from pneumo.training.options import Model
 
-# films uint8 (n, size, size) → probabilities float32, same shape
-Engine = Callable[[np.ndarray], np.ndarray]
+
+class Probabilities(NamedTuple):
+    """What is said of n films: float32 maps (n, size, size) and, of a network that tells it, (n,).
+
+    ``presence`` is the probability that a film shows pneumothorax at all.
+    """
+
+    maps: np.ndarray
+    presence: np.ndarray | None = None
+
+
+# films uint8 (n, size, size) → what a network says of them
+Engine = Callable[[np.ndarray], Probabilities]
 
 
 def torch_engine(model: Model, weights: Path, key: str, machine: Machine) -> Engine:
@@ -31,10 +43,12 @@ def torch_engine(model: Model, weights: Path, key: str, machine: Machine) -> Eng
     load_weights(network, weights, key)
     network.eval().to(device)
 
-    def run(films: np.ndarray) -> np.ndarray:
+    def run(films: np.ndarray) -> Probabilities:
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(films))[:, None].to(device)
-            return probabilities(network(x)).mask[:, 0].cpu().numpy()
+            mask, presence = probabilities(network(x))
+            told = None if presence is None else presence.cpu().numpy()
+            return Probabilities(mask[:, 0].cpu().numpy(), told)
 
     return run
 
@@ -54,20 +68,41 @@ def onnx_engine(path: Path, machine: Machine) -> Engine:
     except Exception as error:  # its exceptions share no base
         raise PneumoError(f"{path}: not an ONNX network that can be run ({brief(error)})") from None
 
-    def run(films: np.ndarray) -> np.ndarray:
+    def run(films: np.ndarray) -> Probabilities:
         films = np.ascontiguousarray(films)[:, None]
-        return np.asarray(session.run(None, {"films": films})[0])[:, 0]
+        mask, *presence = map(np.asarray, session.run(None, {"films": films}))
+        return Probabilities(mask[:, 0], presence[0] if presence else None)
 
     return run
 
 
-def with_flip(engine: Engine, films: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_of(engines: Sequence[Engine]) -> Engine:
+    """Several networks as one: the mean of their maps, and of the presence of those that tell it.
+
+    The mean of maps, not of weights: the networks may lie anywhere.
+    """
+
+    def run(films: np.ndarray) -> Probabilities:
+        each = [engine(films) for engine in engines]
+        told = [one.presence for one in each if one.presence is not None]
+        maps = np.mean([one.maps for one in each], axis=0)
+        return Probabilities(maps, np.mean(told, axis=0) if told else None)
+
+    return run if len(engines) > 1 else engines[0]
+
+
+def with_flip(engine: Engine, films: np.ndarray) -> tuple[Probabilities, Probabilities]:
     """Probabilities of films, and their mean with those of the mirror images, mirrored back.
 
-    Flip TTA (paper, section "Testing"). Films uint8 (n, size, size); two arrays float32 like them.
+    Flip TTA (paper, section "Testing") of maps and of presence. Films uint8 (n, size, size).
     """
-    plain, mirrored = np.split(engine(np.concatenate([films, films[..., ::-1]])), 2)
-    return plain, (plain + mirrored[..., ::-1]) / 2
+    maps, presence = engine(np.concatenate([films, films[..., ::-1]]))
+    plain, mirrored = np.split(maps, 2)
+    both = (plain + mirrored[..., ::-1]) / 2
+    if presence is None:
+        return Probabilities(plain), Probabilities(both)
+    own, others = np.split(presence, 2)
+    return Probabilities(plain, own), Probabilities(both, (own + others) / 2)
 
 
 def to_levels(probability: np.ndarray) -> np.ndarray:

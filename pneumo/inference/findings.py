@@ -11,6 +11,7 @@ from pneumo.data import dicom
 from pneumo.data.dicom import Film
 from pneumo.data.films import name_of
 from pneumo.data.spacing import Entry, read_table
+from pneumo.errors import PneumoError
 from pneumo.inference.bundle import Bundle
 from pneumo.inference.dicom_objects import NOTICE, Maker
 from pneumo.inference.probability import Platt
@@ -45,6 +46,7 @@ class Finding:
     # the image-level score: the highest threshold at which the rule would still find something
     score: float
     probability: float  # what the model makes of the score: the score itself, if not calibrated
+    presence: float | None = None  # what the networks say of the whole film, if they do
 
     @property
     def film(self) -> Film:
@@ -230,16 +232,31 @@ def find(reading: Reading, model: Bundle, rule: Postprocess, tta: bool | None = 
     """What a bundle finds on one film."""
     pixels = reading.film.pixels
     shape = (pixels.shape[0], pixels.shape[1])
-    return judged(reading, enlarge(model.levels(pixels, tta), shape), rule, model.curve)
+    levels, presence = model.says(pixels, tta)
+    return judged(reading, enlarge(levels, shape), rule, model.curve, presence)
 
 
 def judged(
-    reading: Reading, levels: np.ndarray, rule: Postprocess, curve: Platt | None = None
+    reading: Reading,
+    levels: np.ndarray,
+    rule: Postprocess,
+    curve: Platt | None = None,
+    presence: float | None = None,
 ) -> Finding:
     """What a rule makes of a film's map, levels uint8 of the film's shape.
 
-    ``curve`` makes the film's probability of its score; without one they are the same.
+    ``curve`` makes the film's probability of its score; without one they are the same. Where the
+    rule has a gate, the score is that of presence. Raises PneumoError for a gate without one.
     """
-    score = film_score(levels, rule)
+    if rule.presence_threshold is None:
+        score = film_score(levels, rule)
+    elif presence is None:
+        raise PneumoError(
+            f"postprocess.presence_threshold={rule.presence_threshold:g}: this model has no "
+            "presence score; leave the gate out"
+        )
+    else:
+        score = presence
     probability = float((curve or Platt())(np.array(score)))
-    return Finding(reading, levels, to_mask(levels, rule), score, probability)
+    mask = to_mask(levels, rule, presence)
+    return Finding(reading, levels, mask, score, probability, presence)

@@ -21,9 +21,9 @@ from pneumo.data.settings import MaskSize, OnError, PhantomData, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import maps
-from pneumo.inference.engine import to_levels, torch_engine, with_flip
+from pneumo.inference.engine import mean_of, to_levels, torch_engine, with_flip
 from pneumo.inference.maps import Predictions
-from pneumo.inference.settings import Films
+from pneumo.inference.settings import Checkpoints, Films
 from pneumo.settings import Machine
 from pneumo.training import record
 from pneumo.training.record import Record
@@ -50,14 +50,20 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
     """One run's maps on one set of films, made unless they are there. Raises PneumoError."""
     about = record.read(folder)
     declared = _declared(folder, about, settings)
-    weights = files.sha256(folder / runs.WEIGHTS)
+    paths = _weights(folder, settings.checkpoints)
+    hashes = [files.sha256(path) for path in paths]
+    weights = hashes[0] if len(paths) == 1 else files.digest(hashes)
     name = settings.on if settings.on in ("val", "test") else _name(Path(settings.on))
     size = declared.resolution.size
     another = [] if size == about.config.resolution.size else [f"{size}px"]
+    if settings.checkpoints is Checkpoints.best:
+        another.append(f"best{len(paths)}")
+    told = ["presence"] if about.config.model.presence else []  # maps of older code have none
     place = folder / maps.FOLDER / "-".join([name, *another])
     if settings.on == "val":
         # the run's record says which films these are, so that nothing need be looked at
-        key = files.digest([maps.VERSION, weights, dataclasses.asdict(about.data), *another])
+        facts_of_data = dataclasses.asdict(about.data)
+        key = files.digest([maps.VERSION, weights, facts_of_data, *another, *told])
         before = maps.kept(place, key)
         if before is not None and before.told:
             return before
@@ -71,7 +77,7 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
         part = _test(declared, settings) if settings.on == "test" else _folder(declared, settings)
         # the same films elsewhere on the disk give the same maps, so their paths do not count
         known = [case.identity for case in part.cases]
-        key = files.digest([maps.VERSION, weights, part.films.fingerprint, known])
+        key = files.digest([maps.VERSION, weights, part.films.fingerprint, known, *told])
     facts = {
         "on": settings.on,
         "run": str(folder),
@@ -79,8 +85,24 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
         "left_out": part.left_out,
         **_seen(folder, about, part, settings.on),
     }
-    fill = _Filler(declared, folder, part, settings.machine, batch_size)
+    fill = _Filler(declared, paths, part, settings.machine, batch_size)
     return maps.write(place, key, part.cases, size, fill, facts)
+
+
+def _weights(folder: Path, wanted: Checkpoints | None) -> list[Path]:
+    """The weights whose maps are averaged: the run's own, or its best epochs'.
+
+    Raises PneumoError.
+    """
+    if wanted is not Checkpoints.best:
+        return [folder / runs.WEIGHTS]
+    paths = runs.checkpoints(folder)
+    if not paths:
+        raise PneumoError(
+            f"checkpoints=best: {folder} kept no best epochs; train it with handoff.keep=3 (or any "
+            "number), or use checkpoints=final"
+        )
+    return paths
 
 
 def _declared(folder: Path, about: Record, settings: Films) -> Config:
@@ -230,13 +252,20 @@ def _name(folder: Path) -> str:
 class _Filler:
     """Writes the maps of a part, batch by batch; the network is loaded when it is needed."""
 
-    def __init__(self, declared: Config, run: Path, part: Part, machine: Machine, batch_size: int):
-        self.declared, self.run, self.part = declared, run, part
+    def __init__(
+        self,
+        declared: Config,
+        weights: list[Path],
+        part: Part,
+        machine: Machine,
+        batch_size: int,
+    ):
+        self.declared, self.weights, self.part = declared, weights, part
         self.machine, self.batch_size = machine, batch_size
 
-    def __call__(self, plain: np.ndarray, flip: np.ndarray, begin: int) -> Iterator[int]:
-        weights = self.run / runs.WEIGHTS
-        engine = torch_engine(self.declared.model, weights, "run", self.machine)
+    def __call__(self, arrays: maps.Arrays, begin: int) -> Iterator[int]:
+        model, machine = self.declared.model, self.machine
+        engine = mean_of([torch_engine(model, path, "run", machine) for path in self.weights])
         title, rows = "Predicting films", self.part.rows
         quiet = not sys.stderr.isatty()
         with tqdm(total=len(rows), initial=begin, desc=title, unit="film", disable=quiet) as bar:
@@ -246,7 +275,10 @@ class _Filler:
                     self.part.films.verify(row)
                 stop = start + len(batch)
                 films = np.array(self.part.films.images[batch])
-                plain[start:stop], flip[start:stop] = map(to_levels, with_flip(engine, films))
+                for column, told in enumerate(with_flip(engine, films)):
+                    arrays[column][start:stop] = to_levels(told.maps)
+                    if told.presence is not None:
+                        arrays.presence[start:stop, column] = told.presence
                 bar.update(len(batch))
                 number = start // self.batch_size
                 if number % FLUSH == FLUSH - 1 or stop == len(rows):

@@ -1,8 +1,10 @@
 """Probability maps on disk, with all that judging them needs: ids, truth, patients, views, hashes.
 
 A folder of predictions holds ``plain.npy`` and ``flip.npy`` (the mean with the mirror image), uint8
-(n, size, size), levels of 1/255, memory-mapped; ``contents.json``, written last; and, once judged,
-``histograms.npz``. The maps are those of films in upright orientation. No torch is needed here.
+(n, size, size), levels of 1/255, memory-mapped; ``presence.npy`` float32 (n, 2), a film's presence
+score without and with its mirror image, where networks tell it; ``contents.json``, written last;
+and, once judged, ``histograms.npz``. The maps are those of films in upright orientation. No torch
+is needed here.
 """
 
 import dataclasses
@@ -12,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -24,9 +26,12 @@ from pneumo.errors import PneumoError
 from pneumo.masks.components import Components, components
 from pneumo.masks.histograms import Histograms, histogram
 from pneumo.masks.resize import enlarge, shrink_mask
+from pneumo.masks.rule import passes, to_mask
+from pneumo.masks.settings import Postprocess
 
 FOLDER = "predictions"  # of a run
-PLAIN, FLIP, CONTENTS, HISTOGRAMS = "plain.npy", "flip.npy", "contents.json", "histograms.npz"
+PLAIN, FLIP, PRESENCE = "plain.npy", "flip.npy", "presence.npy"
+CONTENTS, HISTOGRAMS = "contents.json", "histograms.npz"
 JUDGED = 1024  # films are judged at this side, the challenge's, whatever the maps' size
 VERSION = 1  # of the maps: others are made anew
 COUNTED = 2  # of the true masks in the histograms: older ones are counted anew
@@ -73,6 +78,7 @@ class Predictions:
     plain: np.ndarray
     flip: np.ndarray
     contents: dict[str, Any] = field(repr=False)
+    scores: np.ndarray | None = None  # of presence, float32 (n, 2): without and with mirror image
     _components: dict[Any, list[Components]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -102,6 +108,30 @@ class Predictions:
     def labelled(self) -> bool:
         """Whether the truth is known of every film."""
         return all(case.annotations is not None for case in self.cases)
+
+    def presence(self, tta: bool) -> np.ndarray | None:
+        """The films' presence scores, float32 (n,); None if no network tells them."""
+        return None if self.scores is None else self.scores[:, int(tta)]
+
+    def gate(self, rule: Postprocess, tta: bool) -> np.ndarray:
+        """Which films may have a mask by the rule's gate, bool (n,); all without one.
+
+        Raises PneumoError if there is a gate, but no score for it.
+        """
+        presence = self.presence(tta)
+        if presence is None and rule.presence_threshold is not None:
+            raise PneumoError(
+                f"postprocess.presence_threshold={rule.presence_threshold:g}: {self.folder} tells "
+                "no presence score; it takes a network with that head (model.presence=true), or a "
+                "system that names such networks"
+            )
+        return passes(np.zeros(len(self)) if presence is None else presence, rule)
+
+    def mask(self, row: int, rule: Postprocess, tta: bool) -> np.ndarray:
+        """What a rule finds on one film, uint8 of 0 and 1 over the upright film at 1024²."""
+        presence = self.presence(tta)
+        score = None if presence is None else float(presence[row])
+        return to_mask(self.map(row, tta), rule, score)
 
     def map(self, row: int, tta: bool, side: int = JUDGED) -> np.ndarray:
         """One film's map enlarged to side², bilinear, uint8 levels."""
@@ -199,6 +229,9 @@ def load(folder: Path) -> Predictions:
         for maps in (plain, flip):
             if maps.shape != (len(cases), size, size) or maps.dtype != np.uint8:
                 raise ValueError("unexpected arrays")
+        scores = np.load(folder / PRESENCE) if contents.get("presence") else None
+        if scores is not None and scores.shape != (len(cases), 2):
+            raise ValueError("unexpected scores")
     except FileNotFoundError:
         raise PneumoError(
             f"{folder}: no predictions here; make them with python -m pneumo.predict run=… on=…"
@@ -207,7 +240,7 @@ def load(folder: Path) -> Predictions:
         raise PneumoError(
             f"{folder}: damaged predictions ({error}); delete the folder, they will be made anew"
         ) from None
-    return Predictions(folder, cases, plain, flip, contents)
+    return Predictions(folder, cases, plain, flip, contents, scores)
 
 
 def _case(values: dict[str, Any]) -> Case:
@@ -276,7 +309,18 @@ def _by_entry(entry: Entry, case: Case) -> tuple[float, float]:
     return upright.rows, upright.columns
 
 
-Fill = Callable[[np.ndarray, np.ndarray, int], Iterator[int]]
+class Arrays(NamedTuple):
+    """What is written of n films: maps uint8 (n, size, size), presence float32 (n, 2).
+
+    Presence is NaN until it is known, and where no network tells it.
+    """
+
+    plain: np.ndarray
+    flip: np.ndarray
+    presence: np.ndarray
+
+
+Fill = Callable[[Arrays, int], Iterator[int]]
 
 
 def write(
@@ -284,8 +328,8 @@ def write(
 ) -> Predictions:
     """Make a folder of predictions, or open it if it stands for the same ``key``.
 
-    ``fill(plain, flip, begin)`` writes maps in order, from row ``begin`` on, and yields how many
-    rows are whole; work that was interrupted goes on there. The folder gets its name when all is
+    ``fill(arrays, begin)`` writes them in order, from row ``begin`` on, and yields how many rows
+    are whole; work that was interrupted goes on there. The folder gets its name when all is
     written.
     """
     with runs.lock(folder.with_name(folder.name + ".lock")):
@@ -309,14 +353,21 @@ def write(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         shape = (len(cases), size, size)
-        plain = cache.writable(partial / PLAIN, shape, np.uint8)
-        flip = cache.writable(partial / FLIP, shape, np.uint8)
-        for rows in fill(plain, flip, done):
-            plain.flush()
-            flip.flush()
+        arrays = Arrays(
+            cache.writable(partial / PLAIN, shape, np.uint8),
+            cache.writable(partial / FLIP, shape, np.uint8),
+            cache.writable(partial / PRESENCE, (len(cases), 2), np.float32),
+        )
+        arrays.presence[done:] = np.nan
+        for rows in fill(arrays, done):
+            for array in arrays:
+                cast(np.memmap, array).flush()
             files.write_json(begun, {"key": key, "done": rows})
-        del plain, flip
-        versions = {"version": VERSION, "told": TOLD}
+        tells = not np.isnan(arrays.presence).any()
+        del array, arrays
+        if not tells:
+            (partial / PRESENCE).unlink()
+        versions = {"version": VERSION, "told": TOLD, "presence": tells}
         contents = {**versions, "key": key, "size": size, **facts, "films": films}
         files.write_json(partial / CONTENTS, contents)
         begun.unlink(missing_ok=True)

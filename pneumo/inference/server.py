@@ -151,7 +151,11 @@ class Films:
             top = max(top, threshold)
         changed = Rule(binarization_threshold=threshold, removal_threshold=area, top_threshold=top)
         return findings.judged(
-            finding.reading, finding.levels, changed.over(rule), self.model.curve
+            finding.reading,
+            finding.levels,
+            changed.over(rule),
+            self.model.curve,
+            finding.presence,
         )
 
 

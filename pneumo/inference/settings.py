@@ -11,6 +11,13 @@ from pneumo.settings import Machine, declare, register, require
 from pneumo.training.settings import Blend
 
 
+class Checkpoints(Enum):
+    """Which weights of a run make its maps."""
+
+    final = "final"  # those it hands on
+    best = "best"  # its best epochs (handoff.keep): the mean of their maps
+
+
 @dataclass
 class Films:
     """Whose probability maps are asked for: of which runs, on which films."""
@@ -23,6 +30,11 @@ class Films:
     )
     blend: Blend | None = declare(
         None, "several runs: mean (same films), folds (join them) or mean_folds (mean, then join)"
+    )
+    checkpoints: Checkpoints | None = declare(
+        None,
+        "weights of each run: final (those it hands on), or best (the mean of the maps of its best "
+        "epochs, see handoff.keep); null: final, or as the system says",
     )
     system: str | None = declare(None, "a system instead of runs: +system=<name>")
     setting: str | None = declare(

@@ -30,6 +30,16 @@ class Histograms:
     def __getitem__(self, rows: np.ndarray) -> "Histograms":
         return Histograms(self.total[rows], self.inside[rows])
 
+    def emptied(self, closed: np.ndarray) -> "Histograms":
+        """The same with maps of zeros for some films, bool (n,): those that a gate keeps empty."""
+        tables = []
+        for table in (self.total, self.inside):
+            changed = table.copy()
+            changed[closed] = 0
+            changed[closed, 0] = table[closed].sum(1)
+            tables.append(changed)
+        return Histograms(*tables)
+
     @property
     def truth(self) -> np.ndarray:
         """Pixels of the true masks, (n,)."""

@@ -39,7 +39,19 @@ def removal_pixels(config: Postprocess, shape: tuple[int, int]) -> float:
     return config.removal_threshold * _per_pixel(config, shape)
 
 
-def to_mask(probability: np.ndarray, config: Postprocess) -> np.ndarray:
+def passes(presence: np.ndarray, config: Postprocess) -> np.ndarray:
+    """Which films a rule's gate lets through, by their presence scores, bool; all without a gate.
+
+    As in github.com/amirassov/kaggle-pneumothorax, a score equal to the threshold passes.
+    """
+    if config.presence_threshold is None:
+        return np.ones(np.shape(presence), bool)
+    return np.asarray(presence >= config.presence_threshold)
+
+
+def to_mask(
+    probability: np.ndarray, config: Postprocess, presence: float | None = None
+) -> np.ndarray:
     """Map (H, W) → mask (H, W), uint8 0 and 1.
 
     A pixel belongs to the mask if its probability exceeds the binarisation threshold. With
@@ -47,7 +59,14 @@ def to_mask(probability: np.ndarray, config: Postprocess) -> np.ndarray:
     ``top_threshold`` (by default the binarisation threshold); with ``component`` each 8-connected
     component is judged alone. The paper describes both (section "Testing"); the top threshold,
     contours and holes are those of the challenge's winner (sneddy/pneumothorax-segmentation).
+
+    With a gate the mask is empty if ``presence``, the film's score, is too low; a rule with a gate
+    needs that score.
     """
+    if config.presence_threshold is not None:
+        assert presence is not None, "a rule with a gate needs the presence score"
+        if not passes(np.array(presence), config):
+            return np.zeros(probability.shape, np.uint8)
     mask = exceeds(probability, config.binarization_threshold).astype(np.uint8)
     shape = (mask.shape[0], mask.shape[1])
     least = removal_pixels(config, shape)
@@ -94,10 +113,12 @@ def rule_text(rule: dict[str, Any]) -> str:
     each = "each component" if rule["removal"] == "component" else "total"
     more = f", outlines above {rule['contour_area']:g} px" if rule["contour_area"] else ""
     filled = ", holes filled" if rule["fill_holes"] else ""
+    gate = rule.get("presence_threshold")  # older cards have none
+    gated = f", presence at least {gate:g}" if gate is not None else ""
     return (
         f"B-TH {rule['binarization_threshold']:g}, "
         f"R-TH {rule['removal_threshold']:,} px at {rule['removal_size']}² ({each}{top})"
-        f"{more}{filled}"
+        f"{more}{filled}{gated}"
     )
 
 

@@ -35,9 +35,14 @@ class Postprocess:
         0.0, "outlines that enclose no more than this are dropped; pixels, counted at removal_size²"
     )
     fill_holes: bool = declare(False, "fill holes of the outlines")
+    presence_threshold: float | None = declare(
+        None,
+        "the gate: a film whose presence score is below this gets an empty mask; the score then "
+        "ranks films too. None: no gate",
+    )
 
     def __post_init__(self) -> None:
-        for key in ("binarization_threshold", "top_threshold"):
+        for key in ("binarization_threshold", "top_threshold", "presence_threshold"):
             value = getattr(self, key)
             require(
                 value is None or 0 < value < 1,
@@ -75,6 +80,9 @@ class Rule:
     top_threshold: float | None = declare(None, "the area is counted above this threshold")
     contour_area: float | None = declare(None, "outlines that enclose no more are dropped")
     fill_holes: bool | None = declare(None, "fill holes of the outlines")
+    presence_threshold: float | None = declare(
+        None, "the gate: the least presence score of a film with a mask"
+    )
 
     def over(self, declared: Postprocess) -> Postprocess:
         """``declared`` with what is set here. Raises PneumoError."""

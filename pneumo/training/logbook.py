@@ -22,12 +22,11 @@ from pneumo import files, tracking
 from pneumo.data.settings import PhantomData
 from pneumo.errors import brief
 from pneumo.masks import pictures
-from pneumo.masks.rule import to_mask
 from pneumo.masks.scores import LABELS, TRAINING
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Log
 from pneumo.training.loader import FilmData
-from pneumo.training.module import SegmentationModule
+from pneumo.training.module import SegmentationModule, masks_of
 from pneumo.training.network import probabilities
 from pneumo.training.settings import Config
 
@@ -120,12 +119,10 @@ class Pictures(Callback):
         assert isinstance(pl_module, SegmentationModule)
         with torch.no_grad():
             logits = pl_module.network(images.to(pl_module.device))
-            probability = probabilities(logits).mask[:, 0].cpu().numpy()
+        masks = masks_of(probabilities(logits), self.rule)
         tiles = [
-            pictures.overlay(
-                sample["image"][0].numpy(), sample["mask"][0].numpy(), to_mask(p, self.rule)
-            )
-            for sample, p in zip(samples, probability, strict=True)
+            pictures.overlay(sample["image"][0].numpy(), sample["mask"][0].numpy(), mask)
+            for sample, mask in zip(samples, masks, strict=True)
         ]
         name = "final.png" if final else f"epoch{epoch:03d}.png"
         with files.replacing(self.folder / name) as temporary:

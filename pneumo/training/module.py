@@ -9,13 +9,21 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pneumo.masks.rule import to_mask
+from pneumo.masks.settings import Postprocess
 from pneumo.training import loss, optimizer, schedule
 from pneumo.training.metrics import ImageScores
-from pneumo.training.network import Network, probabilities
+from pneumo.training.network import Network, Output, probabilities
 from pneumo.training.settings import Config
 from pneumo.training.weights import renamed
 
 Batch = dict[str, Tensor]
+
+
+def masks_of(said: Output, rule: Postprocess) -> np.ndarray:
+    """What a rule makes of a batch of probabilities: masks uint8 (N, H, W) of 0 and 1."""
+    maps = said.mask[:, 0].cpu().numpy()
+    presence = [None] * len(maps) if said.presence is None else said.presence.tolist()
+    return np.stack([to_mask(one, rule, told) for one, told in zip(maps, presence, strict=True)])
 
 
 class SegmentationModule(pl.LightningModule):
@@ -64,8 +72,7 @@ class SegmentationModule(pl.LightningModule):
         logits = self.network(batch["image"])
         value = loss.total_loss(logits, batch["mask"], self.config.loss)
         self.log("val/loss", value, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
-        films = probabilities(logits).mask[:, 0].cpu().numpy()
-        masks = np.stack([to_mask(film, self.config.postprocess) for film in films])
+        masks = masks_of(probabilities(logits), self.config.postprocess)
         self.scores.update(torch.from_numpy(masks[:, None]).to(self.device), batch["mask"])
 
     def on_validation_epoch_end(self) -> None:

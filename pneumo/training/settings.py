@@ -230,6 +230,10 @@ class Config:
             require(name in names, "whole_chain", name, "a setting or a group of settings")
         if self.loss.presence and not self.model.presence:
             raise PneumoError("loss.presence needs a network with that head: model.presence=true")
+        if self.postprocess.presence_threshold is not None and not self.model.presence:
+            raise PneumoError(
+                "postprocess.presence_threshold needs a network with that head: model.presence=true"
+            )
         averaging = self.averaging
         if isinstance(averaging, LastEpochs) and averaging.epochs > self.epochs:
             raise PneumoError(

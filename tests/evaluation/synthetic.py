@@ -6,9 +6,9 @@ from pneumo.inference import maps
 from pneumo.inference.maps import Case
 
 
-def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled=()):
+def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled=(), presence=None):
     """Predictions at 32² of films whose truth is a square of 256 or 512 pixels at 1024² to a side,
-    or nothing.
+    or nothing; the presence scores are as given.
     """
     rng = np.random.default_rng([first, films])
     levels, cases = np.zeros((films, 32, 32), np.uint8), []
@@ -40,8 +40,10 @@ def synthetic(folder, name, films=40, noise=0.15, first=0, dimmed=(), unlabelled
             )
         )
 
-    def fill(plain, flip, begin):
-        plain[:], flip[:] = levels, levels
+    def fill(arrays, begin):
+        arrays.plain[:], arrays.flip[:] = levels, levels
+        if presence is not None:
+            arrays.presence[:] = np.array(presence)[:, None]
         yield films
 
     facts = {"run": name}

@@ -28,8 +28,8 @@ def run(place, experiment, fold, level, ids, *more, seed=0):
     Record(config, Origin(), facts).write(folder)
     cases = [Case(image, "", [], (1024, 1024)) for image in ids]
 
-    def fill(plain, flip, begin):
-        plain[:], flip[:] = level, level + 1
+    def fill(arrays, begin):
+        arrays.plain[:], arrays.flip[:] = level, level + 1
         yield len(ids)
 
     about = {

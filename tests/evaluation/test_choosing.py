@@ -1,5 +1,7 @@
 """Scores that are those of the masks, and thresholds that are chosen honestly."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from evaluation.synthetic import synthetic
@@ -28,6 +30,47 @@ def test_scores_are_those_of_the_masks(tmp_path):
                 truth.sum(),
                 (mask & truth).sum(),
             )
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Postprocess(0.5, 2048, presence_threshold=0.5),
+        Postprocess(0.4, 0, contour_area=3000.0, presence_threshold=0.5),
+        Postprocess(0.4, 2048, removal=Removal.component, presence_threshold=0.5),
+    ],
+)
+def test_a_gate_empties_films_and_its_score_ranks_them(tmp_path, rule):
+    presence = np.linspace(0, 1, 8)
+    part = synthetic(tmp_path, "a", films=8, presence=presence)
+    gated = choosing.outcomes([part], rule, tta=True)
+    alone = choosing.outcomes([part], dataclasses.replace(rule, presence_threshold=None), tta=True)
+    assert gated.score == pytest.approx(presence)
+    closed = presence < 0.5
+    assert (gated.predicted[closed] == 0).all()
+    assert (gated.overlap[closed] == 0).all()
+    assert np.array_equal(gated.predicted[~closed], alone.predicted[~closed])
+    assert np.array_equal(gated.truth, alone.truth)
+    assert alone.predicted[closed].any()
+
+
+def test_a_gate_is_chosen_with_the_other_thresholds(tmp_path):
+    """Scores that tell positives apart, at .62: any gate between them is as good as the truth."""
+    positive = np.arange(24) % 4 > 0
+    part = synthetic(tmp_path, "a", films=24, presence=np.where(positive, 0.64, 0.61))
+    rule = Postprocess(0.3, 0, presence_threshold=0.9)
+    chosen = choosing.search([part], np.arange(24), rule, True)
+    assert chosen.presence_threshold is not None
+    assert choosing.outcomes([part], chosen, True).predicted[~positive].sum() == 0
+    alone = choosing.search([part], np.arange(24), Postprocess(0.3, 0), True)
+    means = [choosing.outcomes([part], one, True).dice.mean() for one in (chosen, alone)]
+    assert means[0] >= means[1]
+
+
+def test_a_gate_without_scores_is_refused_in_words(tmp_path):
+    part = synthetic(tmp_path, "a", films=4)
+    with pytest.raises(PneumoError, match=r"presence_threshold=0.5: .*model\.presence=true"):
+        choosing.outcomes([part], Postprocess(0.5, 0, presence_threshold=0.5), True)
 
 
 def test_thresholds_are_chosen_on_other_films_than_they_are_scored_on(tmp_path):

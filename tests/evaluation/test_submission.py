@@ -31,8 +31,8 @@ def part(tmp_path):
         Case(f"id{i}", "", None, (1024, 1024), ("R", "F") if i == 3 else None) for i in range(4)
     ]
 
-    def fill(plain, flip, begin):
-        plain[:], flip[:] = levels, levels
+    def fill(arrays, begin):
+        arrays.plain[:], arrays.flip[:] = levels, levels
         yield 4
 
     return maps.write(tmp_path / "maps", "key", cases, 64, fill, {"run": "r"})

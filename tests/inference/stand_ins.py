@@ -18,10 +18,10 @@ class Bright(bundle.Bundle):
         card = {"name": "bright", "members": [], "data": [{"format": "siim"}]}
         super().__init__(Path(), card, [], rule or Postprocess(0.5, 0), False, "torch")
 
-    def levels(self, film, tta=None):
+    def says(self, film, tta=None):
         levels = np.zeros((32, 32), np.uint8)
         levels[:16, :16] = 230
-        return levels
+        return levels, None
 
 
 def edited(path, **tags):

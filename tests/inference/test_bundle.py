@@ -53,7 +53,7 @@ def test_a_bundle_of_version_1_finds_the_same(model, older):
     ours = bundle.load(model, engine="torch")
     theirs = bundle.load(older)
     assert theirs.rule == ours.rule
-    assert np.array_equal(theirs.levels(film), ours.levels(film))
+    assert np.array_equal(theirs.says(film)[0], ours.says(film)[0])
 
 
 @pytest.mark.slow
@@ -88,7 +88,7 @@ def test_a_learned_stem_was_of_3_by_3(older):
     member["model"]["stem"] = "conv"
     member["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     (older / "card.json").write_text(json.dumps(card))
-    assert bundle.load(older).levels(np.zeros((64, 64), np.uint8)).ndim == 2
+    assert bundle.load(older).says(np.zeros((64, 64), np.uint8))[0].ndim == 2
 
 
 def test_a_film_s_probability_is_what_the_card_s_curve_makes_of_its_score(older, film):
@@ -143,14 +143,14 @@ def test_an_ensemble_is_the_mean_of_its_members(finished, film, tmp_path):
     assert done.returncode == 0, done.stderr
     both = bundle.load(place, engine="torch")
     pixels = dicom.read(film).pixels
-    alone = [
-        bundle.Bundle(both.folder, both.card, [member], both.rule, both.tta, "torch").levels(pixels)
-        for member in both.members
-    ]
+    alone = []
+    for member in both.members:
+        single = bundle.Bundle(both.folder, both.card, [member], both.rule, both.tta, "torch")
+        alone.append(single.says(pixels)[0])
     sizes = [levels.shape for levels in alone]
     assert sizes == [(64, 64), (32, 32)]
     expected = (alone[0].astype(float) + bundle.enlarge(alone[1], (64, 64))) / 2
-    assert np.abs(both.levels(pixels) - expected).max() <= 0.5
+    assert np.abs(both.says(pixels)[0] - expected).max() <= 0.5
 
 
 def test_limits_follow_from_the_data(model, film, real_data):

@@ -36,6 +36,13 @@ def test_triplet_rule_counts_above_the_top_and_keeps_what_is_above_the_bottom():
     assert to_mask(MAP, Postprocess(0.3, 4, 8, top_threshold=0.75)).sum() == 0
 
 
+def test_the_gate_empties_films_whose_presence_score_is_too_low():
+    """amirassov: a film is empty if its score is below the threshold, so an equal one passes."""
+    gated = Postprocess(0.5, 0, presence_threshold=0.4)
+    assert [to_mask(MAP, gated, score).sum() for score in (0.39, 0.4, 1.0)] == [0, 10, 10]
+    assert to_mask(MAP, Postprocess(0.5, 0), 0.0).sum() == 10
+
+
 def test_small_outlines_go_and_holes_are_filled():
     ring = np.zeros((16, 16))
     ring[2:9, 2:9] = 0.9
