@@ -19,7 +19,7 @@ from pneumo.tables import counted
 
 def task(raw: DictConfig) -> None:
     """The command."""
-    from pneumo.evaluation import blend
+    from pneumo.evaluation import blend, members
     from pneumo.inference import applying  # torch takes seconds, and help needs none
 
     settings = checked(raw)
@@ -36,7 +36,7 @@ def task(raw: DictConfig) -> None:
     for one in parts:
         print(f"{counted(len(one), 'film')} → {one.folder} ({time.monotonic() - started:.0f} s)")
     judge = "evaluate" if all(one.labelled for one in parts) else "submission"
-    asked = [f"{key}={value}" for key, value in blend.asked_for(settings).items()]
+    asked = [f"{key}={value}" for key, value in members.asked_for(settings).items()]
     print(f"\nNext: {shlex.join(['python', '-m', f'pneumo.{judge}', *asked])}")
 
 

@@ -13,8 +13,9 @@ from pneumo.settings import checked
 def task(raw: DictConfig) -> None:
     """The command."""
     from pneumo.data.csv_files import read_ids
-    from pneumo.evaluation import blend, evaluation, submission
-    from pneumo.training import record  # torch takes seconds, and help needs none
+
+    # torch takes seconds, and help needs none
+    from pneumo.evaluation import blend, evaluation, members, submission
 
     settings = checked(raw)
 
@@ -23,9 +24,7 @@ def task(raw: DictConfig) -> None:
     if wanted is not None and settings.on not in ("val", "test") and not settings.annotations:
         submission.check_ids(wanted, Path(settings.on), settings.on_error)
     parts = blend.gather(settings)
-    rule = evaluation.declared_rule(
-        settings, [record.read(folder) for folder in blend.folders_of(settings)]
-    )
+    rule = evaluation.declared_rule(settings, members.members_of(settings))
     out = Path(settings.out)
     positive, absent = submission.write(out, parts, rule, settings.tta, wanted, settings.on_error)
     total = len(wanted) if wanted is not None else sum(map(len, parts))

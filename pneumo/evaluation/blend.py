@@ -1,85 +1,47 @@
-"""The maps of several runs → one result, by a named way. Nothing is guessed from the films' ids.
+"""What several runs say of the same films → one result, by a named way.
+
+Nothing is guessed from the films' ids.
 
 mean        runs on the same films: the mean of their maps
 folds       the folds of one cross-validation: each film from the fold that held it out
 mean_folds  first the mean of the networks of each fold, then the folds joined
+
+The films' presence scores are averaged alike, or stacked: told by a classifier of what the networks
+say, which never judges a film that it was fitted on.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pneumo import files, runs
+from pneumo import files
 from pneumo.errors import PneumoError
-from pneumo.inference import mapping, maps
+from pneumo.evaluation.apart import apart
+from pneumo.evaluation.members import Member, asked_for, by_fold, members_of, presence_of, way
+from pneumo.evaluation.settings import Tune
+from pneumo.inference import mapping, maps, stack
 from pneumo.inference.maps import Predictions
 from pneumo.inference.settings import Films
-from pneumo.training import record
-from pneumo.training.lineage import INCIDENTAL, NAMED, SHARED
-from pneumo.training.record import Record
-from pneumo.training.settings import Blend, System, system_of
+from pneumo.inference.stack import Stack
+from pneumo.training.settings import Blend, Presence
+
+RECORD = "blend.json"  # what went in, how it was fitted, on which films
 
 _gathered: dict[str, list[Predictions]] = {}
 
 
-def asked_for(settings: Films) -> dict[str, str]:
-    """The settings that choose runs and films, as typed, without those left at their defaults."""
-    asked: dict[str, str] = {}
-    if settings.system is not None:
-        asked["+system"] = settings.system
-    elif isinstance(settings.run, str):
-        asked["run"] = settings.run
-    else:
-        asked["run"] = f"[{','.join(map(str, settings.run))}]"
-    if settings.blend is not None:
-        asked["blend"] = settings.blend.name
-    for key in ("setting", "on", "size", "ids", "root", "annotations", "patients"):
-        value = getattr(settings, key)
-        if value is not None:
-            asked[key] = str(value)
-    if settings.mask_size is not None:
-        asked["mask_size"] = settings.mask_size.name
-    return asked
+@dataclasses.dataclass
+class Said:
+    """What the networks that tell of presence say of films, in numbers."""
 
-
-def folders_of(settings: Films) -> list[Path]:
-    """The finished runs that ``run`` or ``system`` names. Raises PneumoError."""
-    if settings.system is None:
-        return runs.find(settings.run)
-    if settings.run is not None:
-        raise PneumoError("run and system are both set; choose one")
-    system = system_of(settings.system)
-    return [
-        _member(settings, system, experiment, fold)
-        for fold in system.folds
-        for experiment in system.experiments
-    ]
-
-
-def _member(settings: Films, system: System, experiment: str, fold: int) -> Path:
-    """The finished run of one of a system's experiments and folds."""
-    tag, variant = runs.tags(system.overrides, SHARED, NAMED, INCIDENTAL)
-    candidates = []
-    pattern = f"{experiment}/{settings.setting or '*'}/fold{fold}-seed*"
-    for folder in sorted(Path(settings.runs_dir).glob(pattern)):
-        # what the system itself overrides stands in the run's names, unless the user chose them
-        tagged = bool(settings.setting) or not tag or folder.parent.name.endswith(f"-{tag}")
-        if tagged and folder.name.endswith(variant) and runs.is_finished(folder):
-            candidates.append(folder)
-    if not candidates:
-        raise PneumoError(
-            f"system {system.name}: no finished run of {experiment}, fold {fold}, below "
-            f"{settings.runs_dir}; make it with python -m pneumo.train +system={system.name} …"
-        )
-    if len(candidates) > 1:
-        names = ", ".join(str(folder) for folder in candidates[:4])
-        raise PneumoError(
-            f"system {system.name}: several runs of {experiment}, fold {fold} ({names}); choose "
-            "with setting=<data>-<scale>, or name the runs, run=[…] blend=…"
-        )
-    return candidates[0]
+    names: list[str]
+    x: np.ndarray  # float64 (n, names)
+    positive: np.ndarray  # bool (n,)
+    ids: list[str]
 
 
 def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
@@ -91,100 +53,184 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
         PneumoError: runs that are not finished, films that cannot be had, or runs that do not fit
             the blend.
     """
-    folders = folders_of(settings)
-    _way(settings, len(folders))
-    key = files.digest([asked_for(settings), settings.runs_dir, os.getcwd()])
+    members = members_of(settings)
+    way(settings, len(members))
+    tune = getattr(settings, "tune", None) is Tune.optimistic
+    key = files.digest([asked_for(settings), settings.runs_dir, os.getcwd(), tune])
     if key not in _gathered:
-        each = [mapping.predict(folder, settings, batch_size) for folder in folders]
-        _gathered[key] = blend(each, folders, settings)
+        each = [_predict(member, settings, batch_size) for member in members]
+        _gathered[key] = blend(each, members, settings)
     return _gathered[key]
 
 
-def blend(each: list[Predictions], folders: list[Path], settings: Films) -> list[Predictions]:
-    """The maps of several runs by ``settings.blend``, or the system's. Raises PneumoError."""
-    how = _way(settings, len(each))
-    if len(each) == 1:
-        return each
-    ensembles = Path(settings.runs_dir) / "ensembles"
-    if how is Blend.mean:
-        return [mean(each, folders, ensembles)]
-    records = [record.read(folder) for folder in folders]
-    groups: dict[int, list[int]] = {}
-    for place, about in enumerate(records):
-        groups.setdefault(about.config.fold, []).append(place)
-    if how is Blend.folds and len(groups) < len(each):
-        raise PneumoError(
-            "blend=folds: two of these runs are of the same fold; blend=mean_folds averages the "
-            "networks of each fold first"
-        )
-    _check_folds(records, same_experiment=how is Blend.folds)
-    if len({len(places) for places in groups.values()}) > 1:
-        raise PneumoError("blend=mean_folds: every fold needs the same number of networks")
-    joined = []
-    for places in groups.values():
-        members = [each[place] for place in places]
-        several = len(members) > 1
-        names = [folders[place] for place in places]
-        joined.append(mean(members, names, ensembles) if several else members[0])
-    _check_disjoint(joined)
-    return joined
+def _predict(member: Member, settings: Films, batch_size: int = 16) -> Predictions:
+    asked = dataclasses.replace(settings, checkpoints=member.checkpoints)
+    return mapping.predict(member.folder, asked, batch_size)
+
+
+def blend(
+    each: Sequence[Predictions], members: Sequence[Member], settings: Films
+) -> list[Predictions]:
+    """What several runs say, as one, by ``settings`` or their system. Raises PneumoError."""
+    groups = by_fold(members, way(settings, len(each)))
+    folder = Path(settings.runs_dir) / "ensembles"
+    parts = [
+        _united([each[i] for i in places], [members[i] for i in places], folder)
+        for places in groups
+    ]
+    _check_disjoint(parts)
+    if presence_of(settings) is Presence.stack:
+        return _stacked(parts, each, members, groups, settings)
+    return parts
 
 
 def one_by_one(settings: Films) -> list[Predictions]:
     """The predictions of each run for itself. Raises PneumoError."""
-    return [mapping.predict(folder, settings) for folder in folders_of(settings)]
+    return [_predict(member, settings) for member in members_of(settings)]
 
 
-def on_validation(settings: Films) -> list[Predictions]:
-    """The predictions of the same runs on their own validation films; folds are joined.
+def of_validation(settings: Films) -> Films:
+    """The settings that ask the same runs for their own validation films; folds are joined.
 
     Raises PneumoError.
     """
-    folders = folders_of(settings)
     asked = Films(
-        run=[str(folder) for folder in folders],
+        run=settings.run,
+        system=settings.system,
+        setting=settings.setting,
         blend=settings.blend,
+        checkpoints=settings.checkpoints,
         runs_dir=settings.runs_dir,
         machine=settings.machine,
     )
-    if settings.system is not None:
-        asked.blend = system_of(settings.system).blend
-    if len({record.read(folder).config.fold for folder in folders}) > 1:
+    members = members_of(settings)
+    if len({member.fold for member in members}) > 1:
         asked.blend = Blend.mean_folds  # each network knows its own validation films only
     if settings.on == "test":  # films of the same data set, which may lie elsewhere now
         asked.root, asked.annotations = settings.root, settings.annotations
         asked.patients = settings.patients
-    return gather(asked)
+    return asked
 
 
-def _way(settings: Films, count: int) -> Blend | None:
-    """How so many runs become one: as asked for, or as the system says. Raises PneumoError."""
-    how = settings.blend
-    if how is None and settings.system is not None:
-        how = system_of(settings.system).blend
-    if how is None and count > 1:
-        raise PneumoError(
-            f"run names {count} runs: say how they become one, blend=mean (runs on the same "
-            "films), blend=folds (join a cross-validation) or blend=mean_folds; to compare methods "
-            "over several fits, name several runs of each, run=[…] against=[…]"
-        )
-    return how
+def on_validation(settings: Films) -> list[Predictions]:
+    """The predictions of the same runs on their own validation films. Raises PneumoError."""
+    return gather(of_validation(settings))
 
 
-def _check_folds(records: Sequence[Record], same_experiment: bool) -> None:
-    """Refuse to join runs that are not folds of one cross-validation."""
-    divisions = []
-    for about in records:
-        config = about.config.to_dict()
-        keys = ["split", "data"]
-        if same_experiment:
-            keys += ["experiment", "variant", "seed"]
-        divisions.append({key: config[key] for key in keys})
-    if divisions[0]["split"]["kind"] != "kfold" or any(one != divisions[0] for one in divisions):
-        raise PneumoError(
-            "these runs are not the folds of one cross-validation (same experiment, seed, data and "
-            "split=kfold5, another fold each), so they cannot be joined"
-        )
+def stack_of(settings: Films) -> Stack:
+    """The classifier of a system that stacks, fitted on all its validation films.
+
+    Raises PneumoError.
+    """
+    asked = of_validation(settings)
+    members = members_of(asked)
+    each = [_predict(member, asked) for member in members]
+    said = _joined(each, members, by_fold(members, way(asked, len(each))))
+    return stack.fit(said.names, said.x, said.positive)
+
+
+def _stacked(
+    parts: list[Predictions],
+    each: Sequence[Predictions],
+    members: Sequence[Member],
+    groups: list[list[int]],
+    settings: Films,
+) -> list[Predictions]:
+    """The same maps with presence scores by a classifier that was not fitted on these films.
+
+    On validation films it is one of the other folds, or of the other half by patient; on other
+    films one of all validation films. Films that it would be fitted on are refused, or, with
+    tune=optimistic, marked.
+    """
+    if settings.on == "val":
+        columns = []
+        group, how = apart(parts, 0)
+        how = how.replace("chosen", "fitted").replace("scored", "used")
+        for tta in (False, True):
+            said = _joined(each, members, groups, tta)
+            probability, fitted = stack.out_of_group(said.names, said.x, said.positive, group)
+            columns.append(probability)
+        fitted_on = [np.array(said.ids)[group != number].tolist() for number in np.unique(group)]
+        optimistic = False
+    else:
+        fitted, how = [stack_of(settings)], "fitted on all validation films"
+        fitted_on = [[image for part in on_validation(settings) for image in part.ids]]
+        seen = set(fitted_on[0]) & {image for part in parts for image in part.ids}
+        optimistic = bool(seen)
+        if seen and getattr(settings, "tune", None) is not Tune.optimistic:
+            raise PneumoError(
+                f"on={settings.on}: {len(seen):,} of these films are among those that the stack "
+                "was fitted on; judge them with on=val, where none is, or with tune=optimistic, "
+                "which marks the result"
+            )
+        columns = [fitted[0](_joined(each, members, groups, tta).x) for tta in (False, True)]
+    scores = np.column_stack(columns).astype(np.float32)
+    about = {
+        "presence": "stack",
+        "how": how,
+        "optimistic": optimistic,
+        "members": [_told(member, one) for member, one in zip(members, each, strict=True)],
+        "stacks": [one.to_dict() for one in fitted],
+        "fitted_on": fitted_on,
+    }
+    files.write_json(_record(parts, settings), about)
+    ends = np.cumsum([len(part) for part in parts])
+    blended = []
+    for part, own in zip(parts, np.split(scores, ends[:-1]), strict=True):
+        contents = {**part.contents, "optimistic": optimistic, "presence_by": how}
+        blended.append(dataclasses.replace(part, scores=own, contents=contents))
+    return blended
+
+
+def _record(parts: Sequence[Predictions], settings: Films) -> Path:
+    """Where it is written what a stack was made of."""
+    name = files.digest([str(part.folder) for part in parts])[:12]
+    return Path(settings.runs_dir) / "ensembles" / f"stack-{name}" / RECORD
+
+
+def _told(member: Member, part: Predictions) -> dict[str, Any]:
+    """A member as a blend's record has it."""
+    return {
+        "run": str(member.folder),
+        "weights": part.contents["weights"],
+        "checkpoints": member.checkpoints.name,
+        "weight": member.weight,
+        "tells": member.tells,
+    }
+
+
+def _joined(
+    each: Sequence[Predictions],
+    members: Sequence[Member],
+    groups: Sequence[Sequence[int]],
+    tta: bool = True,
+) -> Said:
+    """What the telling members of all groups say, one group after the other."""
+    said = [_said([each[i] for i in own], [members[i] for i in own], tta) for own in groups]
+    if any(one.names != said[0].names for one in said):
+        raise PneumoError("a stack needs the same networks in every fold")
+    return Said(
+        said[0].names,
+        np.concatenate([one.x for one in said]),
+        np.concatenate([one.positive for one in said]),
+        [image for one in said for image in one.ids],
+    )
+
+
+def _said(each: Sequence[Predictions], members: Sequence[Member], tta: bool) -> Said:
+    """What the telling members of one group say: the mean over the runs of each experiment."""
+    by_experiment: dict[str, list[tuple[list[str], np.ndarray]]] = {}
+    for part, member in zip(each, members, strict=True):
+        if member.tells:
+            told = stack.features(part.histograms(tta).total, part.presence(tta))
+            by_experiment.setdefault(member.record.config.experiment, []).append(told)
+    names, columns = [], []
+    for experiment, runs_of_it in by_experiment.items():
+        names += [f"{experiment}: {name}" for name in runs_of_it[0][0]]
+        columns.append(np.mean([x for _, x in runs_of_it], axis=0))
+    cases = each[0].cases
+    positive = np.array([bool(case.annotations) for case in cases])
+    return Said(names, np.concatenate(columns, axis=1), positive, [case.id for case in cases])
 
 
 def _check_disjoint(parts: Sequence[Predictions]) -> None:
@@ -196,13 +242,16 @@ def _check_disjoint(parts: Sequence[Predictions]) -> None:
         )
 
 
-def mean(members: list[Predictions], folders: list[Path], ensembles: Path) -> Predictions:
-    """The mean of several runs' maps on the same films, at the largest of their sizes, in levels.
+def _united(each: Sequence[Predictions], members: Sequence[Member], ensembles: Path) -> Predictions:
+    """The weighted mean of maps on the same films, in levels, at the largest of their sizes.
 
-    Raises PneumoError if films or their truth differ.
+    Presence is the mean of the members that tell it. Raises PneumoError if films or their truth
+    differ.
     """
-    first = members[0]
-    for other in members[1:]:
+    if len(each) == 1:
+        return each[0]
+    first = each[0]
+    for other in each[1:]:
         if other.ids != first.ids:
             raise PneumoError(
                 f"{other.contents['run']} and {first.contents['run']} were judged on different "
@@ -214,35 +263,46 @@ def mean(members: list[Predictions], folders: list[Path], ensembles: Path) -> Pr
                 f"{other.contents['run']} and {first.contents['run']} were judged by different "
                 "truths of the same films"
             )
-    name = files.digest([str(folder.resolve()) for folder in folders])[:12]
-    folder = ensembles / name / first.folder.name
-    size = max(member.contents["size"] for member in members)
-    key = files.digest([maps.VERSION, *(member.contents["key"] for member in members)])
+    averaged = [
+        (one, member.weight) for one, member in zip(each, members, strict=True) if member.weight > 0
+    ]
+    weights = [weight for _, weight in averaged]
+    told = [
+        one.scores
+        for one, member in zip(each, members, strict=True)
+        if member.tells and one.scores is not None
+    ]
+    parts_played = [(member.weight, member.tells, member.checkpoints.name) for member in members]
+    plain_mean = len(set(parts_played)) == 1 and parts_played[0] == (1.0, True, "final")
+    how = [] if plain_mean else [parts_played]  # so that plain means keep their places
+    name = files.digest([str(member.folder.resolve()) for member in members] + how)[:12]
+    size = max(one.contents["size"] for one, _ in averaged)
+    key = files.digest([maps.VERSION, *(one.contents["key"] for one in each), *how])
 
     def fill(arrays: maps.Arrays, begin: int) -> Iterator[int]:
-        told = [member.scores for member in members if member.scores is not None]
         if told:
             arrays.presence[:] = np.mean(told, axis=0)
         count = len(arrays.plain)
         for row in range(begin, count):
             for out, tta in ((arrays.plain, False), (arrays.flip, True)):
-                maps_of_film = [member.map(row, tta, size) for member in members]
-                out[row] = np.mean(maps_of_film, axis=0).round()
+                maps_of_film = [one.map(row, tta, size) for one, _ in averaged]
+                out[row] = np.average(maps_of_film, axis=0, weights=weights).round()
             if row % 256 == 255 or row == count - 1:
                 yield row + 1
 
+    names = ", ".join(str(one.contents["run"]) for one, _ in averaged)
     facts = {
-        "on": members[0].contents["on"],
-        "run": "mean of " + ", ".join(str(member.contents["run"]) for member in members),
-        "members": [member.contents["weights"] for member in members],
-        "weights": files.digest([member.contents["weights"] for member in members]),
-        "left_out": members[0].contents["left_out"],
+        "on": first.contents["on"],
+        "run": f"mean of {names}",
+        "members": [one.contents["weights"] for one in each],
+        "weights": files.digest([one.contents["weights"] for one in each]),
+        "left_out": first.contents["left_out"],
         **{
-            key: _most([member.contents[key] for member in members])
+            key: _most([one.contents[key] for one in each])
             for key in ("seen_in_training", "patients_in_training")
         },
     }
-    return maps.write(folder, key, members[0].cases, size, fill, facts)
+    return maps.write(ensembles / name / first.folder.name, key, first.cases, size, fill, facts)
 
 
 def _most(counts: Sequence[int | None]) -> int | None:

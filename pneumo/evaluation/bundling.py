@@ -11,25 +11,26 @@ import numpy as np
 from pneumo import __version__, runs
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend, calibration, choosing, evaluation, results
+from pneumo.evaluation.members import members_of, presence_of
 from pneumo.evaluation.scores import NARROW
 from pneumo.evaluation.settings import Choose, Export, Tune
-from pneumo.inference import bundle
+from pneumo.inference import bundle, mapping
 from pneumo.inference.maps import Predictions
 from pneumo.inference.probability import Platt
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
-from pneumo.training import record
 from pneumo.training.network import build_network
 from pneumo.training.record import Record
+from pneumo.training.settings import Presence
 from pneumo.training.weights import load_weights, read_card
 
 
 def export(settings: Export) -> dict[str, Any]:
     """Write the bundle of ``settings``; returns its card. Raises PneumoError."""
-    folders = blend.folders_of(settings)
-    records = [record.read(folder) for folder in folders]
+    members = members_of(settings)
+    records = [member.record for member in members]
     parts = blend.gather(settings)
-    declared = evaluation.declared_rule(settings, records)
+    declared = evaluation.declared_rule(settings, members)
     judged = choosing.judge(parts, declared, settings.tta, Tune.honest, settings.seed)
     rule, how, stated = declared, "declared by the experiment", judged[0]
     if settings.choose is Choose.tuned:
@@ -46,15 +47,19 @@ def export(settings: Export) -> dict[str, Any]:
         )
     calibrated = _calibration(parts, rule, settings)
     networks, cards = [], []
-    for folder, about in zip(folders, records, strict=True):
-        network = build_network(about.config.model, pretrained=False)
-        load_weights(network, folder / runs.WEIGHTS, "run")
-        networks.append(network.eval())
-        own = read_card(folder / runs.WEIGHTS)
-        size = settings.size or own["input"]["size"]
-        cards.append({**own, "input": {**own["input"], "size": size}})
+    for number, member in enumerate(members):
+        paths = mapping.weights_of(member.folder, member.checkpoints)
+        for path in paths:
+            network = build_network(member.record.config.model, pretrained=False)
+            load_weights(network, path, "run")
+            networks.append(network.eval())
+            own = read_card(path)
+            size = settings.size or own["input"]["size"]
+            role = {"fit": number, "weight": member.weight / len(paths), "tells": member.tells}
+            cards.append({**own, **role, "input": {**own["input"], "size": size}})
+    stacks = presence_of(settings) is Presence.stack
     names = list(dict.fromkeys(about.config.experiment for about in records))
-    if len(folders) == 1:
+    if len(members) == 1:
         scores_of = "this network"
     elif len(parts) == 1:
         scores_of = "the mean"
@@ -77,6 +82,7 @@ def export(settings: Export) -> dict[str, Any]:
         "thresholds": how,
         "intervals": _intervals(parts),
         "calibration": calibrated,
+        "stack": blend.stack_of(settings).to_dict() if stacks else None,
         "scores_of": scores_of,
         "scores": stated.judgement(settings.resamples, settings.seed).to_dict(),
         "data": [_data(about) for about in records],

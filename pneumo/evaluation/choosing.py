@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pneumo.data.parts import divide
-from pneumo.data.settings import Split, SplitKind
 from pneumo.errors import PneumoError
 from pneumo.evaluation import scores, surfaces
+from pneumo.evaluation.apart import apart
 from pneumo.evaluation.results import Judgement, Scored, known
 from pneumo.evaluation.scores import Difference, Outcomes
 from pneumo.evaluation.settings import Tune
@@ -72,7 +71,7 @@ def judge(
         )
         return results
     try:
-        group, how = apart(parts, everything, seed)
+        group, how = apart(parts, seed)
     except PneumoError:
         log.warning(
             "No thresholds were chosen from these films: %d cannot be halved by patient so that "
@@ -107,34 +106,6 @@ def beforehand(
     chosen = search(validation, np.arange(films), rule, tta)
     how = f"chosen on the {films:,} validation films, applied to these"
     return Result("validation", how, [chosen], outcomes(parts, chosen, tta))
-
-
-def apart(parts: Sequence[Predictions], everything: Outcomes, seed: int) -> tuple[np.ndarray, str]:
-    """Which films are scored together: the folds, or two halves by patient.
-
-    What is chosen for one group is chosen on all others. Raises PneumoError where the films cannot
-    be halved.
-    """
-    known = any(everything.patients)
-    if len(parts) > 1:
-        group = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        where = {
-            (patient, int(number))
-            for patient, number in zip(everything.patients, group, strict=True)
-            if patient
-        }
-        crossing = len(where) > len({patient for patient, _ in where})
-        how = f"out of fold, {len(parts)} folds: chosen on the other folds"
-        if not known:
-            how += "; patients unknown"
-        elif crossing:
-            how += "; patients have films in several folds"
-        return group, how
-    half = Split(kind=SplitKind.kfold, folds=2, seed=seed)
-    second = divide(everything.positive.tolist(), everything.patients, half, 0).validation
-    by = "patient" if known else "film (patients unknown)"
-    how = f"nested halves by {by}: chosen on one half, scored on the other"
-    return np.isin(np.arange(len(everything)), second).astype(np.int64), how
 
 
 def outcomes(

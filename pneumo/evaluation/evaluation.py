@@ -12,7 +12,9 @@ import numpy as np
 from pneumo import files, runs, tracking
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend, calibration, methods, operating, scores, shapes
-from pneumo.evaluation.choosing import Result, apart, beforehand, compare, joined, judge, outcomes
+from pneumo.evaluation.apart import apart
+from pneumo.evaluation.choosing import Result, beforehand, compare, joined, judge, outcomes
+from pneumo.evaluation.members import Member, asked_for, members_of
 from pneumo.evaluation.results import (
     Comparison,
     Evaluation,
@@ -22,12 +24,12 @@ from pneumo.evaluation.settings import Evaluate, Measures, Tune
 from pneumo.inference.findings import spacings
 from pneumo.inference.maps import Predictions
 from pneumo.masks.rule import plain, rule_text
-from pneumo.masks.settings import Postprocess
-from pneumo.training import record
+from pneumo.masks.settings import Postprocess, Rule
 from pneumo.training.record import Record
-from pneumo.training.settings import Source
+from pneumo.training.settings import Source, system_of
 
 FOLDER = "evaluations"  # beside the maps
+STACKED_ON_THESE = "OPTIMISTIC: the stack was fitted on some of these films"
 FILMS = (
     *("result", "id", "patient", "view", "truth_px", "predicted_px", "overlap_px"),
     *("score", "dice", "iou"),
@@ -46,8 +48,9 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     if settings.spacing:
         table = spacings(settings)
         parts = [part.spaced(table) for part in parts]
-    records = [record.read(folder) for folder in blend.folders_of(settings)]
-    rule = declared_rule(settings, records)
+    members = members_of(settings)
+    records = [member.record for member in members]
+    rule = declared_rule(settings, members)
     # of several fits on the same films, one's would be chosen on the films of the others
     tune = Tune.none if each else settings.tune
     results = judge(parts, rule, settings.tta, tune, settings.seed)
@@ -57,6 +60,11 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         results.append(beforehand(parts, validation, rule, settings.tta))
         before = outcomes(validation, rule, settings.tta)
     _explain(results, settings.on, records)
+    for part in parts:
+        if part.contents.get("optimistic"):
+            for result in results:
+                result.how = f"{STACKED_ON_THESE}; {result.how}"
+            break
     everything = results[0].outcomes
     cases = {case.id: case for part in parts for case in part.cases}
     if each:  # a film of unknown patient is judged by every fit
@@ -128,8 +136,7 @@ def _against(settings: Evaluate, ours: Sequence[scores.Outcomes]) -> Comparison:
             "against needs resamples of at least 1, better 1000, for its interval and p"
         )
     theirs = dataclasses.replace(settings, run=settings.against, system=None)
-    records = [record.read(folder) for folder in blend.folders_of(theirs)]
-    rule = declared_rule(theirs, records)
+    rule = declared_rule(theirs, members_of(theirs))
     resampled = (settings.resamples, settings.seed)
     if len(ours) == 1:
         other = outcomes(blend.gather(theirs), rule, settings.tta)
@@ -191,19 +198,24 @@ def film_calibration(
         how = f"fitted on the {len(before):,} validation films"
         return calibration.under(films, curve(films.score), how, resamples, seed)
     try:
-        groups, how = apart(parts, films, seed)
+        groups, how = apart(parts, seed)
     except PneumoError:
         return None
     how = how.replace("chosen", "fitted").replace("scored", "used")
     return calibration.of_films(films, groups, how, resamples, seed)
 
 
-def declared_rule(settings: Any, records: Sequence[Record]) -> Postprocess:
-    """The rule that all these runs declare, under what is typed.
+def declared_rule(settings: Any, members: Sequence[Member]) -> Postprocess:
+    """The rule that all these runs declare, under the system's and under what is typed.
 
-    Raises PneumoError if they declare different ones.
+    Runs whose maps are not used do not count. Raises PneumoError if they declare different ones.
     """
-    rules = [settings.postprocess.over(about.config.postprocess) for about in records]
+    of_system = system_of(settings.system).postprocess if settings.system else Rule()
+    rules = [
+        settings.postprocess.over(of_system.over(member.record.config.postprocess))
+        for member in members
+        if member.weight > 0
+    ]
     if any(rule != rules[0] for rule in rules):
         told = "; ".join(dict.fromkeys(rule_text(plain(rule)) for rule in rules))
         raise PneumoError(
@@ -243,7 +255,7 @@ def _command(settings: Evaluate, rule: Postprocess) -> str:
     against = {} if settings.against is None else {"against": settings.against}
     asked = [
         f"{key}={value}"
-        for key, value in {**blend.asked_for(settings), **more, **chosen, **against}.items()
+        for key, value in {**asked_for(settings), **more, **chosen, **against}.items()
     ]
     return shlex.join(["python", "-m", "pneumo.evaluate", *asked])
 

@@ -25,8 +25,18 @@ import numpy as np
 from pneumo import files, runs
 from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
-from pneumo.inference.engine import Engine, onnx_engine, to_levels, torch_engine, with_flip
+from pneumo.inference import stack
+from pneumo.inference.engine import (
+    Engine,
+    Probabilities,
+    onnx_engine,
+    to_levels,
+    torch_engine,
+    with_flip,
+)
+from pneumo.inference.maps import JUDGED
 from pneumo.inference.probability import Platt
+from pneumo.inference.stack import Stack
 from pneumo.masks.resize import enlarge, shrink
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Machine, settings_from
@@ -76,6 +86,16 @@ class Member:
     onnx: Path | None
 
 
+@dataclass(frozen=True)
+class Role:
+    """What a member is for. Members of one fit are its best epochs."""
+
+    fit: int
+    experiment: str
+    weight: float = 1.0  # of its map in the mean; 0: it only tells presence
+    tells: bool = True
+
+
 @dataclass
 class Bundle:
     """A model ready for use on single films."""
@@ -87,6 +107,8 @@ class Bundle:
     tta: bool
     engine: str
     curve: Platt = field(default_factory=Platt)  # from a film's score to its probability
+    roles: list[Role] = field(default_factory=list)  # of the members; none: all are averaged alike
+    stack: Stack | None = None  # makes the presence score of what the members say
 
     @property
     def name(self) -> str:
@@ -137,25 +159,51 @@ class Bundle:
     def says(self, film: np.ndarray, tta: bool | None = None) -> tuple[np.ndarray, float | None]:
         """An upright film uint8 (rows, columns) → its map, uint8 levels of 1/255, and presence.
 
-        The presence score is the mean of the networks that tell it; None if none does. The film may
-        have any size; the map has the network's. With ``tta`` (by default as the card
-        says) it is the mean with the mirror image's. Several members are averaged as
-        ``predictions.average`` does.
+        The presence score is the mean of the networks that tell it, or the stack's; None if none
+        does. The film may have any size; the map has the network's. With ``tta`` (by default as the
+        card says) it is the mean with the mirror image's.
         """
         tta = self.tta if tta is None else tta
-        maps, told = [], []
+        roles = self.roles or [Role(place, "") for place in range(len(self.members))]
+        said = []
         for size, engine in self.members:
             films = shrink(film, size)[None]
-            probability = with_flip(engine, films)[1] if tta else engine(films)
-            maps.append(to_levels(probability.maps[0]))
-            if probability.presence is not None:
-                told.append(float(probability.presence[0]))
-        presence = float(np.mean(told)) if told else None
-        if len(maps) == 1:
-            return maps[0], presence
-        largest = max(size for size, _ in self.members)
-        mean = np.mean([enlarge(levels, (largest, largest)) for levels in maps], axis=0)
+            said.append(with_flip(engine, films)[1] if tta else engine(films))
+        maps = [to_levels(one.maps[0]) for one in said]
+        presence = self._presence(maps, said, roles)
+        averaged = [place for place, role in enumerate(roles) if role.weight > 0]
+        if len(averaged) == 1:
+            return maps[averaged[0]], presence
+        largest = max(self.members[place][0] for place in averaged)
+        enlarged = [enlarge(maps[place], (largest, largest)) for place in averaged]
+        mean = np.average(enlarged, axis=0, weights=[roles[place].weight for place in averaged])
         return mean.round().astype(np.uint8), presence
+
+    def _presence(
+        self, maps: Sequence[np.ndarray], said: Sequence[Probabilities], roles: Sequence[Role]
+    ) -> float | None:
+        """A film's presence score: the mean of the fits that tell it, or the stack's."""
+        fits: dict[int, list[int]] = {}
+        for place, role in enumerate(roles):
+            if role.tells:
+                fits.setdefault(role.fit, []).append(place)
+        scores: list[float] = []
+        stacked: dict[str, list[np.ndarray]] = {}
+        for places in fits.values():
+            told = [float(p[0]) for place in places if (p := said[place].presence) is not None]
+            score = float(np.mean(told)) if told else None
+            if score is not None:
+                scores.append(score)
+            if self.stack is not None:
+                mean = np.mean([maps[place] for place in places], axis=0).round().astype(np.uint8)
+                levels = enlarge(mean, (JUDGED, JUDGED))
+                total = np.bincount(levels.ravel(), minlength=256)
+                _, x = stack.features(total[None], None if score is None else np.array([score]))
+                stacked.setdefault(roles[places[0]].experiment, []).append(x)
+        if self.stack is not None:
+            columns = [np.mean(each, axis=0) for each in stacked.values()]
+            return float(self.stack(np.concatenate(columns, axis=1))[0])
+        return float(np.mean(scores)) if scores else None
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -217,6 +265,8 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
             "intercept": 0,
         }  # older cards have none
         curve = Platt(float(calibrated["slope"]), float(calibrated["intercept"]))
+        roles = [_role(place, values["run"]) for place, values in enumerate(card["members"])]
+        stacks = Stack.from_dict(card["stack"]) if card.get("stack") else None
     except (KeyError, TypeError, ValueError) as error:
         raise PneumoError(
             f"{folder / CARD}: damaged, or not understood: it was written by pneumo "
@@ -239,7 +289,8 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
             built.append(
                 (member.size, torch_engine(member.model, member.weights, "model", machine))
             )
-    return Bundle(folder, card, built, rule, tta, "onnx" if onnx else "torch", curve)
+    used = "onnx" if onnx else "torch"
+    return Bundle(folder, card, built, rule, tta, used, curve, roles, stacks)
 
 
 def _member(folder: Path, values: dict[str, Any]) -> Member:
@@ -251,6 +302,16 @@ def _member(folder: Path, values: dict[str, Any]) -> Member:
         if path and (Path(path).name != path or Path(path).suffix != suffix):
             raise ValueError(f"{path} lies outside the bundle, or is no {suffix} file")
     return Member(model, int(values["size"]), folder / values["weights"], onnx)
+
+
+def _role(place: int, run: dict[str, Any]) -> Role:
+    """What a member is for; members of older cards are fits of their own, averaged alike."""
+    return Role(
+        int(run.get("fit", place)),
+        str(run.get("experiment")),
+        float(run.get("weight", 1.0)),
+        bool(run.get("tells", True)),
+    )
 
 
 def _check(path: Path, sha256: Any) -> None:

@@ -23,11 +23,11 @@ from pneumo.errors import PneumoError
 from pneumo.inference import maps
 from pneumo.inference.engine import mean_of, to_levels, torch_engine, with_flip
 from pneumo.inference.maps import Predictions
-from pneumo.inference.settings import Checkpoints, Films
+from pneumo.inference.settings import Films
 from pneumo.settings import Machine
 from pneumo.training import record
 from pneumo.training.record import Record
-from pneumo.training.settings import Config
+from pneumo.training.settings import Checkpoints, Config
 
 FLUSH = 16  # batches after which maps are sure to be on disk
 
@@ -50,7 +50,7 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
     """One run's maps on one set of films, made unless they are there. Raises PneumoError."""
     about = record.read(folder)
     declared = _declared(folder, about, settings)
-    paths = _weights(folder, settings.checkpoints)
+    paths = weights_of(folder, settings.checkpoints)
     hashes = [files.sha256(path) for path in paths]
     weights = hashes[0] if len(paths) == 1 else files.digest(hashes)
     name = settings.on if settings.on in ("val", "test") else _name(Path(settings.on))
@@ -89,7 +89,7 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
     return maps.write(place, key, part.cases, size, fill, facts)
 
 
-def _weights(folder: Path, wanted: Checkpoints | None) -> list[Path]:
+def weights_of(folder: Path, wanted: Checkpoints | None) -> list[Path]:
     """The weights whose maps are averaged: the run's own, or its best epochs'.
 
     Raises PneumoError.

@@ -8,14 +8,7 @@ from pneumo.data.settings import MaskSize, OnError
 from pneumo.errors import PneumoError
 from pneumo.masks.settings import Rule
 from pneumo.settings import Machine, declare, register, require
-from pneumo.training.settings import Blend
-
-
-class Checkpoints(Enum):
-    """Which weights of a run make its maps."""
-
-    final = "final"  # those it hands on
-    best = "best"  # its best epochs (handoff.keep): the mean of their maps
+from pneumo.training.settings import Blend, Checkpoints
 
 
 @dataclass

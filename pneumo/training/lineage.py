@@ -84,13 +84,19 @@ def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any
     """
     typed = [one for one in overrides if not one.startswith("+system=")]
     rows = []
-    for fold in system.folds:
-        for experiment in system.experiments:
+    for fold in folds_of(system, typed):
+        for experiment in system.members:
             own = [*system.overrides, *typed, f"+experiment={experiment}", f"fold={fold}"]
             raw = _compose(own)
             name_run(raw, own)
             rows += train(load_config(raw), own)
     return rows
+
+
+def folds_of(system: System, overrides: Sequence[str]) -> list[int]:
+    """The folds of a system that are trained: at most as many as the scale has."""
+    one = [*system.overrides, *overrides, f"+experiment={system.experiments[0]}"]
+    return system.folds[: _compose(one).scale.folds]
 
 
 def _compose(overrides: list[str]) -> DictConfig:

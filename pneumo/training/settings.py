@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pneumo import runs
 from pneumo.data.settings import Data, PhantomData, Split, SplitKind
 from pneumo.errors import PneumoError, brief
-from pneumo.masks.settings import Postprocess
+from pneumo.masks.settings import Postprocess, Rule
 from pneumo.settings import (
     BETWEEN_0_AND_1,
     CONF,
@@ -51,7 +51,11 @@ class Scale:
     positive_rate: float | None = declare(
         None, "share of positives among them (and of phantoms); None keeps the data's own"
     )
+    folds: int | None = declare(None, "at most so many folds of a system", incidental=True)
     size: float = declare(1.0, "factor on the side of the films")
+    side: int | None = declare(
+        None, "side of the films at most, pixels; see resolution.size", incidental=True
+    )
     epochs: float = declare(1.0, "factor on the epochs")
     batch: float = declare(1.0, "factor on the batch size")
     encoder_weights: str | None = declare(
@@ -121,6 +125,20 @@ class Blend(Enum):
     mean_folds = "mean_folds"  # first the mean of the networks of each fold, then join the folds
 
 
+class Checkpoints(Enum):
+    """Which weights of a run make its maps."""
+
+    final = "final"  # those it hands on
+    best = "best"  # its best epochs (handoff.keep): the mean of their maps
+
+
+class Presence(Enum):
+    """How the presence scores of several networks become a film's one."""
+
+    mean = "mean"  # of the networks that tell one
+    stack = "stack"  # a classifier of scores and map statistics, fitted on other films
+
+
 @dataclass
 class System:
     """A named combination of finished experiments, judged and handed on like a single one."""
@@ -129,7 +147,23 @@ class System:
     experiments: list[str] = declare(help="the experiments it is made of")
     folds: list[int] = declare(factory=lambda: [0], help="the folds of each of them")
     blend: Blend | None = declare(None, "mean, folds or mean_folds; not needed for a single run")
-
+    weights: list[float] = declare(
+        factory=list, help="of each experiment's maps in their mean; none: equal ones"
+    )
+    checkpoints: Checkpoints = declare(
+        Checkpoints.final,
+        "weights of each fit: final, or best (the mean of the maps of its best epochs)",
+    )
+    presence_from: list[str] = declare(
+        factory=list,
+        help="experiments that tell whether a film shows pneumothorax at all; none: those whose "
+        "maps are averaged",
+    )
+    presence: Presence = declare(
+        Presence.mean,
+        "how their presence scores become one: mean, or stack (a classifier fitted on other films)",
+    )
+    postprocess: Rule = declare(factory=Rule, help="thresholds instead of the experiments' own")
     overrides: list[str] = declare(
         factory=list, help="settings of all its fits, as typed: split=kfold5"
     )
@@ -137,9 +171,17 @@ class System:
     def __post_init__(self) -> None:
         require(bool(self.experiments), "system.experiments", self.experiments, "at least one")
         require(bool(self.folds), "system.folds", self.folds, "at least one")
+        rule = f"as many positive numbers as system.experiments={self.experiments}, or none"
+        fits = len(self.weights) in (0, len(self.experiments))
+        require(fits and all(w > 0 for w in self.weights), "system.weights", self.weights, rule)
         several = len(self.experiments) * len(self.folds) > 1
         choices = "mean, folds or mean_folds, since the system has several runs"
         require(not several or self.blend is not None, "system.blend", self.blend, choices)
+
+    @property
+    def members(self) -> list[str]:
+        """All its experiments, those that only tell presence last."""
+        return list(dict.fromkeys([*self.experiments, *self.presence_from]))
 
 
 @dataclass
@@ -274,6 +316,8 @@ class Config:
 
         epochs = shrink("epochs", self.epochs, scale.epochs, min(5, self.epochs))
         side = 32 * shrink("resolution.size", self.resolution.size // 32, scale.size, 1)
+        if scale.side and "resolution.size" not in exact:
+            side = min(side, scale.side)
         averaging = self.averaging
         if isinstance(averaging, LastEpochs):
             fewer = shrink("averaging.epochs", averaging.epochs, scale.epochs, 2)

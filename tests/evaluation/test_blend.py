@@ -1,6 +1,8 @@
 """Several runs become one result by a named way."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,16 +10,18 @@ from hydra import compose, initialize_config_dir
 
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend
-from pneumo.evaluation.settings import Evaluate
-from pneumo.inference import maps
+from pneumo.evaluation.members import Member
+from pneumo.evaluation.settings import Evaluate, Tune
+from pneumo.inference import maps, stack
 from pneumo.inference.maps import Case
 from pneumo.settings import CONF
+from pneumo.training import record
 from pneumo.training.record import DataFacts, Origin, Record
-from pneumo.training.settings import Blend, load_config
+from pneumo.training.settings import Blend, Presence, load_config
 
 
-def run(place, experiment, fold, level, ids, *more, seed=0):
-    """A run's folder with its record, and maps of a single level."""
+def run(place, experiment, fold, level, ids, *more, seed=0, scores=None, positive=()):
+    """A run's folder with its record, maps of a single level, and presence scores."""
     with initialize_config_dir(CONF, version_base="1.3"):
         typed = [f"+experiment={experiment}", "data=phantom", "split=kfold5", f"fold={fold}"]
         typed += [f"seed={seed}", *more]
@@ -26,10 +30,13 @@ def run(place, experiment, fold, level, ids, *more, seed=0):
     folder.mkdir(parents=True)
     facts = DataFacts("f", "p", "a", 1, 1, 1, True, 0.0, {})
     Record(config, Origin(), facts).write(folder)
-    cases = [Case(image, "", [], (1024, 1024)) for image in ids]
+    labels = dict(zip(ids, positive, strict=False))
+    cases = [Case(image, "", ["0 5"] if labels.get(image) else [], (1024, 1024)) for image in ids]
 
     def fill(arrays, begin):
         arrays.plain[:], arrays.flip[:] = level, level + 1
+        if scores is not None:
+            arrays.presence[:] = np.broadcast_to(scores, (len(ids),))[:, None]
         yield len(ids)
 
     about = {
@@ -47,7 +54,7 @@ def run(place, experiment, fold, level, ids, *more, seed=0):
 def blended(place, how, *runs):
     folders, each = zip(*runs, strict=True)
     settings = Evaluate(run="x", blend=how, runs_dir=str(place))
-    return blend.blend(list(each), list(folders), settings)
+    return blend.blend(each, [Member(folder, record.read(folder)) for folder in folders], settings)
 
 
 def test_the_mean_of_runs_on_the_same_films(tmp_path):
@@ -124,25 +131,79 @@ def test_other_truths_of_the_same_films_are_refused(tmp_path):
         blended(tmp_path, Blend.mean, first, (folder, other))
 
 
-def test_a_systems_missing_run_is_named_with_the_command_that_makes_it(tmp_path):
-    settings = Evaluate(system="exp4_exp5", runs_dir=str(tmp_path))
-    with pytest.raises(PneumoError, match=r"exp4, fold 0.*pneumo\.train \+system=exp4_exp5"):
-        blend.folders_of(settings)
-    with pytest.raises(PneumoError, match=r"system=exp9: not known; one of exp4_exp5, exp5_folds"):
-        blend.folders_of(Evaluate(system="exp9"))
-    with pytest.raises(PneumoError, match="run and system are both set"):
-        blend.folders_of(Evaluate(system="exp4_exp5", run="x"))
+def test_the_weighted_mean_of_maps_and_the_mean_of_the_scores_that_are_told(tmp_path):
+    """Against numpy: two networks of weights .75 and .25, a third that only tells presence."""
+    runs = [
+        run(tmp_path, name, 0, level, "ab", scores=scores)
+        for name, level, scores in (("exp4", 10, None), ("exp5", 50, 0.2), ("exp2", 200, 0.6))
+    ]
+    members = [
+        Member(folder, record.read(folder), weight)
+        for (folder, _), weight in zip(runs, (0.75, 0.25, 0.0), strict=True)
+    ]
+    settings = Evaluate(run="x", blend=Blend.mean, runs_dir=str(tmp_path))
+    (found,) = blend.blend([one for _, one in runs], members, settings)
+    assert set(np.unique(found.plain)) == {20}
+    assert found.presence(True) == pytest.approx([0.4, 0.4])
 
 
-def test_a_system_whose_runs_are_there_twice_asks_which(tmp_path):
-    for setting in ("phantom-full", "phantom-mini"):
+def stacked(place, monkeypatch, settings=None, flipped=()):
+    """Two folds of two networks whose scores tell positives of fold 0 from others, and the system's
+    blend of them; labels of ``flipped`` films are wrong.
+    """
+    monkeypatch.setattr(blend, "presence_of", lambda settings: Presence.stack)
+    runs = []
+    for fold in (0, 1):
+        ids = [f"{fold}{letter}" for letter in "abcdefgh"]
         for experiment in ("exp4", "exp5"):
-            folder = tmp_path / experiment / setting / "fold0-seed0"
-            folder.mkdir(parents=True)
-            for name in ("config.yaml", "metrics.json", "weights.safetensors"):
-                (folder / name).touch()
-    with pytest.raises(PneumoError, match=r"several runs of exp4.*setting=<data>-<scale>, or"):
-        blend.folders_of(Evaluate(system="exp4_exp5", runs_dir=str(tmp_path)))
-    chosen = Evaluate(system="exp4_exp5", setting="phantom-mini", runs_dir=str(tmp_path))
-    names = [str(folder.relative_to(tmp_path)) for folder in blend.folders_of(chosen)]
-    assert names == ["exp4/phantom-mini/fold0-seed0", "exp5/phantom-mini/fold0-seed0"]
+            scores = [0.9 if number % 2 else 0.2 for number in range(8)]
+            where = place / f"{fold}{experiment}"
+            labels = [(number % 2 > 0) != (ids[number] in flipped) for number in range(8)]
+            runs.append(run(where, experiment, fold, 10, ids, scores=scores, positive=labels))
+    members = [Member(folder, record.read(folder)) for folder, _ in runs]
+    settings = settings or Evaluate(run="x", blend=Blend.mean_folds, runs_dir=str(place))
+    return blend.blend([one for _, one in runs], members, settings), members
+
+
+def test_a_stack_never_judges_a_film_it_was_fitted_on(tmp_path, monkeypatch):
+    """Wrong labels in fold 0 change what is said of fold 1, and nothing of fold 0."""
+    (first, second), _ = stacked(tmp_path / "a", monkeypatch)
+    told = first.presence(True)
+    assert (told[1::2] > 0.5).all()
+    assert (told[::2] < 0.5).all()
+    wrong = [f"0{letter}" for letter in "abcdefgh"]
+    (again, other), _ = stacked(tmp_path / "b", monkeypatch, flipped=wrong)
+    assert np.array_equal(again.presence(True), told)
+    assert (other.presence(True)[1::2] < 0.5).all()
+    assert not np.array_equal(other.presence(True), second.presence(True))
+
+
+def test_a_stack_is_recorded_with_what_went_in_and_on_which_films_it_was_fitted(
+    tmp_path, monkeypatch
+):
+    stacked(tmp_path, monkeypatch)
+    (path,) = (tmp_path / "ensembles").glob("stack-*/blend.json")
+    about = json.loads(path.read_text())
+    assert [one["run"].split("/")[-3] for one in about["members"]] == ["exp4", "exp5"] * 2
+    assert about["fitted_on"][0] == [f"1{letter}" for letter in "abcdefgh"]
+    assert about["fitted_on"][1] == [f"0{letter}" for letter in "abcdefgh"]
+    assert not about["optimistic"]
+    made = stack.Stack.from_dict(about["stacks"][0])
+    assert made.films == 8
+    assert made.names[:2] == ["exp4: highest probability", "exp4: log pixels above 0.1"]
+
+
+def test_a_stack_that_knows_the_films_is_refused_or_marked(tmp_path, monkeypatch):
+    parts, members = stacked(tmp_path, monkeypatch)
+    monkeypatch.setattr(blend, "members_of", lambda settings: members)
+    by_folder = {str(member.folder): member for member in members}
+    each = {name: maps.load(Path(name) / "predictions" / "val") for name in by_folder}
+    monkeypatch.setattr(blend, "_predict", lambda member, *_: each[str(member.folder)])
+    monkeypatch.setattr(blend, "on_validation", lambda settings: parts)
+    asked = {"run": "x", "blend": Blend.mean, "runs_dir": str(tmp_path), "on": "films"}
+    half = [(member, each[str(member.folder)]) for member in members[:2]]
+    with pytest.raises(PneumoError, match=r"on=films: 8 of these films.*tune=optimistic"):
+        blend.blend([one for _, one in half], [member for member, _ in half], Evaluate(**asked))
+    settings = Evaluate(**asked, tune=Tune.optimistic)
+    (found,) = blend.blend([one for _, one in half], [member for member, _ in half], settings)
+    assert found.contents["optimistic"] is True

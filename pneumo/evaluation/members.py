@@ -1,0 +1,164 @@
+"""The finished runs that are asked for, and what each of them is in the blend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumo import runs
+from pneumo.errors import PneumoError
+from pneumo.inference.settings import Films
+from pneumo.training import record
+from pneumo.training.lineage import INCIDENTAL, NAMED, SHARED
+from pneumo.training.record import Record
+from pneumo.training.settings import Blend, Checkpoints, Presence, System, system_of
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished run and its part in a blend."""
+
+    folder: Path
+    record: Record
+    weight: float = 1.0  # of its maps in the mean; 0: they are left out
+    tells: bool = True  # whether its presence scores count, if it has any
+    checkpoints: Checkpoints = Checkpoints.final
+
+    @property
+    def fold(self) -> int:
+        """Of its cross-validation."""
+        return self.record.config.fold
+
+
+def asked_for(settings: Films) -> dict[str, str]:
+    """The settings that choose runs and films, as typed, without those left at their defaults."""
+    asked: dict[str, str] = {}
+    if settings.system is not None:
+        asked["+system"] = settings.system
+    elif isinstance(settings.run, str):
+        asked["run"] = settings.run
+    else:
+        asked["run"] = f"[{','.join(map(str, settings.run))}]"
+    for key in ("blend", "checkpoints"):
+        chosen = getattr(settings, key)
+        if chosen is not None:
+            asked[key] = chosen.name
+    for key in ("setting", "on", "size", "ids", "root", "annotations", "patients"):
+        value = getattr(settings, key)
+        if value is not None:
+            asked[key] = str(value)
+    if settings.mask_size is not None:
+        asked["mask_size"] = settings.mask_size.name
+    return asked
+
+
+def members_of(settings: Films) -> list[Member]:
+    """The finished runs that ``run`` or ``system`` names, with their parts. Raises PneumoError."""
+    checkpoints = settings.checkpoints or Checkpoints.final
+    if settings.system is None:
+        folders = runs.find(settings.run)
+        return [Member(one, record.read(one), checkpoints=checkpoints) for one in folders]
+    if settings.run is not None:
+        raise PneumoError("run and system are both set; choose one")
+    system = system_of(settings.system)
+    checkpoints = settings.checkpoints or system.checkpoints
+    weights = dict(zip(system.experiments, system.weights, strict=False))
+    members = []
+    for fold in _folds(settings, system):
+        for experiment in system.members:
+            folder = _run(settings, system, experiment, fold)
+            averaged = experiment in system.experiments
+            weight = weights.get(experiment, 1.0) if averaged else 0.0
+            tells = not system.presence_from or experiment in system.presence_from
+            members.append(Member(folder, record.read(folder), weight, tells, checkpoints))
+    return members
+
+
+def way(settings: Films, count: int) -> Blend | None:
+    """How so many runs become one: as asked for, or as the system says. Raises PneumoError.
+
+    A system that joins folds is their mean on films that none of them held out.
+    """
+    how = settings.blend
+    if how is None and settings.system is not None:
+        how = system_of(settings.system).blend
+        if how is not None and settings.on != "val":
+            how = Blend.mean
+    if how is None and count > 1:
+        raise PneumoError(
+            f"run names {count} runs: say how they become one, blend=mean (runs on the same "
+            "films), blend=folds (join a cross-validation) or blend=mean_folds; to compare methods "
+            "over several fits, name several runs of each, run=[…] against=[…]"
+        )
+    return how
+
+
+def presence_of(settings: Films) -> Presence:
+    """How presence scores become one."""
+    return Presence.mean if settings.system is None else system_of(settings.system).presence
+
+
+def _folds(settings: Films, system: System) -> list[int]:
+    """The folds of a system that its scale has, as the runs of the first one say."""
+    first = _run(settings, system, system.experiments[0], system.folds[0])
+    return system.folds[: record.read(first).config.scale.folds]
+
+
+def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
+    """The finished run of one of a system's experiments and folds."""
+    tag, variant = runs.tags(system.overrides, SHARED, NAMED, INCIDENTAL)
+    candidates = []
+    pattern = f"{experiment}/{settings.setting or '*'}/fold{fold}-seed*"
+    for folder in sorted(Path(settings.runs_dir).glob(pattern)):
+        # what the system itself overrides stands in the run's names, unless the user chose them
+        tagged = bool(settings.setting) or not tag or folder.parent.name.endswith(f"-{tag}")
+        if tagged and folder.name.endswith(variant) and runs.is_finished(folder):
+            candidates.append(folder)
+    if not candidates:
+        raise PneumoError(
+            f"system {system.name}: no finished run of {experiment}, fold {fold}, below "
+            f"{settings.runs_dir}; make it with python -m pneumo.train +system={system.name} …"
+        )
+    if len(candidates) > 1:
+        names = ", ".join(str(folder) for folder in candidates[:4])
+        raise PneumoError(
+            f"system {system.name}: several runs of {experiment}, fold {fold} ({names}); choose "
+            "with setting=<data>-<scale>, or name the runs, run=[…] blend=…"
+        )
+    return candidates[0]
+
+
+def by_fold(members: Sequence[Member], how: Blend | None) -> list[list[int]]:
+    """The places of the members that are averaged with one another. Raises PneumoError.
+
+    All of them, or, where folds are joined, those of each fold.
+    """
+    if how in (None, Blend.mean):
+        return [list(range(len(members)))]
+    groups: dict[int, list[int]] = {}
+    for place, member in enumerate(members):
+        groups.setdefault(member.fold, []).append(place)
+    if how is Blend.folds and len(groups) < len(members):
+        raise PneumoError(
+            "blend=folds: two of these runs are of the same fold; blend=mean_folds averages the "
+            "networks of each fold first"
+        )
+    _check_folds([member.record for member in members], same_experiment=how is Blend.folds)
+    if len({len(places) for places in groups.values()}) > 1:
+        raise PneumoError("blend=mean_folds: every fold needs the same number of networks")
+    return list(groups.values())
+
+
+def _check_folds(records: Sequence[Record], same_experiment: bool) -> None:
+    """Refuse to join runs that are not folds of one cross-validation."""
+    divisions = []
+    for about in records:
+        config = about.config.to_dict()
+        keys = ["split", "data"]
+        if same_experiment:
+            keys += ["experiment", "variant", "seed"]
+        divisions.append({key: config[key] for key in keys})
+    if divisions[0]["split"]["kind"] != "kfold" or any(one != divisions[0] for one in divisions):
+        raise PneumoError(
+            "these runs are not the folds of one cross-validation (same experiment, seed, data and "
+            "split=kfold5, another fold each), so they cannot be joined"
+        )
