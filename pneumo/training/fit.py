@@ -20,7 +20,7 @@ from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
 from pneumo.settings import keys
 from pneumo.training import averaging, logbook
-from pneumo.training.device import precision, set_threads, uses_cuda
+from pneumo.training.device import device_name, precision, set_threads, uses_cuda
 from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
 from pneumo.training.module import SegmentationModule
@@ -110,7 +110,11 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
             save_weights(
                 network, folder / runs.WEIGHTS, card(config, record, known, kept, data.look())
             )
-            files.write_json(folder / runs.METRICS, {**known, "weights": kept})
+            cost = {
+                runs.TRAIN_SECONDS: _train_seconds(checkpoint),
+                runs.DEVICE: device_name(config.machine),
+            }
+            files.write_json(folder / runs.METRICS, {**known, "weights": kept, **cost})
             if not config.log.checkpoints:  # the fit is finished; nothing goes on from them
                 for path in (folder / runs.CHECKPOINT, folder / runs.BEST):
                     path.unlink(missing_ok=True)
@@ -268,7 +272,7 @@ def _shareable(record: Record) -> dict[str, Any]:
 
 def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) -> pl.Trainer:
     interactive = os.isatty(2)
-    callbacks: list[pl.Callback] = [logbook.History(folder / runs.HISTORY)]
+    callbacks: list[pl.Callback] = [logbook.Stopwatch(), logbook.History(folder / runs.HISTORY)]
     if config.log.pictures:
         callbacks.append(
             logbook.Pictures(
@@ -390,6 +394,13 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
             return f"exponential moving average, decay {config.averaging.decay:g}"
         case _:
             return "last epoch"
+
+
+def _train_seconds(checkpoint: Path) -> float | None:
+    """The time that training took; from the checkpoint, which holds it whichever process ran."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    seconds = state["callbacks"].get(logbook.Stopwatch.__name__, {}).get("seconds", math.nan)
+    return None if math.isnan(seconds) else seconds
 
 
 def _quiet() -> None:
