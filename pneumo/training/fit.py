@@ -25,7 +25,16 @@ from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
 from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network, check_network
-from pneumo.training.options import ENCODER_WEIGHTS, Ema, LastEpochs, LightningAveraging
+from pneumo.training.options import (
+    ENCODER_WEIGHTS,
+    CyclesAveraging,
+    Ema,
+    EpochsAveraging,
+    LastEpochs,
+    LightningAveraging,
+    Plateau,
+    Signal,
+)
 from pneumo.training.record import Origin, Parent, Record, parts_of, read, trained_on
 from pneumo.training.settings import Config, Source, Watched
 from pneumo.training.weights import load_weights, read_weights, renamed, save_weights
@@ -234,6 +243,13 @@ def _check_watched(config: Config, positives: int) -> None:
             "handoff.score=dice_positive: no validation film shows pneumothorax; use "
             "handoff.source=last, or another split"
         )
+    course = config.scheduler
+    reduces = isinstance(course, Plateau) and course.watched is Signal.dice_positive
+    if reduces and not positives:
+        raise PneumoError(
+            "scheduler.watched=dice_positive: no validation film shows pneumothorax; use "
+            "scheduler.watched=loss, or another split"
+        )
 
 
 def _check_unchanged(folder: Path, record: Record) -> None:
@@ -285,7 +301,10 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         )
     if interactive:
         callbacks.append(logbook.RunBar(data))
-    average = averaging.build(config.averaging, config.epochs)
+    batches = [data.batches(epoch) for epoch in range(config.epochs)]
+    steps = [math.ceil(count / config.optimizer.accumulate) for count in batches]
+    ends = config.scheduler.cycle_ends(steps)
+    average = averaging.build(config.averaging, config.epochs, ends)
     if average is not None:
         callbacks.append(average)
     if config.handoff.source is Source.best:
@@ -390,6 +409,10 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
     match config.averaging:  # the callback has loaded the average
         case LastEpochs():
             return f"average of {config.averaging.epochs} epochs"
+        case EpochsAveraging():
+            return f"average of {len(config.averaging.at)} epochs"
+        case CyclesAveraging():
+            return f"average of the ends of {config.averaging.cycles} cycles"
         case Ema():
             return f"exponential moving average, decay {config.averaging.decay:g}"
         case _:
