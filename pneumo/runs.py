@@ -35,6 +35,8 @@ CHECKPOINTS = "best"  # folder of the weights of the best epochs
 OWN_LOSS = "own_loss.py"  # a copy of the module that loss.own names
 PICTURES = "pictures"
 LOG = "train.log"
+TRAIN_SECONDS = "train_seconds"  # in metrics.json: what the fit took, beside its scores
+DEVICE = "device"
 
 
 def path(
@@ -218,6 +220,15 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise PneumoError(
             f"{folder / METRICS}: missing or damaged; delete the folder to train it anew"
         ) from None
+
+
+def scores(folder: Path) -> dict[str, float]:
+    """The validation scores of a finished run, those that are known. Raises PneumoError."""
+    return {
+        key: value
+        for key, value in read_metrics(folder).items()
+        if isinstance(value, float) and key != TRAIN_SECONDS
+    }
 
 
 def differences(

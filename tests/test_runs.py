@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -74,6 +75,14 @@ def test_damaged_records_are_explained(tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(PneumoError, match="missing or damaged"):
         runs.read_metrics(tmp_path)
+
+
+def test_what_a_fit_took_is_no_score(tmp_path):
+    known = {"dice": 0.5, "iou": None, "weights": "last epoch"}
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({**known, "train_seconds": 7.5, "device": "cpu"})
+    )
+    assert runs.scores(tmp_path) == {"dice": 0.5}
 
 
 def test_a_lock_is_waited_for_and_freed_by_death(tmp_path):

@@ -1,4 +1,4 @@
-"""Averaging of weights: the paper's, Lightning's own, and an exponential moving average.
+"""Averaging of weights: of stated epochs, such as the paper's; Lightning's own; exponential.
 
 Keras' callback of the time took the plain mean of all weights, batch-norm statistics included, at
 the *end* of each of the last N epochs, the last one too, and left the learning rate alone.
@@ -6,6 +6,7 @@ Lightning's callback takes its snapshots at the start of epochs (so never the la
 learning rate, and re-estimates batch norm in an extra epoch.
 """
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,32 +14,38 @@ import torch
 from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 from torch import Tensor, nn
 
-from pneumo.training.options import Averaging, Ema, LightningAveraging, PaperAveraging
+from pneumo.settings import require
+from pneumo.training.options import (
+    Averaging,
+    CyclesAveraging,
+    Ema,
+    EpochsAveraging,
+    LightningAveraging,
+    PaperAveraging,
+)
 from pneumo.training.weights import renamed
 
 State = dict[str, Tensor]
 
 
-class LastEpochsSWA(StochasticWeightAveraging):
-    """The mean of the module's state at the end of each of the last ``epochs`` epochs.
+class EpochsSWA(StochasticWeightAveraging):
+    """The mean of the module's state at the ends of the epochs that ``chosen`` names, from 0.
 
-    Paper, section "Training". The fit itself is untouched: checkpoints and validation hold the raw
-    weights until ``on_fit_end`` loads the mean into the module. Whole-number entries (batch
-    counters) take the newest value. State is saved, so a resumed fit averages the same epochs; one
-    that stops early averages those it has seen.
+    The fit itself is untouched: checkpoints and validation hold the raw weights until
+    ``on_fit_end`` loads the mean into the module. Whole-number entries (batch counters) take the
+    newest value. State is saved, so a resumed fit averages the same epochs; one that is broken off
+    averages those it has seen.
     """
 
-    def __init__(self, epochs: int, update_bn: bool = False):
+    def __init__(self, chosen: Collection[int], update_bn: bool = False):
         # neither is used: every hook that reads them is replaced
         super().__init__(swa_lrs=1.0, swa_epoch_start=1)
-        self.epochs, self.update_bn = epochs, update_bn
+        self.chosen, self.update_bn = chosen, update_bn
         self.averaged_epochs: list[int] = []
         self._mean: State = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a fit whose last epochs are not known beforehand."""
-        if stage == "fit" and (trainer.max_epochs is None or trainer.max_epochs < 1):
-            raise ValueError("LastEpochsSWA needs a Trainer with max_epochs")
+        """Nothing to prepare."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Nothing to prepare; Lightning's would add a batch-norm epoch."""
@@ -48,10 +55,9 @@ class LastEpochsSWA(StochasticWeightAveraging):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the state into the mean, if this is one of the last epochs and not taken before."""
+        """Take the state into the mean, if this epoch is chosen and not taken before."""
         epoch = trainer.current_epoch
-        assert trainer.max_epochs is not None
-        if epoch < trainer.max_epochs - self.epochs or epoch in self.averaged_epochs:
+        if epoch not in self.chosen or epoch in self.averaged_epochs:
             return
         self.averaged_epochs.append(epoch)
         n = len(self.averaged_epochs)
@@ -77,6 +83,22 @@ class LastEpochsSWA(StochasticWeightAveraging):
         """Take up from a checkpoint."""
         self.averaged_epochs = list(state_dict["averaged_epochs"])
         self._mean = renamed(state_dict["mean"], "network.")
+
+
+class LastEpochsSWA(EpochsSWA):
+    """The mean of the last ``epochs`` epochs, the last one included (paper, section "Training")."""
+
+    def __init__(self, epochs: int, update_bn: bool = False):
+        super().__init__((), update_bn)
+        self.epochs = epochs
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a fit whose last epochs are not known beforehand."""
+        if stage != "fit":
+            return
+        if trainer.max_epochs is None or trainer.max_epochs < 1:
+            raise ValueError("LastEpochsSWA needs a Trainer with max_epochs")
+        self.chosen = range(trainer.max_epochs - self.epochs, trainer.max_epochs)
 
 
 class LightningEpochsSWA(StochasticWeightAveraging):
@@ -188,9 +210,27 @@ def reestimate_batch_norm(module: pl.LightningModule, batches: Any) -> None:
         norm.eval()
 
 
-def build(config: Averaging, max_epochs: int) -> Callback | None:
-    """A fresh callback for one fit (a used one would undo the next fit); None for no averaging."""
+def build(
+    config: Averaging, max_epochs: int, cycle_ends: Sequence[int] = ()
+) -> EpochsSWA | LightningEpochsSWA | EmaCallback | None:
+    """A fresh callback for one fit (a used one would undo the next fit); None for no averaging.
+
+    Args:
+        config: which one.
+        max_epochs: of the whole fit.
+        cycle_ends: the epochs at whose ends a cycle of the learning rate ends.
+
+    Raises:
+        PneumoError: fewer cycles than are to be averaged.
+    """
     match config:
+        case EpochsAveraging():
+            return EpochsSWA(config.at, config.update_bn)
+        case CyclesAveraging():
+            n = config.cycles
+            rule = f"at most {len(cycle_ends)}, the cycles of this schedule that end in their epoch"
+            require(n <= len(cycle_ends), "averaging.cycles", n, rule)
+            return EpochsSWA(cycle_ends[-n:], config.update_bn)
         case PaperAveraging():
             return LastEpochsSWA(config.epochs, config.update_bn)
         case LightningAveraging():

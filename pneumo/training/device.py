@@ -25,6 +25,12 @@ def uses_cuda(machine: Machine) -> bool:
     return torch_device(machine).type == "cuda"
 
 
+def device_name(machine: Machine) -> str:
+    """A short name for records: cpu, mps, or what CUDA calls the GPU."""
+    device = torch_device(machine)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def precision(machine: Machine) -> str:
     """Lightning's name of the precision: bf16-mixed on a GPU that has it, unless told otherwise."""
     if machine.precision != "auto":

@@ -20,12 +20,21 @@ from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
 from pneumo.settings import keys
 from pneumo.training import averaging, logbook
-from pneumo.training.device import precision, set_threads, uses_cuda
+from pneumo.training.device import device_name, precision, set_threads, uses_cuda
 from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
 from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network, check_network
-from pneumo.training.options import ENCODER_WEIGHTS, Ema, LastEpochs, LightningAveraging
+from pneumo.training.options import (
+    ENCODER_WEIGHTS,
+    CyclesAveraging,
+    Ema,
+    EpochsAveraging,
+    LastEpochs,
+    LightningAveraging,
+    Plateau,
+    Signal,
+)
 from pneumo.training.record import Origin, Parent, Record, parts_of, read, trained_on
 from pneumo.training.settings import Config, Source, Watched
 from pneumo.training.weights import load_weights, read_weights, renamed, save_weights
@@ -110,7 +119,11 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
             save_weights(
                 network, folder / runs.WEIGHTS, card(config, record, known, kept, data.look())
             )
-            files.write_json(folder / runs.METRICS, {**known, "weights": kept})
+            cost = {
+                runs.TRAIN_SECONDS: _train_seconds(checkpoint),
+                runs.DEVICE: device_name(config.machine),
+            }
+            files.write_json(folder / runs.METRICS, {**known, "weights": kept, **cost})
             if not config.log.checkpoints:  # the fit is finished; nothing goes on from them
                 for path in (folder / runs.CHECKPOINT, folder / runs.BEST):
                     path.unlink(missing_ok=True)
@@ -230,6 +243,13 @@ def _check_watched(config: Config, positives: int) -> None:
             "handoff.score=dice_positive: no validation film shows pneumothorax; use "
             "handoff.source=last, or another split"
         )
+    course = config.scheduler
+    reduces = isinstance(course, Plateau) and course.watched is Signal.dice_positive
+    if reduces and not positives:
+        raise PneumoError(
+            "scheduler.watched=dice_positive: no validation film shows pneumothorax; use "
+            "scheduler.watched=loss, or another split"
+        )
 
 
 def _check_unchanged(folder: Path, record: Record) -> None:
@@ -268,7 +288,7 @@ def _shareable(record: Record) -> dict[str, Any]:
 
 def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) -> pl.Trainer:
     interactive = os.isatty(2)
-    callbacks: list[pl.Callback] = [logbook.History(folder / runs.HISTORY)]
+    callbacks: list[pl.Callback] = [logbook.Stopwatch(), logbook.History(folder / runs.HISTORY)]
     if config.log.pictures:
         callbacks.append(
             logbook.Pictures(
@@ -281,7 +301,10 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         )
     if interactive:
         callbacks.append(logbook.RunBar(data))
-    average = averaging.build(config.averaging, config.epochs)
+    batches = [data.batches(epoch) for epoch in range(config.epochs)]
+    steps = [math.ceil(count / config.optimizer.accumulate) for count in batches]
+    ends = config.scheduler.cycle_ends(steps)
+    average = averaging.build(config.averaging, config.epochs, ends)
     if average is not None:
         callbacks.append(average)
     if config.handoff.source is Source.best:
@@ -386,10 +409,21 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
     match config.averaging:  # the callback has loaded the average
         case LastEpochs():
             return f"average of {config.averaging.epochs} epochs"
+        case EpochsAveraging():
+            return f"average of {len(config.averaging.at)} epochs"
+        case CyclesAveraging():
+            return f"average of the ends of {config.averaging.cycles} cycles"
         case Ema():
             return f"exponential moving average, decay {config.averaging.decay:g}"
         case _:
             return "last epoch"
+
+
+def _train_seconds(checkpoint: Path) -> float | None:
+    """The time that training took; from the checkpoint, which holds it whichever process ran."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    seconds = state["callbacks"].get(logbook.Stopwatch.__name__, {}).get("seconds", math.nan)
+    return None if math.isnan(seconds) else seconds
 
 
 def _quiet() -> None:

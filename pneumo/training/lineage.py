@@ -156,11 +156,7 @@ def _make(one: Config) -> dict[str, Any]:
             fit(one, folder)
         else:
             log.info("%s: finished before, used as it is (%s)", one.experiment, folder)
-        scores = {
-            key: value
-            for key, value in runs.read_metrics(folder).items()
-            if isinstance(value, float)
-        }
+        scores = runs.scores(folder)
     return {
         "experiment": one.experiment,
         "setting": folder.parent.name,

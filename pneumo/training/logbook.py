@@ -5,7 +5,9 @@
 
 import csv
 import logging
+import math
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,36 @@ class History(Callback):
             f"validation loss {row['val/loss']:.4f}, {scores}"
         )
         sys.stdout.flush()
+
+
+class Stopwatch(Callback):
+    """The wall time of the epochs of a fit, their validation included, in seconds.
+
+    State is saved with the checkpoint, so that the parts of an interrupted fit add up; an epoch
+    that was broken off is not counted. NaN where a checkpoint without it was gone on from.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._known = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch and not self._known:
+            self.seconds = math.nan
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seconds += time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time so far, for a checkpoint."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up from a checkpoint."""
+        self.seconds, self._known = float(state_dict["seconds"]), True
 
 
 class Pictures(Callback):

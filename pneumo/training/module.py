@@ -13,6 +13,7 @@ from pneumo.masks.settings import Postprocess
 from pneumo.training import loss, optimizer, schedule
 from pneumo.training.metrics import ImageScores
 from pneumo.training.network import Network, Output, probabilities
+from pneumo.training.options import Plateau
 from pneumo.training.settings import Config
 from pneumo.training.weights import renamed
 
@@ -82,7 +83,7 @@ class SegmentationModule(pl.LightningModule):
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:
-        """Optimizer and schedule; a plateau, which watches the validation loss, is stepped here."""
+        """Optimizer and schedule; a plateau, which watches validation, is stepped here."""
         config = self.config
         moves = optimizer.build(config.optimizer, self.network, config.lr)
         course = schedule.build(config.scheduler, moves, config.epochs, self.steps)
@@ -102,7 +103,9 @@ class SegmentationModule(pl.LightningModule):
         Lightning would do so after the checkpoint is written; a resumed fit would miss the step.
         """
         if self._plateau is not None:
-            self._plateau.step(float(self.trainer.callback_metrics["val/loss"]))
+            assert isinstance(self.config.scheduler, Plateau)
+            watched = self.config.scheduler.watched.name
+            self._plateau.step(float(self.trainer.callback_metrics[f"val/{watched}"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._plateau is not None:

@@ -1,8 +1,10 @@
 """What a fit can be made of: the options of its groups, their values and their limits."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate
 
 from pneumo.settings import BETWEEN_0_AND_1, declare, register_options, require
 
@@ -337,6 +339,13 @@ class Scheduler:
 
     name: str = declare("constant", "name of the schedule")
 
+    def cycle_ends(self, steps: Sequence[int]) -> list[int]:
+        """The epochs (from 0) at whose ends a cycle ends, for a fit of so many steps an epoch.
+
+        None of a schedule that has no cycles.
+        """
+        return []
+
 
 @dataclass
 class Cosine(Scheduler):
@@ -353,14 +362,93 @@ class Cosine(Scheduler):
 
 
 @dataclass
+class Waves(Scheduler):
+    """A cosine that goes down to ``lr_min`` and up again, and so on, per epoch.
+
+    It is what torch's CosineAnnealingLR does beyond its ``T_max``, which the first and the fourth
+    of the challenge left at 8 of 50 and 60 epochs (github.com/sneddy/pneumothorax-segmentation,
+    ``experiments/*/train_config_part1.yaml``; github.com/amirassov/kaggle-pneumothorax, with an
+    ``lr_min`` of 1e-6).
+    """
+
+    name: str = declare("waves", "name of the schedule")
+    half_period: int = declare(8, "epochs from the highest rate to the lowest")
+    lr_min: float = declare(1e-7, "lowest rate, where the highest is lr")
+
+    def __post_init__(self) -> None:
+        require(self.half_period >= 1, "scheduler.half_period", self.half_period, "at least 1")
+        require(self.lr_min >= 0, "scheduler.lr_min", self.lr_min, "0 or more")
+
+
+@dataclass
+class Restarts(Scheduler):
+    """Cosine cycles that each last ``factor`` times the one before (Loshchilov & Hutter 2017).
+
+    Stepped per epoch. From ``tail_epochs`` on, stated rates take the place of the cycles; a cycle
+    that they, or the end of the fit, cut short has no end.
+    """
+
+    name: str = declare("restarts", "name of the schedule")
+    first: int = declare(5, "epochs of the first cycle")
+    factor: int = declare(2, "by which each cycle is longer than the one before")
+    lr_min: float = declare(1e-6, "rate that a cycle falls towards, where the highest is lr")
+    tail_epochs: list[int] = declare(
+        factory=list, help="epochs, counted from 0, from which stated rates hold"
+    )
+    tail_rates: list[float] = declare(factory=list, help="those rates, where the highest is lr")
+
+    def __post_init__(self) -> None:
+        for key in ("first", "factor"):
+            require(getattr(self, key) >= 1, f"scheduler.{key}", getattr(self, key), "at least 1")
+        require(self.lr_min >= 0, "scheduler.lr_min", self.lr_min, "0 or more")
+        epochs, rates = self.tail_epochs, self.tail_rates
+        ascending = sorted(set(epochs)) == epochs and min(epochs, default=0) >= 0
+        require(ascending, "scheduler.tail_epochs", epochs, "ascending, none below 0")
+        valid = len(rates) == len(epochs) and min(rates, default=1) > 0
+        rule = f"positive, as many as scheduler.tail_epochs={epochs}"
+        require(valid, "scheduler.tail_rates", rates, rule)
+
+    def cycle(self, epoch: int) -> tuple[int, int]:
+        """The first epoch of the cycle that an epoch is in, and how many it would last."""
+        start, length = 0, self.first
+        while epoch >= start + length:
+            start, length = start + length, length * self.factor
+        return start, length
+
+    def cycle_ends(self, steps: Sequence[int]) -> list[int]:
+        last = len(steps) - 1
+        before_tail = min([len(steps), *self.tail_epochs])
+        ends = [epoch for epoch in range(before_tail) if sum(self.cycle(epoch)) == epoch + 1]
+        # the stated rates are the lowest ones, so their end is one more
+        return [*ends, last] if before_tail <= last else ends
+
+
+class Signal(Enum):
+    """What a plateau watches: the validation loss, or a validation score."""
+
+    loss = "loss"
+    dice_positive = "dice_positive"
+    dice = "dice"
+    iou = "iou"
+
+
+@dataclass
 class Plateau(Scheduler):
-    """Keras' ReduceLROnPlateau on the validation loss."""
+    """Keras' ReduceLROnPlateau; of a score, higher is better.
+
+    ``patience`` counts as in Keras: torch's ReduceLROnPlateau waits one epoch more, so its 2 is 3
+    here.
+    """
 
     name: str = declare("plateau", "name of the schedule")
     factor: float = declare(0.2, "by which the rate shrinks")
     patience: int = declare(5, "epochs without improvement before it shrinks")
     min_delta: float = declare(1e-4, "least improvement that counts")
     lr_min: float = declare(0.0, "least learning rate")
+    watched: Signal = declare(Signal.loss, "loss, or a score: dice_positive, dice or iou")
+    relative: bool = declare(
+        False, "min_delta is a share of the best value, as torch has it by default"
+    )
 
     def __post_init__(self) -> None:
         require(0 < self.factor < 1, "scheduler.factor", self.factor, BETWEEN_0_AND_1)
@@ -394,6 +482,14 @@ class Cyclic(Scheduler):
     def __post_init__(self) -> None:
         require(self.cycles >= 1, "scheduler.cycles", self.cycles, "at least 1")
         require(self.lr_min >= 0, "scheduler.lr_min", self.lr_min, "0 or more")
+
+    def cycle_ends(self, steps: Sequence[int]) -> list[int]:
+        """The last epochs that lie wholly in a cycle, where cycles do not end with epochs."""
+        done = list(accumulate(steps))
+        length = done[-1] / self.cycles
+        ends = [length * (cycle + 1) + 1e-6 for cycle in range(self.cycles)]
+        epochs = {sum(count <= end for count in done) for end in ends}
+        return [number - 1 for number in sorted(epochs) if number]
 
 
 @dataclass
@@ -436,6 +532,35 @@ class LightningAveraging(LastEpochs):
 
 
 @dataclass
+class EpochsAveraging(Averaging):
+    """Plain mean of the weights at the ends of stated epochs.
+
+    The second of the challenge took those of epochs 34, 39 and 43 of 44, and re-estimated batch
+    norm (github.com/yelanlan/Pneumothorax-Segmentation-2nd-place-solution, ``swa_models.py``).
+    """
+
+    name: str = declare("epochs", "name of the averaging")
+    at: list[int] = declare(help="the epochs, counted from 0")
+    update_bn: bool = declare(True, "re-estimate batch-norm statistics of the mean")
+
+    def __post_init__(self) -> None:
+        ascending = sorted(set(self.at)) == self.at and min(self.at, default=-1) >= 0
+        require(ascending, "averaging.at", self.at, "epochs from 0, ascending, at least one")
+
+
+@dataclass
+class CyclesAveraging(Averaging):
+    """Plain mean of the weights at the ends of the last cycles of the learning rate."""
+
+    name: str = declare("cycles", "name of the averaging")
+    cycles: int = declare(3, "how many of the last cycles of scheduler=cyclic or restarts")
+    update_bn: bool = declare(True, "re-estimate batch-norm statistics of the mean")
+
+    def __post_init__(self) -> None:
+        require(self.cycles >= 1, "averaging.cycles", self.cycles, "at least 1")
+
+
+@dataclass
 class Ema(Averaging):
     """Exponential moving average of weights and batch-norm statistics, updated every step."""
 
@@ -456,7 +581,15 @@ register_options(
     plateau=Plateau,
     onecycle=OneCycle,
     cyclic=Cyclic,
+    waves=Waves,
+    restarts=Restarts,
 )
 register_options(
-    "averaging", none=Averaging, paper=PaperAveraging, lightning=LightningAveraging, ema=Ema
+    "averaging",
+    none=Averaging,
+    paper=PaperAveraging,
+    lightning=LightningAveraging,
+    ema=Ema,
+    epochs=EpochsAveraging,
+    cycles=CyclesAveraging,
 )

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from pneumo.training.options import Cosine, Cyclic, Interval, OneCycle, Plateau, Scheduler
+from pneumo.training.options import (
+    Cosine,
+    Cyclic,
+    Interval,
+    OneCycle,
+    Plateau,
+    Restarts,
+    Scheduler,
+    Signal,
+    Waves,
+)
 
 
 @dataclass
@@ -44,10 +54,11 @@ def build(config: Scheduler, optimizer: Optimizer, epochs: int, steps: int) -> S
             return Schedule(
                 ReduceLROnPlateau(
                     optimizer,
+                    mode="min" if config.watched is Signal.loss else "max",
                     factor=config.factor,
                     patience=config.patience - 1,
                     threshold=config.min_delta,
-                    threshold_mode="abs",
+                    threshold_mode="rel" if config.relative else "abs",
                     min_lr=config.lr_min,
                     eps=0,  # torch would stop reducing below 1e-8
                 )
@@ -63,6 +74,10 @@ def build(config: Scheduler, optimizer: Optimizer, epochs: int, steps: int) -> S
                 return cosine(math.fmod(step, length) / length, 1.0, config.lr_min / base)
 
             return Schedule(LambdaLR(optimizer, cycle), Interval.step)
+        case Waves():
+            return Schedule(LambdaLR(optimizer, lambda epoch: wave(epoch, config, base)))
+        case Restarts():
+            return Schedule(LambdaLR(optimizer, lambda epoch: restarted(epoch, config, base)))
         case _:
             return None
 
@@ -78,6 +93,21 @@ def warmup_cosine(step: int, total: int, warmup: float, end: float) -> float:
     if step < rise:
         return (step + 1) / (rise + 1)
     return cosine((step - rise) / max(1, total - rise), 1.0, end)
+
+
+def wave(epoch: int, config: Waves, base: float) -> float:
+    """The factor of an epoch (from 0) of a cosine that falls and rises."""
+    low = config.lr_min / base
+    return low + (1 - low) * (1 + math.cos(math.pi * epoch / config.half_period)) / 2
+
+
+def restarted(epoch: int, config: Restarts, base: float) -> float:
+    """The factor of an epoch (from 0) of cycles that restart at 1, or of the stated rates."""
+    begun = sum(first <= epoch for first in config.tail_epochs)
+    if begun:
+        return config.tail_rates[begun - 1] / base
+    start, length = config.cycle(epoch)
+    return cosine((epoch - start) / length, 1.0, config.lr_min / base)
 
 
 def one_cycle(step: int, total: int, config: OneCycle) -> float:

@@ -31,11 +31,15 @@ from pneumo.settings import (
 from pneumo.training.options import (
     Augmentation,
     Averaging,
+    CyclesAveraging,
+    Cyclic,
+    EpochsAveraging,
     LastEpochs,
     Loss,
     Model,
     Optimizer,
     Resolution,
+    Restarts,
     Sampling,
     Scheduler,
     StepShares,
@@ -282,6 +286,20 @@ class Config:
                 f"averaging.epochs={averaging.epochs}: must not exceed epochs={self.epochs} "
                 "(set averaging.epochs, or averaging=none)"
             )
+        if isinstance(averaging, EpochsAveraging):
+            rule = f"below epochs={self.epochs} (set averaging.at, or averaging=none)"
+            require(averaging.at[-1] < self.epochs, "averaging.at", averaging.at, rule)
+        if isinstance(averaging, CyclesAveraging):
+            ends = self.scheduler.cycle_ends([1] * self.epochs)
+            name = self.scheduler.name
+            rule = f"at most {len(ends)}, what scheduler={name} completes in epochs={self.epochs}"
+            cycles = isinstance(self.scheduler, Cyclic | Restarts)
+            require(cycles, "averaging", "cycles", f"with cyclic or restarts, not scheduler={name}")
+            require(averaging.cycles <= len(ends), "averaging.cycles", averaging.cycles, rule)
+        if isinstance(self.scheduler, Restarts) and self.scheduler.tail_epochs:
+            tail = self.scheduler.tail_epochs
+            rule = f"below epochs={self.epochs}, or the last rate would never hold"
+            require(tail[-1] < self.epochs, "scheduler.tail_epochs", tail, rule)
         if isinstance(self.sampling, StepShares):
             begins = self.sampling.epochs
             rule = f"below epochs={self.epochs}, or the last share would never hold"

@@ -6,8 +6,16 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader, TensorDataset
 
+from pneumo.errors import PneumoError
 from pneumo.training import averaging
-from pneumo.training.options import Averaging, Ema, LightningAveraging, PaperAveraging
+from pneumo.training.options import (
+    Averaging,
+    CyclesAveraging,
+    Ema,
+    EpochsAveraging,
+    LightningAveraging,
+    PaperAveraging,
+)
 
 EPOCHS = 10
 
@@ -94,6 +102,27 @@ def test_the_mean_of_the_last_epochs_batch_norm_included_and_rate_untouched(n):
         assert torch.allclose(value, expected, atol=1e-6), key
 
 
+STATED = EpochsAveraging(at=[1, 4, 9], update_bn=False)
+LAST_CYCLES = CyclesAveraging(cycles=2, update_bn=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "averaged"), [(STATED, [1, 4, 9]), (LAST_CYCLES, [5, 8])], ids=["epochs", "cycles"]
+)
+def test_the_mean_of_stated_epochs(config, averaged):
+    seen = Snapshots()
+    module, _ = fit(seen, averaging.build(config, EPOCHS, cycle_ends=[2, 5, 8]))
+    for key, value in module.state_dict().items():
+        states = [seen.states[epoch][key] for epoch in averaged]
+        expected = torch.stack(states).mean(0) if value.is_floating_point() else states[-1]
+        assert torch.allclose(value, expected, atol=1e-6), key
+
+
+def test_more_cycles_than_the_schedule_has_are_refused():
+    with pytest.raises(PneumoError, match=r"averaging\.cycles=3: must be at most 2"):
+        averaging.build(CyclesAveraging(cycles=3), EPOCHS, cycle_ends=[4, 9])
+
+
 def test_training_itself_is_not_changed():
     with_it, without = Snapshots(), Snapshots()
     fit(with_it, averaging.build(PaperAveraging(epochs=3), EPOCHS))
@@ -105,11 +134,17 @@ def test_training_itself_is_not_changed():
     )
 
 
-@pytest.mark.parametrize("stop", [2, 6, 7, 8, 9])
-def test_resuming_anywhere_gives_the_same_weights(stop, tmp_path):
+@pytest.mark.parametrize(
+    ("config", "stop"),
+    [
+        *((PaperAveraging(epochs=3), stop) for stop in (2, 6, 7, 8, 9)),
+        *((EpochsAveraging(at=[2, 5, 7], update_bn=False), stop) for stop in (1, 2, 6, 9)),
+    ],
+)
+def test_resuming_anywhere_gives_the_same_weights(config, stop, tmp_path):
     path = tmp_path / "stop.ckpt"
-    whole, _ = fit(averaging.build(PaperAveraging(epochs=3), EPOCHS), SaveAt(stop, path))
-    again, _ = fit(averaging.build(PaperAveraging(epochs=3), EPOCHS), resume=path)
+    whole, _ = fit(averaging.build(config, EPOCHS), SaveAt(stop, path))
+    again, _ = fit(averaging.build(config, EPOCHS), resume=path)
     assert all(
         torch.equal(a, b)
         for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)

@@ -19,6 +19,13 @@ def test_a_device_that_is_not_there_is_refused_and_auto_takes_what_there_is(monk
     assert device.torch_device(Machine(accelerator="gpu")).type == "mps"
 
 
+def test_a_device_has_a_short_name(monkeypatch):
+    assert device.device_name(Machine(accelerator="cpu")) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA T4")
+    assert device.device_name(Machine()) == "NVIDIA T4"
+
+
 def test_half_precision_is_taken_only_where_a_gpu_has_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for has_it, name in ((True, "bf16-mixed"), (False, "32-true")):

@@ -4,8 +4,10 @@ import os
 import shutil
 
 import pytest
+import torch
 from conftest import one
 
+from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import fit, record
 
@@ -28,6 +30,15 @@ def test_an_interrupted_fit_does_not_go_on_with_other_data(interrupted, kind):
     with pytest.raises(PneumoError, match="its data changed since this run was interrupted"):
         fit.fit(about.config, interrupted)
     assert (interrupted / "last.ckpt").read_bytes() == before
+
+
+def test_a_finished_run_says_what_it_took(finished):
+    cost = runs.read_metrics(one(finished[0], "exp5"))
+    assert cost["train_seconds"] > 0
+    assert cost["device"] == "cpu" or torch.cuda.is_available()
+    about = runs.scores(one(finished[0], "exp5"))
+    assert "dice" in about
+    assert "train_seconds" not in about
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):

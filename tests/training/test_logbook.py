@@ -1,6 +1,8 @@
 """What a fit shows, and what leaves the machine."""
 
 import dataclasses
+import itertools
+import math
 from types import SimpleNamespace
 
 from conftest import one
@@ -49,3 +51,21 @@ def test_weights_and_biases_failing_is_said_once_and_stops_nothing(caplog):
     logger.finish()
     (said,) = caplog.messages
     assert said.startswith("Weights & Biases failed and is left out from here on (no connection")
+
+
+def test_the_time_of_a_fit_adds_up_over_interruptions(monkeypatch):
+    def epochs(watch, first, last):
+        watch.on_train_start(SimpleNamespace(current_epoch=first), None)
+        for _ in range(first, last):
+            watch.on_train_epoch_start(None, None)
+            watch.on_train_epoch_end(None, None)
+
+    ticks = itertools.count()
+    monkeypatch.setattr(logbook.time, "monotonic", lambda: next(ticks))
+    before, after, unknown = logbook.Stopwatch(), logbook.Stopwatch(), logbook.Stopwatch()
+    epochs(before, 0, 3)
+    after.load_state_dict(before.state_dict())
+    epochs(after, 3, 5)
+    assert after.seconds == 5
+    epochs(unknown, 3, 5)  # its checkpoint is of a version that kept no time
+    assert math.isnan(unknown.seconds)

@@ -17,7 +17,10 @@ OPTIONS = [
 ]
 
 
-NEEDED = {("loss", "amirassov"): ["model.presence=true"]}  # beside the option itself
+NEEDED = {  # beside the option itself
+    ("loss", "amirassov"): ["model.presence=true"],
+    ("averaging", "cycles"): ["scheduler=cyclic"],
+}
 
 
 def loaded(*overrides):
@@ -66,9 +69,19 @@ def test_losses_have_the_weights_of_the_released_code(name):
         ("resolution.crop_min=0", r"crop_min=0"),
         ("augmentation.flip=2", r"augmentation\.flip=2.*probability"),
         ("loss={bce: 0, dice: 0}", "one of bce, dice, focal, lovasz and own"),
+        ("averaging=cycles", r"averaging=cycles: must be with cyclic or restarts, not .*=cosine"),
+        ("averaging={at: [3, 2]}", r"averaging\.at=\[3, 2\]: must be epochs from 0, ascending"),
+        ("averaging.at=[70]", r"averaging\.at=\[70\]: must be below epochs=70"),
+        ("scheduler.tail_epochs=[70]", r"tail_epochs=\[70\]: must be below epochs=70"),
         ("loss.lovasz=-1", r"loss.*lovasz=-1.*non-negative"),
     ],
 )
 def test_impossible_values_are_refused_by_name(override, message):
+    needed = {
+        "averaging={": ["averaging=epochs"],
+        "averaging.at": ["averaging=epochs"],
+        "scheduler.tail": ["scheduler=restarts", "scheduler.tail_rates=[1]"],
+    }
+    options = [one for start, some in needed.items() if override.startswith(start) for one in some]
     with pytest.raises(PneumoError, match=message):
-        loaded(override)
+        loaded(*options, override)

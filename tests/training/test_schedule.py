@@ -3,8 +3,19 @@ import math
 import pytest
 import torch
 
+from pneumo.errors import PneumoError
 from pneumo.training import schedule
-from pneumo.training.options import Cosine, Cyclic, Interval, OneCycle, Plateau, Scheduler
+from pneumo.training.options import (
+    Cosine,
+    Cyclic,
+    Interval,
+    OneCycle,
+    Plateau,
+    Restarts,
+    Scheduler,
+    Signal,
+    Waves,
+)
 
 
 def optimizer():
@@ -94,3 +105,96 @@ def test_cycles_restart_at_the_top():
     found = rates(Cyclic(cycles=4))
     assert [i for i, rate in enumerate(found) if rate == pytest.approx(1)] == [0, 25, 50, 75]
     assert max(found[24], found[49], found[74]) < 0.01
+
+
+def epoch_rates(scheduler, one, epochs):
+    """The learning rate of every epoch."""
+    found = []
+    for _ in range(epochs):
+        found.append(one.param_groups[0]["lr"])
+        one.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize(("half_period", "lr_min"), [(8, 1e-7), (8, 1e-6), (1, 0.0), (60, 1e-7)])
+def test_waves_are_torchs_cosine_beyond_its_t_max(half_period, lr_min):
+    one, other = optimizer(), optimizer()
+    course = schedule.build(Waves(half_period=half_period, lr_min=lr_min), one, 50, 500)
+    assert course.interval is Interval.epoch
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(other, half_period, lr_min)
+    found = epoch_rates(course.scheduler, one, 50)
+    assert found == pytest.approx(epoch_rates(theirs, other, 50), rel=1e-6, abs=1e-12)
+    assert found[:: 2 * half_period] == pytest.approx([1e-3] * len(found[:: 2 * half_period]))
+
+
+@pytest.mark.parametrize(("first", "factor"), [(5, 2), (3, 1), (1, 3)])
+def test_restarts_are_torchs_warm_restarts(first, factor):
+    one, other = optimizer(), optimizer()
+    config = Restarts(first=first, factor=factor, lr_min=1e-6)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(other, first, factor, 1e-6)
+    found = epoch_rates(schedule.build(config, one, 44, 500).scheduler, one, 44)
+    assert found == pytest.approx(epoch_rates(theirs, other, 44))
+
+
+X5 = Restarts(tail_epochs=[40, 42], tail_rates=[1e-5, 5e-6])
+
+
+def test_the_second_of_the_challenge_ends_with_stated_rates():
+    one = optimizer()
+    found = epoch_rates(schedule.build(X5, one, 44, 500).scheduler, one, 44)
+    assert [epoch for epoch, rate in enumerate(found) if rate == pytest.approx(1e-3)] == [
+        *(0, 5, 15, 35)
+    ]
+    assert found[40:] == pytest.approx([1e-5, 1e-5, 5e-6, 5e-6])
+    assert found[39] > 9e-4  # the fourth cycle, of forty epochs, has hardly begun
+
+
+@pytest.mark.parametrize(
+    ("config", "steps", "ends"),
+    [
+        (X5, [1] * 44, [4, 14, 34, 43]),
+        (Restarts(), [1] * 44, [4, 14, 34]),
+        (Restarts(), [1] * 35, [4, 14, 34]),
+        (Restarts(first=2, factor=1), [1] * 5, [1, 3]),
+        (Cyclic(cycles=4), [10] * 20, [4, 9, 14, 19]),
+        (Cyclic(cycles=2), [30, 20, 10, 10, 10], [0, 4]),  # its half is within the second epoch
+        (Cyclic(cycles=4), [10] * 2, [0, 1]),
+        (Waves(), [1] * 50, []),
+        (Scheduler(), [1] * 50, []),
+    ],
+)
+def test_a_schedule_tells_where_its_cycles_end(config, steps, ends):
+    assert config.cycle_ends(steps) == ends
+
+
+def test_a_plateau_of_a_score_is_torchs_where_patience_is_one_more():
+    scores = [0.3, 0.4, 0.4, 0.40001, 0.39, 0.5, 0.5, 0.1, 0.2, 0.3, 0.5001, *[0.5] * 12]
+    one, other = optimizer(), optimizer()
+    config = Plateau(
+        factor=0.1, patience=3, lr_min=1e-7, watched=Signal.dice, relative=True, min_delta=1e-4
+    )
+    ours = schedule.build(config, one, 50, 500).scheduler
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        other, mode="max", factor=0.1, patience=2, min_lr=1e-7
+    )
+    for score in scores:
+        for scheduler, optimiser in ((ours, one), (theirs, other)):
+            optimiser.step()
+            scheduler.step(score)
+        assert one.param_groups[0]["lr"] == pytest.approx(other.param_groups[0]["lr"])
+    assert one.param_groups[0]["lr"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tail_epochs": [42, 40], "tail_rates": [1, 1]}, r"tail_epochs=\[42, 40\].*ascending"),
+        ({"tail_epochs": [40]}, r"tail_rates=\[\].*as many as scheduler.tail_epochs=\[40\]"),
+        ({"tail_epochs": [40], "tail_rates": [0.0]}, r"tail_rates=.*positive"),
+        ({"first": 0}, "scheduler.first=0"),
+    ],
+)
+def test_restarts_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(PneumoError, match=message):
+        Restarts(**wrong)
