@@ -1,10 +1,11 @@
 """Augmentation settings → a function on (image, mask).
 
-The four groups are the paper's (section "Pre-processing and augmentation"): horizontal flip; one of
+Four groups are the paper's (section "Pre-processing and augmentation"): horizontal flip; one of
 contrast, gamma, brightness; one of elastic transform, grid distortion, optical distortion; random
-sized crop. They do what albumentations 0.3 did in 2019, when the recipes of the paper and of the
-challenge were written. Its last free version, 2.0.8, halves the grid distortion, has lost the
-elastic transform's affine part, and moves the masks of crops by half a pixel.
+sized crop. The challenge's winners add shift, scale and rotation; blur; and windows. All do what
+albumentations 0.3 did in 2019, when the recipes of the paper and of the challenge were written. Its
+last free version, 2.0.8, halves the grid distortion, has lost the elastic transform's affine part,
+and moves the masks of crops by half a pixel.
 """
 
 import functools
@@ -12,9 +13,11 @@ import functools
 import cv2
 import numpy as np
 
-from pneumo.training.options import Augmentation, Resolution
+from pneumo.training.options import Augmentation, Border, Intensity, Resolution
 
 GRID_CELLS = 5  # of the grid distortion, along each side
+# a black border draws edges of a collimator into the film, which a mirror image does not
+BORDERS = {Border.mirror: cv2.BORDER_REFLECT_101, Border.black: cv2.BORDER_CONSTANT}
 
 
 class Augment:
@@ -30,49 +33,98 @@ class Augment:
 
         Whatever moves the image moves the mask alike: it is interpolated as the image is, and at
         the end cut at one half, so that its edge stays where it belongs to a fraction of a pixel.
+        Both have the side of ``config.window``, where there is one.
         """
         cv2.setNumThreads(0)  # workers are processes already
         config, rng = self.config, np.random.default_rng(np.random.SeedSequence(key))
         chances = (config.flip, config.intensity, config.distortion, config.crop)
         flips, changes, distorts, crops = rng.random(4) < chances
         if changes:
-            image = cv2.LUT(image, _intensity(config, rng))
+            image = _intensity(image, config, rng)
+        if _chosen(config.blur, rng):
+            image = _blur(image, config.blur_kernel, rng)
         size, both = len(image), [image, mask * 255]
+        border = BORDERS[config.border]
         if flips:
             both = [cv2.flip(one, 1) for one in both]
         if distorts:
             source = _distortion(config, size, rng)
-            # a black border would draw collimator edges into the film
-            mirror = cv2.BORDER_REFLECT_101
             both = [
-                cv2.remap(one, source, None, cv2.INTER_LINEAR, borderMode=mirror) for one in both
+                cv2.remap(one, source, None, cv2.INTER_LINEAR, borderMode=border) for one in both
+            ]
+        if _chosen(config.affine, rng):
+            moved = _affine(config, size, rng)
+            both = [
+                cv2.warpAffine(one, moved, (size, size), None, cv2.INTER_LINEAR, border)
+                for one in both
             ]
         if crops:
             square = _square(size, self.crop_min, rng)
             both = [cv2.resize(one[square], (size, size)) for one in both]
         image, soft_mask = both
-        return image, soft_mask >> 7  # 128 and more become 1
+        mask = soft_mask >> 7  # 128 and more become 1
+        if config.window:
+            must_hold_mask = _chosen(config.window_nonempty, rng)
+            square = window(mask, config.window, must_hold_mask, rng)
+            image, mask = image[square].copy(), mask[square].copy()
+        return image, mask
 
 
 def build(config: Augmentation, resolution: Resolution) -> Augment | None:
     """The augmentation for films of this resolution; None if nothing is on."""
-    if not any((config.flip, config.intensity, config.distortion, config.crop)):
-        return None
-    return Augment(config, resolution)
+    return Augment(config, resolution) if config.changes else None
 
 
-def _intensity(config: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """A table of grey levels, uint8 (256,): another contrast, gamma or brightness."""
+def _chosen(probability: float, rng: np.random.Generator) -> bool:
+    """Whether a group is on; one that never is draws nothing.
+
+    So a group that is added to this module leaves the draws of all recipes without it as they were.
+    """
+    return probability > 0 and bool(rng.random() < probability)
+
+
+def _intensity(image: np.ndarray, config: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """The image with other grey levels, by one of the choices of ``config``."""
     levels = np.arange(256) / 255
-    match rng.integers(3):
-        case 0:
-            levels *= 1 + rng.uniform(-config.contrast_limit, config.contrast_limit)
-        case 1:
+    contrast, brightness = config.contrast_limit, config.brightness_limit
+    unit = image.mean() / 255 if config.brightness_of_mean else 1.0
+    match config.intensity_choices[rng.integers(len(config.intensity_choices))]:
+        case Intensity.contrast:
+            levels *= 1 + rng.uniform(-contrast, contrast)
+        case Intensity.gamma:
             lowest, highest = config.gamma_limit
             levels **= rng.uniform(lowest, highest) / 100
+        case Intensity.brightness:
+            levels += rng.uniform(-brightness, brightness) * unit
+        case Intensity.brightness_contrast:
+            levels *= 1 + rng.uniform(-contrast, contrast)
+            levels += rng.uniform(-brightness, brightness) * unit
+        case Intensity.clahe:
+            tiles = (config.clahe_tiles, config.clahe_tiles)
+            return cv2.createCLAHE(rng.uniform(1, config.clahe_limit), tiles).apply(image)
+    return cv2.LUT(image, (levels.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _blur(image: np.ndarray, largest: int, rng: np.random.Generator) -> np.ndarray:
+    """The mean, median or motion blur of an image, of an odd side from 3 to ``largest``."""
+    side = 3 + 2 * int(rng.integers((largest - 1) // 2))
+    match rng.integers(3):
+        case 0:
+            return cv2.blur(image, (side, side))
+        case 1:
+            return cv2.medianBlur(image, side)
         case _:
-            levels += rng.uniform(-config.brightness_limit, config.brightness_limit)
-    return (levels.clip(0, 1) * 255).round().astype(np.uint8)
+            return cv2.filter2D(image, -1, motion(side, rng))
+
+
+def motion(side: int, rng: np.random.Generator) -> np.ndarray:
+    """The kernel of a motion blur: a line between two random points, of sum 1, (side, side)."""
+    start = int(rng.integers(side**2))
+    end = (start + int(rng.integers(1, side**2))) % side**2  # any other point
+    kernel = np.zeros((side, side), np.float32)
+    (y, x), (to_y, to_x) = divmod(start, side), divmod(end, side)
+    cv2.line(kernel, (x, y), (to_x, to_y), 1.0)
+    return kernel / kernel.sum()
 
 
 def _distortion(config: Augmentation, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -137,6 +189,18 @@ def optical(size: int, k: float) -> np.ndarray:
     )[0]
 
 
+def _affine(config: Augmentation, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Where a film's pixels go to: turned, scaled, then shifted, a matrix (2, 3).
+
+    As ShiftScaleRotate of albumentations 0.3, about the point (size / 2, size / 2).
+    """
+    angle = rng.uniform(-config.rotate_limit, config.rotate_limit)
+    scale = 1 + rng.uniform(-config.scale_limit, config.scale_limit)
+    matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
+    matrix[:, 2] += rng.uniform(-config.shift_limit, config.shift_limit, 2) * size
+    return matrix
+
+
 @functools.lru_cache(maxsize=1)
 def _pixels(size: int) -> np.ndarray:
     """Each pixel's own x and y, float32 (size, size, 2)."""
@@ -148,4 +212,22 @@ def _square(size: int, least: float, rng: np.random.Generator) -> tuple[slice, s
     """Rows and columns of a random square, its side from a share ``least`` of the film's to all."""
     side = int(rng.integers(round(least * size), size, endpoint=True))
     top, left = rng.integers(size - side, size=2, endpoint=True)
+    return slice(top, top + side), slice(left, left + side)
+
+
+def window(
+    mask: np.ndarray, side: int, must_hold_mask: bool, rng: np.random.Generator
+) -> tuple[slice, slice]:
+    """Rows and columns of a random square of ``side`` pixels, all its places equally likely.
+
+    Of a mask that is not empty, if ``must_hold_mask``, only those places where some of it remains.
+    """
+    places = len(mask) - side + 1  # along each axis
+    if must_hold_mask and mask.any():
+        sums = cv2.integral(mask)
+        held = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+        place = int(rng.choice(np.flatnonzero(held)))
+    else:
+        place = int(rng.integers(places**2))
+    top, left = divmod(place, places)
     return slice(top, top + side), slice(left, left + side)

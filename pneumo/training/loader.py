@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 class FilmDataset(Dataset[dict[str, torch.Tensor]]):
     """Films of one part as dicts.
 
-    ``image`` and ``mask`` uint8 (1, size, size), mask of 0 and 1; ``row`` int64, its place in the
-    cache.
+    ``image`` and ``mask`` uint8 (1, size, size), mask of 0 and 1, of the side of the augmentation's
+    window, where it has one; ``row`` int64, its place in the cache.
     """
 
     def __init__(

@@ -22,19 +22,52 @@ class Resolution:
         require(0 < self.crop_min <= 1, "resolution.crop_min", self.crop_min, "above 0, at most 1")
 
 
+class Intensity(Enum):
+    """Changes of grey levels, of which the intensity group draws one."""
+
+    contrast = "contrast"
+    gamma = "gamma"
+    brightness = "brightness"
+    brightness_contrast = "brightness_contrast"  # both at once
+    clahe = "clahe"  # contrast-limited adaptive histogram equalisation (Zuiderveld 1994)
+
+
+class Border(Enum):
+    """What lies beyond the edge of a film that is distorted or moved."""
+
+    mirror = "mirror"
+    black = "black"
+
+
 @dataclass
 class Augmentation:
-    """Probabilities of the paper's four groups (0 leaves a group out) and their limits."""
+    """Probabilities of the groups of changes (0 leaves a group out) and their limits.
+
+    In this order: intensity, blur, flip, distortion, affine, crop, window. The first four settings
+    are the paper's groups.
+    """
 
     flip: float = declare(0.0, "probability of a mirror image")
-    intensity: float = declare(0.0, "probability of contrast, gamma or brightness")
+    intensity: float = declare(0.0, "probability of one of intensity_choices")
     distortion: float = declare(0.0, "probability of elastic, grid or optical distortion")
     crop: float = declare(0.0, "probability of a random sized crop")
+    affine: float = declare(0.0, "probability of a shift, change of scale and rotation")
+    blur: float = declare(0.0, "probability of a mean, median or motion blur")
+    intensity_choices: list[Intensity] = declare(
+        factory=lambda: [Intensity.contrast, Intensity.gamma, Intensity.brightness],
+        help="one is drawn: contrast, gamma, brightness, brightness_contrast, clahe",
+    )
     contrast_limit: float = declare(0.2, "largest change of contrast, a share")
     brightness_limit: float = declare(0.2, "largest change of brightness, a share")
+    brightness_of_mean: bool = declare(
+        False, "that share is of the film's mean level, as in albumentations 0.3; else of white"
+    )
     gamma_limit: list[int] = declare(
         factory=lambda: [80, 120], help="lowest and highest gamma, per cent"
     )
+    clahe_limit: float = declare(4.0, "largest clip limit of CLAHE; the least is 1, nearly none")
+    clahe_tiles: int = declare(8, "tiles of CLAHE along each side of a film")
+    blur_kernel: int = declare(3, "largest side of a blur's kernel, pixels, odd")
     elastic_alpha: float = declare(120.0, "pixels at 256² and above; less in proportion below")
     elastic_sigma: float = declare(6.0, "smoothness of the elastic distortion, pixels")
     elastic_affine: float = declare(
@@ -47,9 +80,21 @@ class Augmentation:
     grid_normalized: bool = declare(
         False, "keep the film's borders in place, which nearly halves the grid distortion"
     )
+    shift_limit: float = declare(0.0625, "largest shift along each axis, a share of the side")
+    scale_limit: float = declare(0.1, "largest change of scale, a share")
+    rotate_limit: float = declare(45.0, "largest rotation, degrees")
+    border: Border = declare(
+        Border.mirror, "beyond the edge of a distorted or moved film: mirror or black"
+    )
+    window: int = declare(
+        0, "train on random squares of this side, pixels; 0: on whole films, as is validated"
+    )
+    window_nonempty: float = declare(
+        0.0, "probability that the window of a film with a mask must hold some of it"
+    )
 
     def __post_init__(self) -> None:
-        for key in ("flip", "intensity", "distortion", "crop"):
+        for key in (*GROUPS, "window_nonempty"):
             require(
                 0 <= getattr(self, key) <= 1,
                 f"augmentation.{key}",
@@ -64,6 +109,8 @@ class Augmentation:
             "elastic_affine",
             "optical_limit",
             "grid_limit",
+            "shift_limit",
+            "rotate_limit",
         ):
             require(getattr(self, key) >= 0, f"augmentation.{key}", getattr(self, key), "0 or more")
         gamma = self.gamma_limit
@@ -73,6 +120,27 @@ class Augmentation:
             gamma,
             "two positive numbers, the lower first",
         )
+        some = len(self.intensity_choices) > 0
+        names = ", ".join(one.name for one in Intensity)
+        rule = f"one or more of {names}"
+        require(some, "augmentation.intensity_choices", self.intensity_choices, rule)
+        require(self.clahe_limit >= 1, "augmentation.clahe_limit", self.clahe_limit, "1 or more")
+        require(self.clahe_tiles >= 1, "augmentation.clahe_tiles", self.clahe_tiles, "1 or more")
+        odd = self.blur_kernel >= 3 and self.blur_kernel % 2 == 1
+        require(odd, "augmentation.blur_kernel", self.blur_kernel, "odd, at least 3")
+        scale = self.scale_limit
+        require(0 <= scale < 1, "augmentation.scale_limit", scale, "0 or more, below 1")
+        multiple = self.window >= 0 and self.window % 32 == 0
+        rule = "a multiple of 32, or 0 for whole films"
+        require(multiple, "augmentation.window", self.window, rule)
+
+    @property
+    def changes(self) -> bool:
+        """Whether any group is on."""
+        return self.window > 0 or any(getattr(self, group) for group in GROUPS)
+
+
+GROUPS = ("flip", "intensity", "distortion", "crop", "affine", "blur")  # of Augmentation
 
 
 @dataclass

@@ -280,6 +280,9 @@ class Config:
             raise PneumoError(
                 "postprocess.presence_threshold needs a network with that head: model.presence=true"
             )
+        side, window = self.resolution.size, self.augmentation.window
+        rule = f"at most resolution.size={side}, or 0 for whole films"
+        require(window <= side, "augmentation.window", window, rule)
         averaging = self.averaging
         if isinstance(averaging, LastEpochs) and averaging.epochs > self.epochs:
             raise PneumoError(
@@ -336,6 +339,10 @@ class Config:
         side = 32 * shrink("resolution.size", self.resolution.size // 32, scale.size, 1)
         if scale.side and "resolution.size" not in exact:
             side = min(side, scale.side)
+        augmentation = self.augmentation
+        if augmentation.window and "augmentation.window" not in exact:
+            shrunk = round(augmentation.window // 32 * side / self.resolution.size)
+            augmentation = dataclasses.replace(augmentation, window=32 * max(1, shrunk))
         averaging = self.averaging
         if isinstance(averaging, LastEpochs):
             fewer = shrink("averaging.epochs", averaging.epochs, scale.epochs, 2)
@@ -362,6 +369,7 @@ class Config:
             batch_size=batch_size,
             sampling=sampling,
             resolution=dataclasses.replace(self.resolution, size=side),
+            augmentation=augmentation,
             averaging=averaging,
             model=model,
             scale=scale,

@@ -1,4 +1,7 @@
+import dataclasses
+
 import albumentations
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from pneumo.data.settings import SiimData
 from pneumo.data.sources import siim
 from pneumo.training import augmentation
 from pneumo.training.loader import EpochSampler, FilmDataset
-from pneumo.training.options import Augmentation, Resolution, Sampling
+from pneumo.training.options import Augmentation, Border, Intensity, Resolution, Sampling
 from pneumo.training.sampling import EpochFilms
 
 ALL = Augmentation(flip=0.5, intensity=0.3, distortion=0.3, crop=0.25)
@@ -21,19 +24,40 @@ MASK[10:30, 5:25] = 1
 
 
 def test_images_stay_uint8_and_masks_binary():
-    run = augmentation.build(Augmentation(1, 1, 1, 1), SIZE)
-    for i in range(30):
-        image, mask = run(IMAGE, MASK, [0, 0, i])
-        assert (image.dtype, mask.dtype, image.shape, mask.shape) == (
-            np.uint8,
-            np.uint8,
-            (64, 64),
-            (64, 64),
-        )
-        assert set(np.unique(mask)) <= {0, 1}
+    every = Augmentation(1, 1, 1, 1, 1, 1, list(Intensity))
+    for window in (0, 32):
+        run = augmentation.build(dataclasses.replace(every, window=window), SIZE)
+        for i in range(30):
+            image, mask = run(IMAGE, MASK, [0, 0, i])
+            assert (image.dtype, mask.dtype) == (np.uint8, np.uint8)
+            assert image.shape == mask.shape == ((32, 32) if window else (64, 64))
+            assert set(np.unique(mask)) <= {0, 1}
 
 
-@pytest.mark.parametrize("group", ["flip", "intensity", "distortion", "crop"])
+# of the films and masks that the paper's recipe gave before there were other groups: their sums
+BEFORE = {
+    0: (603191, 447),
+    1: (518174, 481),
+    5: (468203, 481),
+    6: (517733, 1296),
+    7: (517620, 504),
+    9: (528779, 481),
+    11: (586846, 476),
+}
+
+
+@pytest.mark.parametrize("key", BEFORE)
+def test_the_papers_recipe_draws_what_it_always_drew(key):
+    y, x = np.mgrid[:64, :64]
+    image = (127 + 100 * np.sin(x / 5) * np.cos(y / 7)).astype(np.uint8)
+    mask = ((x - 30) ** 2 + (y - 25) ** 2 < 150).astype(np.uint8)
+    image, mask = augmentation.build(ALL, SIZE)(image, mask, [0, 0, key])
+    grey, area = BEFORE[key]
+    assert image.sum(dtype=int) == pytest.approx(grey, rel=1e-4)  # OpenCV's rounding may change
+    assert mask.sum() == pytest.approx(area, abs=2)
+
+
+@pytest.mark.parametrize("group", ["flip", "intensity", "distortion", "crop", "affine", "blur"])
 def test_each_group_does_something_at_its_probability(group):
     changed = [
         not np.array_equal(
@@ -56,7 +80,7 @@ def centre(mask):
     return np.mean(np.nonzero(mask), axis=1)
 
 
-@pytest.mark.parametrize("group", ["flip", "intensity", "distortion", "crop"])
+@pytest.mark.parametrize("group", ["flip", "intensity", "distortion", "crop", "affine", "blur"])
 def test_masks_stay_on_their_films_to_a_twentieth_of_a_pixel(group):
     run = augmentation.build(Augmentation(**{group: 1}, brightness_limit=0), Resolution(128))
     rng, apart = np.random.default_rng(0), []
@@ -178,6 +202,138 @@ def test_distortion_draws_no_black_border():
         min(run(np.full((64, 64), 200, np.uint8), MASK, [0, 0, i])[0].min() for i in range(40))
         > 190
     )
+
+
+def test_beyond_the_edge_lies_a_mirror_image_or_nothing():
+    film, mask = np.full((64, 64), 200, np.uint8), np.ones((64, 64), np.uint8)
+    for group in ("distortion", "affine"):
+        for border in Border:
+            run = augmentation.build(Augmentation(**{group: 1}, border=border), SIZE)
+            found = [run(film, mask, [0, 0, i]) for i in range(40)]
+            black = border is Border.black
+            assert (min(image.min() for image, _ in found) == 0) == black
+            assert (min(moved.min() for _, moved in found) == 0) == black
+
+
+def disc(size=128):
+    """A mask right of the centre, by which shift, scale and rotation can be told apart."""
+    y, x = np.mgrid[:size, :size]
+    return (np.hypot(x - 0.75 * size, y - 0.5 * size) < size / 10).astype(np.uint8)
+
+
+def moved_discs(**limits):
+    """Centres (y, x) from the film's centre, in film sides, and areas as multiples of before."""
+    still = {"shift_limit": 0, "scale_limit": 0, "rotate_limit": 0, **limits}
+    run = augmentation.build(Augmentation(affine=1, **still), Resolution(128))
+    masks = [run(disc() * 200, disc(), [0, 0, i])[1] for i in range(300)]
+    centres = np.array([centre(mask) for mask in masks]) / 128 - 0.5
+    return centres, np.array([mask.sum() for mask in masks]) / disc().sum()
+
+
+def test_films_shift_by_up_to_the_limit_along_each_axis():
+    centres, areas = moved_discs(shift_limit=0.1)
+    shifts_of_both = centres - [0, 0.25]
+    assert shifts_of_both.min(0) == pytest.approx([-0.1, -0.1], abs=0.01)
+    assert shifts_of_both.max(0) == pytest.approx([0.1, 0.1], abs=0.01)
+    assert np.abs(areas - 1).max() < 0.05
+
+
+def test_films_grow_and_shrink_about_their_centre_by_up_to_the_limit():
+    centres, areas = moved_discs(scale_limit=0.2)
+    assert (areas.min(), areas.max()) == pytest.approx((0.8**2, 1.2**2), abs=0.05)
+    assert centres == pytest.approx(np.sqrt(areas)[:, None] * [0, 0.25], abs=0.01)
+
+
+def test_films_turn_about_their_centre_by_up_to_the_limit():
+    centres, areas = moved_discs(rotate_limit=30)
+    angles = np.degrees(np.arctan2(centres[:, 0], centres[:, 1]))
+    assert (angles.min(), angles.max()) == pytest.approx((-30, 30), abs=1)
+    assert np.hypot(*centres.T) == pytest.approx(0.25, abs=0.01)
+    assert np.abs(areas - 1).max() < 0.05
+
+
+def test_a_blur_is_a_mean_a_median_or_a_motion():
+    """One white pixel: nine greys, none, or a line through the kernel."""
+    run = augmentation.build(Augmentation(blur=1), SIZE)
+    film = np.zeros((64, 64), np.uint8)
+    film[30, 30] = 252
+    greys = set()
+    for i in range(60):
+        image, mask = run(film, MASK, [0, 0, i])
+        assert np.array_equal(mask, MASK)
+        greys.add(tuple(image[image > 0].tolist()))
+    assert greys == {(28,) * 9, (), (126, 126), (84, 84, 84)}
+
+
+def test_a_motion_is_a_line_of_sum_one_as_long_as_its_kernel_at_most():
+    rng = np.random.default_rng(0)
+    for side in (3, 7):
+        kernels = [augmentation.motion(side, rng) for _ in range(200)]
+        assert {kernel.shape for kernel in kernels} == {(side, side)}
+        assert [kernel.sum() for kernel in kernels] == pytest.approx([1] * 200)
+        pixels = {int((kernel > 0).sum()) for kernel in kernels}
+        assert pixels == set(range(2, side + 1))
+
+
+def chosen(**settings):
+    """A film of levels 80 and 160 under one change of them, many times: its new levels."""
+    run = augmentation.build(Augmentation(intensity=1, **settings), SIZE)
+    film = np.full((64, 64), 80, np.uint8)
+    film[32:] = 160
+    return np.array([run(film, MASK, [0, 0, i])[0][[0, 63], 0] for i in range(300)], int)
+
+
+@pytest.mark.parametrize(("of_mean", "unit"), [(False, 255), (True, 120)])
+def test_contrast_and_brightness_change_together_by_white_or_by_the_mean(of_mean, unit):
+    both = [Intensity.brightness_contrast]
+    dark, light = chosen(intensity_choices=both, brightness_of_mean=of_mean).T
+    contrast = (light - dark) / 80 - 1
+    brightness = (dark - 80 * (1 + contrast)) / unit
+    for change in (contrast, brightness):
+        assert (change.min(), change.max()) == pytest.approx((-0.2, 0.2), abs=0.03)
+    assert abs(np.corrcoef(contrast, brightness)[0, 1]) < 0.2
+
+
+def test_clahe_evens_out_the_histogram_of_tiles_as_opencv_does():
+    settings = {"intensity_choices": [Intensity.clahe], "clahe_limit": 4, "clahe_tiles": 4}
+    run = augmentation.build(Augmentation(intensity=1, **settings), Resolution(256))
+    dull = np.tile(IMAGE, (4, 4)) // 8 + 100
+    spreads = [run(dull, dull & 0, [0, 0, i])[0].std() for i in range(60)]
+    most = cv2.createCLAHE(4, (4, 4)).apply(dull).std()
+    least = cv2.createCLAHE(1, (4, 4)).apply(dull).std()
+    assert dull.std() < least < most
+    assert (min(spreads), max(spreads)) == pytest.approx((least, most), rel=0.1)
+
+
+def corners(mask, key_count=400, **settings):
+    """Where windows of 32² of a film lie, by a film that tells each pixel's place."""
+    run = augmentation.build(Augmentation(window=32, **settings), SIZE)
+    rows, columns = np.mgrid[:64, :64].astype(np.uint8)
+    return np.array(
+        [
+            [run(ramp, mask, [0, 0, i])[0][0, 0] for ramp in (rows, columns)]
+            for i in range(key_count)
+        ]
+    )
+
+
+def test_windows_lie_anywhere_with_equal_chances():
+    places = corners(MASK)
+    assert (places.min(), places.max()) == (0, 32)
+    assert places.mean(0) == pytest.approx([16, 16], abs=1.5)
+
+
+def test_windows_hold_some_of_the_mask_where_they_must():
+    dot = np.zeros((64, 64), np.uint8)
+    dot[5, 60] = 1  # in windows whose top is at most 5, and whose left is at least 29
+    places = corners(dot, window_nonempty=1)
+    assert (places.min(0).tolist(), places.max(0).tolist()) == ([0, 29], [5, 32])
+    run = augmentation.build(Augmentation(window=32, window_nonempty=0.5), SIZE)
+    held = np.mean([run(IMAGE, dot, [0, 0, i])[1].any() for i in range(400)])
+    by_chance = 6 * 4 / 33**2
+    assert held == pytest.approx(0.5 + 0.5 * by_chance, abs=0.08)
+    empty = np.zeros_like(dot)
+    assert corners(empty, 50, window_nonempty=1).max() > 20  # a film without a mask: anywhere
 
 
 def test_none():

@@ -54,6 +54,18 @@ def films(phantoms, tmp_path_factory):
     return cache.build(index.items, 64, tmp_path_factory.mktemp("cache"), workers=0)
 
 
+def test_training_films_are_windows_where_asked_and_validation_films_whole(tmp_path, phantoms):
+    data = ["data=siim", f"data.root={phantoms}", f"data.annotations={phantoms}/train-rle.csv"]
+    own = ["+experiment=exp2", *data, f"runs_dir={tmp_path}", "resolution.size=96"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        typed = [*own, "augmentation=amirassov", "augmentation.window=64"]
+        made = FilmData(load_config(compose("train", typed)))
+    made.prepare()
+    for dataset, side in ((made.training, 64), (made.validation, 96)):
+        film = dataset[0]
+        assert film["image"].shape == film["mask"].shape == (1, side, side)
+
+
 def test_ranks_share_an_epoch_evenly(films):
     dataset = FilmDataset(films, np.arange(23))
     drawn = EpochFilms(Sampling(), [False] * 23, 1, 0)

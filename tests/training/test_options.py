@@ -54,6 +54,45 @@ def test_losses_have_the_weights_of_the_released_code(name):
     assert one.dice_over is (Over.image if name == "x5" else Over.batch)
 
 
+# probabilities of flip, intensity, distortion, affine and blur; limits of shift, scale and
+# rotation; what lies beyond the edge; choices of intensity; side of windows
+RELEASED_AUGMENTATIONS = {
+    "sneddy": (
+        *((0.5, 0.3, 0.3, 0.5, 0), (0.0625, 0.1, 45), "mirror"),
+        *(("contrast", "gamma", "brightness"), 0),
+    ),
+    "x5": (
+        *((0.5, 0.5, 0, 1, 0.5), (0.2, 0.2, 20), "black"),
+        *(("gamma", "brightness_contrast", "clahe"), 0),
+    ),
+    "amirassov": (
+        *((0.5, 0.3, 0.3, 0.5, 0), (0.2, 0.2, 20), "black"),
+        *(("brightness_contrast",), 512),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED_AUGMENTATIONS)
+def test_augmentations_are_those_of_the_released_code(name):
+    one = loaded(f"augmentation={name}").augmentation
+    found = (
+        (one.flip, one.intensity, one.distortion, one.affine, one.blur),
+        (one.shift_limit, one.scale_limit, one.rotate_limit),
+        one.border.name,
+        tuple(choice.name for choice in one.intensity_choices),
+        one.window,
+    )
+    assert found == RELEASED_AUGMENTATIONS[name]
+    assert (one.crop, one.window_nonempty) == (0, 0)
+    assert (one.contrast_limit, one.brightness_limit, one.brightness_of_mean) == (0.2, 0.2, True)
+    assert one.gamma_limit == ([60, 120] if name == "x5" else [80, 120])
+    if name == "x5":
+        assert (one.clahe_limit, one.clahe_tiles, one.blur_kernel) == (4, 4, 3)
+    else:  # both distort alike
+        distorting = (one.elastic_alpha, one.elastic_sigma, one.elastic_affine)
+        assert (*distorting, one.grid_limit, one.optical_limit) == (120, 6, 3.6, 0.3, 2)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -68,6 +107,13 @@ def test_losses_have_the_weights_of_the_released_code(name):
         ("resolution.size=500", r"resolution\.size=500.*multiple of 32"),
         ("resolution.crop_min=0", r"crop_min=0"),
         ("augmentation.flip=2", r"augmentation\.flip=2.*probability"),
+        ("augmentation.window_nonempty=2", r"window_nonempty=2.*probability"),
+        ("augmentation.window=100", r"augmentation\.window=100.*multiple of 32"),
+        ("augmentation.window=1024", r"augmentation\.window=1024.*at most resolution\.size=512"),
+        ("augmentation.intensity_choices=[]", r"intensity_choices.*contrast, gamma"),
+        ("augmentation.blur_kernel=4", r"blur_kernel=4.*odd"),
+        ("augmentation.scale_limit=1", r"scale_limit=1.*below 1"),
+        ("augmentation.clahe_limit=0", r"clahe_limit=0"),
         ("loss={bce: 0, dice: 0}", "one of bce, dice, focal, lovasz and own"),
         ("averaging=cycles", r"averaging=cycles: must be with cyclic or restarts, not .*=cosine"),
         ("averaging={at: [3, 2]}", r"averaging\.at=\[3, 2\]: must be epochs from 0, ascending"),

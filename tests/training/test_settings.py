@@ -163,6 +163,20 @@ def test_what_the_user_types_is_not_shrunk():
     assert (one.epochs, one.batch_size, one.resolution.size, one.averaging.epochs) == (7, 9, 96, 2)
 
 
+def test_windows_shrink_with_the_film_to_a_multiple_of_32():
+    def windows(*typed, exact=()):
+        own = ("+experiment=exp5", "augmentation=amirassov", "resolution.size=768", *typed)
+        one = loaded(*own).scaled(exact)
+        return one.resolution.size, one.augmentation.window
+
+    assert windows() == (768, 512)
+    assert windows("scale.size=0.25") == (192, 128)
+    assert windows("scale.size=0.1") == (64, 32)
+    assert windows("scale.size=0.25", exact={"resolution.size"}) == (768, 512)
+    kept = {"augmentation.window"}
+    assert windows("augmentation.window=64", "scale.size=0.25", exact=kept) == (192, 64)
+
+
 def test_films_the_user_asks_for_are_not_capped():
     scale = (
         loaded("+experiment=exp5", "data=phantom", "data.images=1000", "scale=mini")
