@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 from torch import Tensor, nn
 
 from pneumo.settings import require
+from pneumo.training.network import batch_norms
 from pneumo.training.options import (
     Averaging,
     CyclesAveraging,
@@ -188,14 +189,11 @@ def reestimate_batch_norm(module: pl.LightningModule, batches: Any) -> None:
     An average of weights has other activations than the weights that were averaged (Izmailov et
     al. 2018, section 3.2). Dropout is off meanwhile. Layers that are frozen keep their statistics.
     """
-    norms = [
-        part
-        for part in module.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.weight.requires_grad
-    ]
+    module.train()  # which leaves frozen layers as they are
+    norms = [norm for norm in batch_norms(module) if norm.training]
+    module.eval()
     if not norms:
         return
-    module.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

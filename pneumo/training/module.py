@@ -12,7 +12,7 @@ from pneumo.masks.rule import to_mask
 from pneumo.masks.settings import Postprocess
 from pneumo.training import loss, optimizer, schedule
 from pneumo.training.metrics import ImageScores
-from pneumo.training.network import Network, Output, probabilities
+from pneumo.training.network import Network, Output, batch_norms, probabilities
 from pneumo.training.options import Plateau
 from pneumo.training.settings import Config
 from pneumo.training.weights import renamed
@@ -38,22 +38,44 @@ class SegmentationModule(pl.LightningModule):
     def __init__(self, network: Network, config: Config, steps: int):
         super().__init__()
         self.network, self.config, self.steps = network, config, steps
-        if config.optimizer.freeze_encoder:
-            network.encoder.requires_grad_(False)
+        self._freeze()
         self.scores = ImageScores()
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
 
+    @property
+    def encoder_is_frozen(self) -> bool:
+        """Whether the encoder stays as it is in the current epoch."""
+        moves = self.config.optimizer
+        return moves.freeze_encoder or self.current_epoch < moves.freeze_epochs
+
+    def _freeze(self) -> None:
+        """Give no gradient to what stays as it is in the current epoch."""
+        moves = self.config.optimizer
+        if moves.freeze_encoder or moves.freeze_epochs:
+            self.network.encoder.requires_grad_(not self.encoder_is_frozen)
+        if moves.freeze_batch_norm or moves.freeze_batch_norm_affine:
+            for norm in batch_norms(self.network):
+                norm.requires_grad_(False)
+
     def on_train_epoch_start(self) -> None:
-        """Seed by epoch, so that a resumed fit draws what an uninterrupted one draws."""
+        """Seed by epoch, so that a resumed fit draws what an uninterrupted one draws.
+
+        Lightning 2.6 never calls ``train``, which holds frozen statistics.
+        """
         sequence = np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(sequence.generate_state(1)[0]))
+        self._freeze()
+        self.train()
 
     def train(self, mode: bool = True) -> "SegmentationModule":
-        """As torch's, but a frozen encoder keeps its batch-norm statistics."""
+        """As torch's, but what is frozen keeps its batch-norm statistics."""
         super().train(mode)
-        if self.config.optimizer.freeze_encoder:
+        if self.encoder_is_frozen:
             self.network.encoder.eval()
+        if self.config.optimizer.freeze_batch_norm:
+            for norm in batch_norms(self.network):
+                norm.eval()
         return self
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

@@ -81,11 +81,15 @@ def check_network(config: Model) -> None:
         Network(config)
 
 
+def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Every batch-norm layer of a network."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return [layer for layer in network.modules() if isinstance(layer, kind)]
+
+
 def _set_batch_norm(network: nn.Module, config: BatchNorm) -> None:
     """Give every batch-norm layer what the settings say of it."""
-    for layer in network.modules():
-        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            continue
+    for layer in batch_norms(network):
         if config.momentum is not None:
             layer.momentum = config.momentum
         if config.eps is not None:

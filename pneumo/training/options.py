@@ -376,6 +376,19 @@ class Optimizer:
     freeze_encoder: bool = declare(
         False, "leave the encoder as it is, batch-norm statistics included"
     )
+    freeze_epochs: int = declare(
+        0, "so many first epochs leave the encoder as it is, later ones train it"
+    )
+    freeze_batch_norm: bool = declare(
+        False, "leave every batch-norm layer as it is: running statistics, scale and shift"
+    )
+    freeze_batch_norm_affine: bool = declare(
+        False, "leave scale and shift of every batch-norm layer; its running statistics move"
+    )
+    layer_decay: float = declare(
+        1.0,
+        "factor on the learning rate for each stage of the encoder, from output to input",
+    )
     clip: float = declare(0.0, "largest norm of the gradient; 0 does not clip")
     accumulate: int = declare(1, "batches whose gradients are added up before a step")
 
@@ -384,6 +397,9 @@ class Optimizer:
             require(getattr(self, key) >= 0, f"optimizer.{key}", getattr(self, key), "0 or more")
         require(self.encoder_lr > 0, "optimizer.encoder_lr", self.encoder_lr, "positive")
         require(self.accumulate >= 1, "optimizer.accumulate", self.accumulate, "at least 1")
+        decay, frozen = self.layer_decay, self.freeze_epochs
+        require(0 < decay <= 1, "optimizer.layer_decay", decay, "above 0, at most 1")
+        require(frozen >= 0, "optimizer.freeze_epochs", frozen, "0 or more")
 
 
 @dataclass

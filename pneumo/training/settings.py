@@ -289,6 +289,13 @@ class Config:
                 f"averaging.epochs={averaging.epochs}: must not exceed epochs={self.epochs} "
                 "(set averaging.epochs, or averaging=none)"
             )
+        frozen = self.optimizer.freeze_epochs
+        rule = f"below epochs={self.epochs} (optimizer.freeze_encoder=true freezes it for good)"
+        require(frozen < self.epochs, "optimizer.freeze_epochs", frozen, rule)
+        rule = (
+            f"0 with machine.devices={devices}: what is frozen at first would not be synchronized"
+        )
+        require(not frozen or devices == 1, "optimizer.freeze_epochs", frozen, rule)
         if isinstance(averaging, EpochsAveraging):
             rule = f"below epochs={self.epochs} (set averaging.at, or averaging=none)"
             require(averaging.at[-1] < self.epochs, "averaging.at", averaging.at, rule)

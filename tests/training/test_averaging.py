@@ -226,8 +226,13 @@ def test_reestimated_batch_norm_statistics_are_those_of_the_films():
 
 
 def test_frozen_layers_keep_their_statistics():
-    module = Net()
-    module.network[1].requires_grad_(False)
+    class Frozen(Net):
+        def train(self, mode=True):
+            super().train(mode)
+            self.network[1].eval()
+            return self
+
+    module = Frozen()
     module.network[1].running_mean += 7
     before = module.network[1].running_mean.clone()
     averaging.reestimate_batch_norm(module, DataLoader(Films(), batch_size=8))

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 
 from pneumo.settings import CONF
 from pneumo.training.module import SegmentationModule
-from pneumo.training.network import Output
+from pneumo.training.network import Output, build_network
+from pneumo.training.options import Model
 from pneumo.training.settings import load_config
 
 
@@ -48,6 +49,110 @@ def test_validation_logs_the_scores_of_the_masks_of_all_films(module):
     assert found["val/dice"] == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert found["val/iou"] == pytest.approx((1 / 2 + 1 + 0) / 3)
     assert (found["val/sensitivity"], found["val/specificity"]) == (1, 0)
+
+
+def composed(*overrides):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        raw = compose("train", ["+experiment=exp5", "data=phantom", "epochs=4", *overrides])
+    return load_config(raw)
+
+
+class Observer(pl.Callback):
+    """The network at the end of each epoch; saves the checkpoint of one."""
+
+    def __init__(self, saved=None, path=None):
+        self.states, self.saved, self.path = [], saved, path
+
+    def on_train_epoch_end(self, trainer, module):
+        state = module.network.state_dict()
+        self.states.append({key: value.clone() for key, value in state.items()})
+        if trainer.current_epoch == self.saved:
+            trainer.save_checkpoint(self.path)
+
+
+def trained(config, observer, resume=None):
+    """Four epochs of two batches; the network before them, and after."""
+    torch.manual_seed(0)
+    model = Model("x", encoder="tu-test_resnet", encoder_weights="none", presence=False)
+    network = build_network(model)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    films = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
+    masks = (films > 128).to(torch.uint8)
+    batches = [{"image": film, "mask": mask} for film, mask in zip(films, masks, strict=True)]
+    trainer = pl.Trainer(
+        max_epochs=4,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[observer],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    loader = DataLoader(batches, batch_size=2)
+    trainer.fit(SegmentationModule(network, config, steps=8), loader, loader, ckpt_path=resume)
+    return before
+
+
+def moved(before, after):
+    """The parts of a network that differ: weights, norms (scale and shift), statistics."""
+    norms = {key.rpartition(".")[0] for key in before if key.endswith("running_mean")}
+    found = set()
+    for key, value in before.items():
+        part = "encoder" if key.startswith("encoder.") else "rest"
+        kind = "weights"
+        if "running" in key:
+            kind = "statistics"
+        elif key.rpartition(".")[0] in norms:
+            kind = "norms"
+        if not key.endswith("num_batches_tracked") and not torch.equal(value, after[key]):
+            found.add(f"{part} {kind}")
+    return found
+
+
+ALL = {f"{part} {kind}" for part in ("encoder", "rest") for kind in ("weights", "norms")}
+ALL |= {"encoder statistics", "rest statistics"}
+DECODER = {name for name in ALL if name.startswith("rest")}
+FROZEN = {
+    "nothing": ((), ALL, ALL),
+    "encoder": (("optimizer.freeze_encoder=true",), DECODER, DECODER),
+    "encoder at first": (("optimizer.freeze_epochs=2",), DECODER, ALL),
+    "batch norm": (
+        ("optimizer.freeze_batch_norm=true",),
+        {"encoder weights", "rest weights"},
+        {"encoder weights", "rest weights"},
+    ),
+    "scale and shift": (
+        ("optimizer.freeze_batch_norm_affine=true",),
+        {name for name in ALL if "norms" not in name},
+        {name for name in ALL if "norms" not in name},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.parametrize("case", FROZEN)
+def test_what_is_frozen_stays_through_a_fit_and_nothing_else(case):
+    overrides, at_first, at_last = FROZEN[case]
+    seen = Observer()
+    before = trained(composed("averaging=none", *overrides), seen)
+    assert moved(before, seen.states[1]) == at_first
+    assert moved(before, seen.states[3]) == at_last
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_an_encoder_frozen_at_first_goes_on_as_if_it_had_not_been_stopped(stop, tmp_path):
+    config = composed("averaging=none", "optimizer.freeze_epochs=2", "optimizer.layer_decay=0.7")
+    whole, resumed = Observer(stop, tmp_path / "stopped.ckpt"), Observer()
+    trained(config, whole)
+    trained(config, resumed, tmp_path / "stopped.ckpt")
+    for key, value in whole.states[-1].items():
+        assert torch.equal(value, resumed.states[-1][key]), key
 
 
 def test_checkpoints_of_version_1_are_read(module):

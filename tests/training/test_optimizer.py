@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pneumo.errors import PneumoError
 from pneumo.training import optimizer
 from pneumo.training.module import SegmentationModule
 from pneumo.training.network import build_network
@@ -53,3 +54,55 @@ def test_a_frozen_encoder_stays_as_it_is(network):
         assert torch.equal(value, before[key]), key
     assert not torch.equal(head, network.head[0].weight)
     assert network.decoder.training
+
+
+def rates_of(config, encoder):
+    """The rate of each parameter of a U-Net, and the groups it was told by."""
+    network = build_network(Model("x", encoder=encoder, encoder_weights="none"))
+    one = optimizer.build(config, network, 1e-3)
+    rates = {id(p): group["lr"] for group in one.param_groups for p in group["params"]}
+    assert one.param_groups[0]["lr"] == 1e-3  # what is shown as the learning rate
+    return {name: rates[id(parameter)] for name, parameter in network.named_parameters()}
+
+
+# one parameter of each stage, and by how many halvings its rate lies below the decoder's
+DEPTHS = {
+    "resnet18": {
+        "encoder.conv1.weight": 5,
+        "encoder.bn1.weight": 5,
+        "encoder.layer1.0.conv1.weight": 4,
+        "encoder.layer2.0.downsample.0.weight": 3,
+        "encoder.layer3.1.bn2.bias": 2,
+        "encoder.layer4.1.conv2.weight": 1,
+    },
+    "tu-convnext_atto": {
+        "encoder.model.stem_0.weight": 5,
+        "encoder.model.stem_1.bias": 5,
+        "encoder.model.stages_0.blocks.1.gamma": 4,
+        "encoder.model.stages_1.downsample.0.weight": 3,
+        "encoder.model.stages_2.blocks.5.mlp.fc1.weight": 2,
+        "encoder.model.stages_3.blocks.0.conv_dw.weight": 1,
+    },
+    "tu-tf_efficientnet_lite0": {
+        "encoder.model.conv_stem.weight": 8,
+        "encoder.model.blocks.0.0.conv_dw.weight": 7,
+        "encoder.model.blocks.6.0.conv_pwl.weight": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("encoder", DEPTHS)
+def test_stages_nearer_the_input_learn_more_slowly(encoder):
+    rates = rates_of(AdamW(layer_decay=0.5, encoder_lr=0.1), encoder)
+    for name, depth in DEPTHS[encoder].items():
+        assert rates[name] == pytest.approx(1e-4 * 0.5**depth), name
+    apart = [name for name in rates if not name.startswith("encoder.")]
+    assert {rates[name] for name in apart} == {1e-3}
+    assert len({rate for name, rate in rates.items() if name not in apart}) == max(
+        DEPTHS[encoder].values()
+    )
+
+
+def test_an_encoder_whose_stages_are_not_known_is_refused():
+    with pytest.raises(PneumoError, match=r"layer_decay=0\.5: the stages of this encoder are not"):
+        rates_of(Optimizer(layer_decay=0.5), "vgg11")

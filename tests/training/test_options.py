@@ -119,6 +119,8 @@ def test_augmentations_are_those_of_the_released_code(name):
         ("averaging={at: [3, 2]}", r"averaging\.at=\[3, 2\]: must be epochs from 0, ascending"),
         ("averaging.at=[70]", r"averaging\.at=\[70\]: must be below epochs=70"),
         ("scheduler.tail_epochs=[70]", r"tail_epochs=\[70\]: must be below epochs=70"),
+        ("optimizer.layer_decay=0", r"optimizer\.layer_decay=0"),
+        ("optimizer.freeze_epochs=70", r"optimizer\.freeze_epochs=70: must be below epochs=70"),
         ("loss.lovasz=-1", r"loss.*lovasz=-1.*non-negative"),
     ],
 )
