@@ -228,8 +228,9 @@ class Config:
         names = [one.name for one in dataclasses.fields(self)]
         for name in self.whole_chain:
             require(name in names, "whole_chain", name, "a setting or a group of settings")
-        if self.loss.presence and not self.model.presence:
-            raise PneumoError("loss.presence needs a network with that head: model.presence=true")
+        for key in ("presence", "presence_focal"):
+            if getattr(self.loss, key) and not self.model.presence:
+                raise PneumoError(f"loss.{key} needs a network with that head: model.presence=true")
         side, window = self.resolution.size, self.augmentation.window
         rule = f"at most resolution.size={side}, or 0 for whole films"
         require(window <= side, "augmentation.window", window, rule)
