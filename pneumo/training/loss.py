@@ -92,10 +92,10 @@ def _mean(losses: Tensor, target: Tensor, over: Over) -> Tensor:
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
-    """Mean of -(1 - q)^gamma log q over pixels, q the probability given to what is true.
+    """Mean of -(1 - q)^gamma log q, q the probability given to what is true.
 
-    Lin et al., "Focal loss for dense object detection" (2017), equation 4. Shapes as above; with
-    ``gamma`` 0 it is binary cross-entropy.
+    Lin et al., "Focal loss for dense object detection" (2017), equation 4. Of pixels, shapes as
+    above, or of films, (N,). With ``gamma`` 0 it is binary cross-entropy.
     """
     margin = logits.float() * (2 * target.float() - 1)
     right, wrong = F.logsigmoid(margin), F.logsigmoid(-margin)  # log q and log (1 - q)
@@ -181,8 +181,13 @@ def total_loss(logits: Output, target: Tensor, config: Loss) -> Tensor:
         loss = loss + config.lovasz * lovasz
     if config.own and config.own_weight:
         loss = loss + config.own_weight * own_loss(config.own)(mask.float(), target.float())
-    if config.presence and logits.presence is not None:
-        present = target.flatten(1).any(1).float()
+    if logits.presence is None:
+        return loss
+    present = target.flatten(1).any(1).float()
+    if config.presence:
         entropy = F.binary_cross_entropy_with_logits(logits.presence.float(), present)
         loss = loss + config.presence * entropy
+    if config.presence_focal:
+        focal = focal_loss(logits.presence, present, config.focal_gamma)
+        loss = loss + config.presence_focal * focal
     return loss

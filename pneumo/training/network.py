@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pneumo.errors import PneumoError, brief
 from pneumo.training.albunet import albunet
-from pneumo.training.options import Architecture, Attention, BatchNorm, Model, Stem
+from pneumo.training.options import Architecture, Attention, BatchNorm, Model, Pooling, Stem
+from pneumo.training.patches import PatchHead, patchwise
 from pneumo.training.weights import load_encoder
 
 
@@ -43,7 +44,8 @@ class Network(nn.Module):
         body = _body(config)
         self.encoder, self.decoder, self.head = body.encoder, body.decoder, body.segmentation_head
         channels = body.encoder.out_channels[-1]
-        self.presence = nn.Linear(channels, 1) if config.presence else None
+        own_head = config.presence and not isinstance(self.head, PatchHead)
+        self.presence = nn.Linear(channels, 1) if own_head else None
         _set_batch_norm(self, config.batch_norm)
 
     def forward(self, films: Tensor) -> Output:
@@ -51,6 +53,8 @@ class Network(nn.Module):
         x = (films.float() / 255 - self.mean) / self.std
         x = self.stem(x) if self.stem is not None else x.expand(-1, 3, -1, -1)
         features = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        if isinstance(self.head, PatchHead):
+            return Output(*self.head(features[-1], films.shape[-2:]))
         mask = self.head(self.decoder(features))
         if self.presence is None:
             return Output(mask)
@@ -113,6 +117,10 @@ def _body(config: Model) -> Any:
                 return smp.DeepLabV3Plus(config.encoder, **options)
             case Architecture.albunet:
                 return albunet(config.encoder)
+            case Architecture.classifier:
+                return patchwise(config.encoder, Pooling.mean)
+            case Architecture.mil:
+                return patchwise(config.encoder, config.pooling)
     # timm raises RuntimeError for a name that it does not know
     except (KeyError, ValueError, RuntimeError) as error:
         near = (

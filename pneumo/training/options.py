@@ -235,13 +235,27 @@ class Stem(Enum):
 
 
 class Architecture(Enum):
-    """Families of segmentation networks: segmentation-models-pytorch's, and the winner's."""
+    """Families of networks: segmentation-models-pytorch's, the winner's, and those of patches."""
 
     unet = "unet"
     unetplusplus = "unetplusplus"
     fpn = "fpn"
     deeplabv3plus = "deeplabv3plus"
     albunet = "albunet"  # sneddy's, without batch norm in its decoder
+    classifier = "classifier"  # of whole films, whose activation map is the mask
+    mil = "mil"  # multiple instances: patches, of which the film's label is pooled
+
+
+LABELLED_BY_FILM = (Architecture.classifier, Architecture.mil)  # have no decoder
+
+
+class Pooling(Enum):
+    """How logits of patches become a film's."""
+
+    max = "max"
+    noisy_or = "noisy_or"  # positive unless every patch is negative, all independent
+    lse = "lse"  # log-sum-exp, between mean and max
+    mean = "mean"  # makes mil the same network as classifier
 
 
 class Attention(Enum):
@@ -285,7 +299,8 @@ class Model:
 
     name: str = declare(help="name of the model, for records")
     architecture: Architecture = declare(
-        Architecture.unet, "family: unet, unetplusplus, fpn, deeplabv3plus or albunet"
+        Architecture.unet,
+        "family: unet, unetplusplus, fpn, deeplabv3plus, albunet, classifier or mil",
     )
     encoder: str = declare("resnet34", "a name of segmentation-models-pytorch, or tu-<timm's name>")
     encoder_weights: str = declare(
@@ -299,6 +314,9 @@ class Model:
         Attention.none, "scse (squeeze and excitation of channels and pixels) or none"
     )
     presence: bool = declare(False, "a second head: the probability of any pneumothorax in a film")
+    pooling: Pooling = declare(
+        Pooling.max, "from patches to the film, with mil: max, noisy_or, lse or mean"
+    )
     batch_norm: BatchNorm = declare(factory=BatchNorm, help="running statistics and their floor")
     mean: list[float] = declare(
         factory=lambda: [0.0],
@@ -320,6 +338,12 @@ class Model:
         rule = f"none: {family.name} has no place for it, as unet and unetplusplus have"
         fits = able or attention is Attention.none
         require(fits, "model.decoder_attention", attention.name, rule)
+        heads = self.presence or family not in LABELLED_BY_FILM
+        rule = f"true with model.architecture={family.name}, which learns from it"
+        require(heads, "model.presence", str(self.presence).lower(), rule)
+        pools = family is Architecture.mil or self.pooling is Pooling.max
+        rule = f"left out: model.architecture={family.name} does not choose, only mil does"
+        require(pools, "model.pooling", self.pooling.name, rule)
 
 
 class Over(Enum):
@@ -332,7 +356,10 @@ class Over(Enum):
 
 @dataclass
 class Loss:
-    """A weighted sum of losses; a weight of 0 leaves one out."""
+    """A weighted sum of losses; a weight of 0 leaves one out.
+
+    Without any loss of masks, a network learns from the labels of whole films alone.
+    """
 
     name: str = declare("bce_dice", "name of the loss, for records")
     bce: float = declare(1.0, "weight of binary cross-entropy")
@@ -340,6 +367,7 @@ class Loss:
     focal: float = declare(0.0, "weight of focal loss")
     lovasz: float = declare(0.0, "weight of the Lovász hinge, a surrogate of the Jaccard index")
     presence: float = declare(0.0, "weight of the presence head's binary cross-entropy")
+    presence_focal: float = declare(0.0, "weight of the presence head's focal loss")
     own: str | None = declare(
         None, "a loss of yours, <module>.<function>: logits and masks (N, 1, H, W) → a scalar"
     )
@@ -359,8 +387,12 @@ class Loss:
         of_masks = [self.bce, self.dice, self.focal, self.lovasz]
         if self.own:
             of_masks.append(self.own_weight)
-        valid = min(*of_masks, self.presence) >= 0 and sum(of_masks) > 0
-        rule = "of non-negative weights, one of bce, dice, focal, lovasz and own positive"
+        weights = [*of_masks, self.presence, self.presence_focal]
+        valid = min(weights) >= 0 and sum(weights) > 0
+        rule = (
+            "of non-negative weights, one of bce, dice, focal, lovasz and own, or presence or "
+            "presence_focal, positive"
+        )
         require(valid, "loss", self, rule)
         require(self.smooth > 0, "loss.smooth", self.smooth, "positive")
         require(self.focal_gamma >= 0, "loss.focal_gamma", self.focal_gamma, "0 or more")

@@ -274,12 +274,11 @@ class Config:
         names = [one.name for one in dataclasses.fields(self)]
         for name in self.whole_chain:
             require(name in names, "whole_chain", name, "a setting or a group of settings")
-        if self.loss.presence and not self.model.presence:
-            raise PneumoError("loss.presence needs a network with that head: model.presence=true")
-        if self.postprocess.presence_threshold is not None and not self.model.presence:
-            raise PneumoError(
-                "postprocess.presence_threshold needs a network with that head: model.presence=true"
-            )
+        needing = {f"loss.{key}": getattr(self.loss, key) for key in ("presence", "presence_focal")}
+        needing["postprocess.presence_threshold"] = self.postprocess.presence_threshold
+        for key, value in needing.items():
+            if value and not self.model.presence:
+                raise PneumoError(f"{key} needs a network with that head: model.presence=true")
         side, window = self.resolution.size, self.augmentation.window
         rule = f"at most resolution.size={side}, or 0 for whole films"
         require(window <= side, "augmentation.window", window, rule)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -64,6 +65,19 @@ def load_encoder(encoder: nn.Module, config: Model) -> None:
         f"model.encoder_weights={config.encoder_weights}",
         f"the encoder {config.encoder}",
     )
+
+
+def encoder_licence(config: Model) -> str | None:
+    """The licence of the pretrained weights that ``config`` names; None if unknown, or if none.
+
+    timm states one for each set of weights; some (``dinov3-license``) bind whatever is made of
+    them. segmentation-models-pytorch states none for its own encoders, nor does the package of the
+    extra `lite`, nor a local file.
+    """
+    if config.encoder_weights != "imagenet" or not config.encoder.startswith("tu-"):
+        return None
+    known = timm.get_pretrained_cfg(config.encoder.removeprefix("tu-"))
+    return known.license if known else None
 
 
 def _of_encoder(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from pneumo.errors import PneumoError
 from pneumo.inference import bundle, findings
 from pneumo.inference.settings import Unsuitable, Use
 from pneumo.training.network import build_network
-from pneumo.training.options import Architecture, Attention, BatchNorm, Model
+from pneumo.training.options import Architecture, Attention, BatchNorm, Model, Pooling
 
 PARTS = {
     "encoder.": "unet.encoder.",
@@ -70,8 +70,18 @@ def test_onnx_gives_what_torch_gives(tmp_path):
     [
         Model("x", Architecture.albunet, "tu-test_resnet", presence=True),
         Model("x", encoder="tu-test_resnet", decoder_attention=Attention.scse),
+        pytest.param(
+            Model("x", Architecture.classifier, "tu-test_resnet", presence=True),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            Model("x", Architecture.mil, "tu-test_resnet", presence=True, pooling=Pooling.noisy_or),
+            marks=pytest.mark.slow,
+        ),
+        # its first map has a quarter of the side
+        pytest.param(Model("x", encoder="tu-test_convnext"), marks=pytest.mark.slow),
     ],
-    ids=lambda model: f"{model.architecture.name}-{model.encoder}",
+    ids=lambda model: f"{model.architecture.name}-{model.encoder}-{model.pooling.name}",
 )
 def test_onnx_gives_what_torch_gives_for_other_networks(tmp_path, model):
     network = build_network(model, pretrained=False).eval()

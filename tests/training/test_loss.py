@@ -1,7 +1,9 @@
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+import torchvision
 from hydra import compose, initialize_config_dir
+from torch.nn import functional as F
 
 from pneumo.errors import PneumoError
 from pneumo.settings import CONF
@@ -192,6 +194,49 @@ def test_the_presence_head_learns_whether_there_is_any():
     found = loss.total_loss(Output(LOGITS, present), TARGET, weights)
     entropy = -(present[0].sigmoid().log() + (1 - present[1].sigmoid()).log()) / 2
     assert found - without == pytest.approx(3 * float(entropy), rel=1e-5)
+
+
+PRESENT = torch.tensor([1.5, -0.5])  # logits of the two films
+LABELS = torch.tensor([1.0, 0.0])  # of which the first has a mask
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_focal_loss_of_presence_by_an_independent_library(gamma):
+    weights = Loss(bce=0, dice=0, presence_focal=3, focal_gamma=gamma)
+    theirs = torchvision.ops.sigmoid_focal_loss(PRESENT, LABELS, -1, gamma, "mean")
+    found = loss.total_loss(Output(LOGITS, PRESENT), TARGET, weights)
+    assert found == pytest.approx(3 * float(theirs), rel=1e-5)
+
+
+def test_labels_of_films_alone_leave_masks_without_a_gradient():
+    logits = LOGITS.clone().requires_grad_()
+    present = PRESENT.clone().requires_grad_()
+    config = composed_loss("presence", "model.presence=true")
+    found = loss.total_loss(Output(logits, present), TARGET, config)
+    expected = F.binary_cross_entropy_with_logits(PRESENT, LABELS)
+    assert found.item() == pytest.approx(float(expected))
+    found.backward()
+    assert logits.grad is None
+    assert (present.grad != 0).all()
+
+
+def test_x5s_classifiers_sum_is_focal_and_entropy_of_presence_and_entropy_of_masks():
+    config = composed_loss("x5_classifier", "model.presence=true")
+    focal = torchvision.ops.sigmoid_focal_loss(PRESENT, LABELS, -1, 2, "mean")
+    entropies = [
+        F.binary_cross_entropy_with_logits(logits, target)
+        for logits, target in ((PRESENT, LABELS), (LOGITS, TARGET.float()))
+    ]
+    found = loss.total_loss(Output(LOGITS, PRESENT), TARGET, config)
+    assert found == pytest.approx(float(focal + sum(entropies)), rel=1e-5)
+
+
+def test_x5s_sum_for_both_tasks_is_dice_of_masks_and_entropy_of_presence():
+    config = composed_loss("x5_multitask", "model.presence=true")
+    dice = loss.total_loss(Output(LOGITS), TARGET, composed_loss("x5"))
+    entropy = F.binary_cross_entropy_with_logits(PRESENT, LABELS)
+    found = loss.total_loss(Output(LOGITS, PRESENT), TARGET, config)
+    assert found == pytest.approx(float(dice + entropy), rel=1e-5)
 
 
 OWN = """

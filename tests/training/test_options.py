@@ -18,8 +18,11 @@ OPTIONS = [
 
 
 NEEDED = {  # beside the option itself
-    ("loss", "amirassov"): ["model.presence=true"],
     ("averaging", "cycles"): ["scheduler=cyclic"],
+    **{
+        ("loss", name): ["model.presence=true"]
+        for name in ("amirassov", "presence", "x5_classifier", "x5_multitask")
+    },
 }
 
 
@@ -114,6 +117,9 @@ def test_augmentations_are_those_of_the_released_code(name):
         ("augmentation.blur_kernel=4", r"blur_kernel=4.*odd"),
         ("augmentation.scale_limit=1", r"scale_limit=1.*below 1"),
         ("augmentation.clahe_limit=0", r"clahe_limit=0"),
+        ("loss=presence", r"loss\.presence needs.*model\.presence=true"),
+        ("loss={presence_focal: 1}", r"loss\.presence_focal needs.*model\.presence=true"),
+        ("model.architecture=mil", r"model\.presence=false: must be true.*mil"),
         ("loss={bce: 0, dice: 0}", "one of bce, dice, focal, lovasz and own"),
         ("averaging=cycles", r"averaging=cycles: must be with cyclic or restarts, not .*=cosine"),
         ("averaging={at: [3, 2]}", r"averaging\.at=\[3, 2\]: must be epochs from 0, ascending"),

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from pneumo.errors import PneumoError
 from pneumo.training.network import build_network
 from pneumo.training.options import Model, Stem
-from pneumo.training.weights import load_weights, read_card, save_weights
+from pneumo.training.weights import encoder_licence, load_weights, read_card, save_weights
 
 RANDOM = Model("unet_resnet34", encoder_weights="none")
 
@@ -171,3 +171,18 @@ def test_equal_weights_are_equal_files(network, tmp_path):
     for path in paths:
         save_weights(network, path, {"experiment": "exp5", "seed": 0})
     assert len({path.read_bytes() for path in paths}) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "weights", "licence"),
+    [
+        ("tu-convnext_tiny.dinov3_lvd1689m", "imagenet", "dinov3-license"),
+        ("tu-convnext_tiny.in12k_ft_in1k", "imagenet", "apache-2.0"),
+        ("tu-convnext_tiny.dinov3_lvd1689m", "none", None),
+        ("tu-convnext_tiny.dinov3_lvd1689m", "own.safetensors", None),
+        ("resnet34", "imagenet", None),
+        ("tu-no_such_network", "imagenet", None),
+    ],
+)
+def test_the_licence_of_an_encoder_is_that_of_the_weights_it_starts_from(encoder, weights, licence):
+    assert encoder_licence(Model("x", encoder=encoder, encoder_weights=weights)) == licence
