@@ -31,6 +31,7 @@ PARTS = "parts.json"
 HISTORY = "metrics.csv"
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
+CHECKPOINTS = "best"  # folder of the weights of the best epochs, by their rank
 OWN_LOSS = "own_loss.py"  # a copy of the module that loss.own names
 PICTURES = "pictures"
 LOG = "train.log"
@@ -222,6 +223,12 @@ def scores(folder: Path) -> dict[str, float]:
         for key, value in read_metrics(folder).items()
         if isinstance(value, float) and key != TRAIN_SECONDS
     }
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The weights of the best epochs that lie beside a run's own, the best ones first."""
+    kept = [path for path in (folder / CHECKPOINTS).glob("*.safetensors") if path.stem.isdecimal()]
+    return sorted(kept, key=lambda path: int(path.stem))
 
 
 def differences(
