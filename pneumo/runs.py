@@ -31,7 +31,7 @@ PARTS = "parts.json"
 HISTORY = "metrics.csv"
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
-CHECKPOINTS = "best"  # folder of the weights of the best epochs
+CHECKPOINTS = "best"  # folder of the weights of the best epochs, by their rank
 OWN_LOSS = "own_loss.py"  # a copy of the module that loss.own names
 PICTURES = "pictures"
 LOG = "train.log"
@@ -195,12 +195,6 @@ def find(wanted: Any) -> list[Path]:
     return folders
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The weights of a run's best epochs, the best one first; none if it kept none."""
-    paths = (folder / CHECKPOINTS).glob("*.safetensors")
-    return sorted(paths, key=lambda path: int(path.stem))
-
-
 def is_begun(folder: Path) -> bool:
     """True once something was trained there."""
     has_network = (folder / CHECKPOINT).is_file() or (folder / WEIGHTS).is_file()
@@ -229,6 +223,12 @@ def scores(folder: Path) -> dict[str, float]:
         for key, value in read_metrics(folder).items()
         if isinstance(value, float) and key != TRAIN_SECONDS
     }
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The weights of the best epochs that lie beside a run's own, the best ones first."""
+    kept = [path for path in (folder / CHECKPOINTS).glob("*.safetensors") if path.stem.isdecimal()]
+    return sorted(kept, key=lambda path: int(path.stem))
 
 
 def differences(

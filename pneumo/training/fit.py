@@ -19,7 +19,7 @@ from pneumo import files, runs
 from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
 from pneumo.settings import keys
-from pneumo.training import averaging, logbook
+from pneumo.training import averaging, best, logbook
 from pneumo.training.device import device_name, precision, set_threads, uses_cuda
 from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
@@ -99,6 +99,9 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     chosen = logbook.loggers(config, folder, _shareable(record))
     try:
         trainer = _trainer(config, folder, data, chosen)
+        if config.handoff.inherit and parent and not resuming:
+            score = _score_before(module, config, data)
+            best.inherit(network, score, trainer.callbacks)  # type: ignore[attr-defined]
         _run(
             trainer,
             lambda: trainer.fit(
@@ -116,14 +119,17 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         if trainer.is_global_zero:
             # NaN, of a score over no films, is no JSON
             known = {name: None if math.isnan(value) else value for name, value in scores.items()}
-            save_weights(
-                network, folder / runs.WEIGHTS, card(config, record, known, kept, data.look())
-            )
+            about = card(config, record, known, kept, data.look())
+            save_weights(network, folder / runs.WEIGHTS, about)
+            # from the checkpoint, which holds the callbacks' state whichever process ran
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            best.convert(folder, state, config.handoff.score.name, network, about)
             cost = {
-                runs.TRAIN_SECONDS: _train_seconds(checkpoint),
+                runs.TRAIN_SECONDS: _train_seconds(state),
                 runs.DEVICE: device_name(config.machine),
             }
             files.write_json(folder / runs.METRICS, {**known, "weights": kept, **cost})
+            best.remove_unfinished(folder / runs.CHECKPOINTS)
             if not config.log.checkpoints:  # the fit is finished; nothing goes on from them
                 for path in (folder / runs.CHECKPOINT, folder / runs.BEST):
                     path.unlink(missing_ok=True)
@@ -235,13 +241,14 @@ def _check_apart(weights: Path, data: FilmData) -> None:
 
 
 def _check_watched(config: Config, positives: int) -> None:
-    """Refuse to choose the best epoch by a score that no validation film has."""
+    """Refuse to go by a score that no validation film has."""
     handoff = config.handoff
-    by_positives = handoff.source is Source.best and handoff.score is Watched.dice_positive
-    if by_positives and not positives:
+    patient = config.stopping.patience is not None
+    counts = handoff.source is Source.best or handoff.keep > 0 or patient
+    if counts and handoff.score is Watched.dice_positive and not positives:
         raise PneumoError(
             "handoff.score=dice_positive: no validation film shows pneumothorax; use "
-            "handoff.source=last, or another split"
+            "handoff.source=last without handoff.keep and stopping.patience, or another split"
         )
     course = config.scheduler
     reduces = isinstance(course, Plateau) and course.watched is Signal.dice_positive
@@ -317,6 +324,11 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
                 save_weights_only=True,
             )
         )
+    score, patience = config.handoff.score.name, config.stopping.patience
+    if patience is not None:
+        callbacks.append(best.Stopping(score, patience))
+    if config.handoff.keep:
+        callbacks.append(best.BestEpochs(folder / runs.CHECKPOINTS, score, config.handoff.keep))
     # after the others, so that it holds their state of this epoch
     callbacks.append(_checkpoints(folder, runs.CHECKPOINT))
     machine = config.machine
@@ -402,8 +414,10 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
     source = config.handoff.source
     if source is not Source.swa:
         path = folder / (runs.BEST if source is Source.best else runs.CHECKPOINT)
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(renamed(state, "network."))
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(renamed(saved["state_dict"], "network."))
+        if source is Source.best and saved["epoch"] == best.BEFORE:
+            return f"those it started from: no epoch was better by {config.handoff.score.name}"
         by = f" by {config.handoff.score.name}" if source is Source.best else ""
         return f"{source.name} epoch{by}"
     match config.averaging:  # the callback has loaded the average
@@ -419,11 +433,25 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
             return "last epoch"
 
 
-def _train_seconds(checkpoint: Path) -> float | None:
-    """The time that training took; from the checkpoint, which holds it whichever process ran."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+def _train_seconds(state: dict[str, Any]) -> float | None:
+    """The time that training took, from a checkpoint's content."""
     seconds = state["callbacks"].get(logbook.Stopwatch.__name__, {}).get("seconds", math.nan)
     return None if math.isnan(seconds) else seconds
+
+
+def _score_before(module: SegmentationModule, config: Config, data: FilmData) -> float:
+    """The validation score of the weights that a fit starts from."""
+    judge = pl.Trainer(
+        accelerator=config.machine.accelerator,
+        devices=1,
+        precision=precision(config.machine),  # type: ignore[arg-type]
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    _run(judge, lambda: judge.validate(module, datamodule=data, verbose=False), Path())
+    return float(judge.callback_metrics[f"val/{config.handoff.score.name}"])
 
 
 def _quiet() -> None:

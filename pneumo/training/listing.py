@@ -56,7 +56,7 @@ def remove_checkpoints(found: list[Listed]) -> int:
     freed = 0
     for one in found:
         if one.state == "finished":
-            for path in one.folder.glob("*.ckpt"):
+            for path in one.folder.rglob("*.ckpt"):
                 path.unlink()
             freed += one.checkpoints
     return freed

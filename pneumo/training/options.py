@@ -609,6 +609,19 @@ class Cyclic(Scheduler):
 
 
 @dataclass
+class Stopping:
+    """An end before the last epoch."""
+
+    patience: int | None = declare(
+        None, "stop after so many epochs without a better handoff.score; null: never"
+    )
+
+    def __post_init__(self) -> None:
+        valid = self.patience is None or self.patience >= 1
+        require(valid, "stopping.patience", self.patience, "at least 1, or null")
+
+
+@dataclass
 class Averaging:
     """No averaging of weights."""
 

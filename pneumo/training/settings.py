@@ -43,6 +43,7 @@ from pneumo.training.options import (
     Sampling,
     Scheduler,
     StepShares,
+    Stopping,
 )
 
 
@@ -119,6 +120,17 @@ class Handoff:
         Watched.dice_positive,
         "validation score of source=best: dice_positive, or dice or iou, which empty masks can win",
     )
+    keep: int = declare(
+        0, "so many of the best epochs, by handoff.score, stay in best/1.safetensors, best/2…"
+    )
+    inherit: bool = declare(
+        False, "the weights a fit starts from compete for source=best, as if they were an epoch"
+    )
+
+    def __post_init__(self) -> None:
+        require(self.keep >= 0, "handoff.keep", self.keep, "0 or more")
+        able = not self.inherit or self.source is Source.best
+        require(able, "handoff.inherit", self.inherit, "false without handoff.source=best")
 
 
 class Blend(Enum):
@@ -239,6 +251,7 @@ class Config:
     optimizer: Optimizer = declare(help="how the weights move")
     scheduler: Scheduler = declare(help="the learning rate's course")
     averaging: Averaging = declare(help="averaging of weights")
+    stopping: Stopping = declare(factory=Stopping, help="an end before the last epoch")
     postprocess: Postprocess = declare(factory=Postprocess, help="from probabilities to a mask")
     scale: Scale = declare(factory=Scale, help="shrinks any experiment", shared=True, named=True)
     handoff: Handoff = declare(factory=Handoff, help="what a child starts from", shared=True)
@@ -287,6 +300,11 @@ class Config:
             raise PneumoError(
                 f"averaging.epochs={averaging.epochs}: must not exceed epochs={self.epochs} "
                 "(set averaging.epochs, or averaging=none)"
+            )
+        if self.stopping.patience is not None and averaging.name not in ("none", "ema"):
+            raise PneumoError(
+                f"stopping.patience={self.stopping.patience}: averaging={averaging.name} must know "
+                "its epochs beforehand; use averaging=ema or none, or leave stopping.patience out"
             )
         frozen = self.optimizer.freeze_epochs
         rule = f"below epochs={self.epochs} (optimizer.freeze_encoder=true freezes it for good)"
