@@ -235,7 +235,7 @@ def differences(
     recorded: dict[str, Any], wanted: dict[str, Any], incidental: Collection[str]
 ) -> list[str]:
     """Settings that differ, each as ``key: recorded → wanted``, without the incidental ones."""
-    old, new = _leaves(recorded), _leaves(wanted)
+    old, new = leaves(recorded), leaves(wanted)
     lines = []
     for key in {**old, **new}:
         is_incidental = any(key == name or key.startswith(f"{name}.") for name in incidental)
@@ -244,12 +244,12 @@ def differences(
     return lines
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A tree of settings as one dictionary, its keys joined by dots."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat.update(_leaves(value, f"{prefix}{key}."))
+            flat.update(leaves(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
     return flat

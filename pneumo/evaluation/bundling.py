@@ -57,6 +57,8 @@ def export(settings: Export) -> dict[str, Any]:
             size = settings.size or own["input"]["size"]
             role = {"fit": number, "weight": member.weight / len(paths), "tells": member.tells}
             cards.append({**own, **role, "input": {**own["input"], "size": size}})
+    licences = [one for card in cards if (one := card.get("encoder_licence"))]
+    licences = list(dict.fromkeys(licences))
     stacks = presence_of(settings) is Presence.stack
     names = list(dict.fromkeys(about.config.experiment for about in records))
     if len(members) == 1:
@@ -87,10 +89,12 @@ def export(settings: Export) -> dict[str, Any]:
         "scores": stated.judgement(settings.resamples, settings.seed).to_dict(),
         "data": [_data(about) for about in records],
         "licence": settings.licence,
+        "encoder_licences": licences,
         "intended_use": bundle.INTENDED_USE,
         "limits": bundle.limits(
             (about.config.data.format for about in records),
             calibrated.get("share"),
+            licences,
         ),
     }
     bundle.write(Path(settings.out), card, networks, cards, settings.onnx)

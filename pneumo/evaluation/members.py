@@ -1,16 +1,29 @@
 """The finished runs that are asked for, and what each of them is in the blend."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.inference.settings import Films
+from pneumo.settings import CONF
 from pneumo.training import record
-from pneumo.training.lineage import INCIDENTAL, NAMED, SHARED
 from pneumo.training.record import Record
-from pneumo.training.settings import Blend, Checkpoints, Presence, System, system_of
+from pneumo.training.settings import (
+    Blend,
+    Checkpoints,
+    Presence,
+    System,
+    load_config,
+    system_of,
+)
 
 
 @dataclass(frozen=True)
@@ -105,13 +118,13 @@ def _folds(settings: Films, system: System) -> list[int]:
 
 def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
     """The finished run of one of a system's experiments and folds."""
-    tag, variant = runs.tags(system.overrides, SHARED, NAMED, INCIDENTAL)
-    candidates = []
     pattern = f"{experiment}/{settings.setting or '*'}/fold{fold}-seed*"
-    for folder in sorted(Path(settings.runs_dir).glob(pattern)):
-        # what the system itself overrides stands in the run's names, unless the user chose them
-        tagged = bool(settings.setting) or not tag or folder.parent.name.endswith(f"-{tag}")
-        if tagged and folder.name.endswith(variant) and runs.is_finished(folder):
+    found = [one for one in sorted(Path(settings.runs_dir).glob(pattern)) if runs.is_finished(one)]
+    wanted = _overridden(tuple(system.overrides), experiment)
+    candidates = []
+    for folder in found:
+        recorded = runs.leaves(record.read(folder).config.to_dict()) if wanted else {}
+        if all(recorded[key] == value for key, value in wanted.items()):
             candidates.append(folder)
     if not candidates:
         raise PneumoError(
@@ -125,6 +138,21 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
             "with setting=<data>-<scale>, or name the runs, run=[…] blend=…"
         )
     return candidates[0]
+
+
+@functools.cache
+def _overridden(overrides: tuple[str, ...], experiment: str) -> dict[str, Any]:
+    """What a system's own settings change of an experiment: dotted keys and values."""
+    asked = [f"+experiment={experiment}"]
+    command = get_gh_backup()  # composes from the folder of the commands
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(CONF, version_base="1.3"):
+        plain, changed = (
+            runs.leaves(load_config(compose("train", [*asked, *more])).to_dict())
+            for more in ((), overrides)
+        )
+    restore_gh_from_backup(command)
+    return {key: value for key, value in changed.items() if plain.get(key) != value}
 
 
 def by_fold(members: Sequence[Member], how: Blend | None) -> list[list[int]]:

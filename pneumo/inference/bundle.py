@@ -60,12 +60,22 @@ SEEN = {
 }
 
 
-def limits(formats: Iterable[str], share: float | None = None) -> str:
+# of pretrained encoders; what they ask for is met by naming them
+PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
+
+
+def limits(formats: Iterable[str], share: float | None = None, licences: Iterable[str] = ()) -> str:
     """What a model must not be used for, by the formats of its members' training data.
 
     ``share`` of the films that its probabilities are calibrated to are positive; None: they are
-    not calibrated.
+    not calibrated. ``licences`` are those of the encoders' pretrained weights.
     """
+    binding = [one for one in dict.fromkeys(licences) if one not in PERMISSIVE]
+    bound = [
+        f"Made from an encoder under {one}, whose terms bind whatever is made of it: read them "
+        "before you use or pass on these weights."
+        for one in binding
+    ]
     seen = [SEEN.get(name, SEEN["folder"]) for name in dict.fromkeys(formats)]
     probability = "A probability is a score of the network, not a calibrated risk."
     if share is not None:
@@ -73,7 +83,9 @@ def limits(formats: Iterable[str], share: float | None = None) -> str:
             f"A film's probability is calibrated to films of which {share:.1%} show pneumothorax; "
             "where it is rarer, the probability is too high. That of a pixel is a score."
         )
-    return " ".join(["Not a medical device; not for diagnosis or triage.", *seen, probability])
+    return " ".join(
+        ["Not a medical device; not for diagnosis or triage.", *seen, probability, *bound]
+    )
 
 
 @dataclass

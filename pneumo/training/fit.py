@@ -37,7 +37,13 @@ from pneumo.training.options import (
 )
 from pneumo.training.record import Origin, Parent, Record, parts_of, read, trained_on
 from pneumo.training.settings import Config, Source, Watched
-from pneumo.training.weights import load_weights, read_weights, renamed, save_weights
+from pneumo.training.weights import (
+    encoder_licence,
+    load_weights,
+    read_weights,
+    renamed,
+    save_weights,
+)
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +182,7 @@ def card(
         },
         "output": "logits of pneumothorax, (N, 1, H, W)",
         "postprocess": values["postprocess"],
+        "encoder_licence": encoder_licence(config.model),
         "experiment": config.experiment,
         "scale": config.scale.name,
         "data": config.data.name,

@@ -180,6 +180,7 @@ class System:
         "how their presence scores become one: mean, or stack (a classifier fitted on other films)",
     )
     postprocess: Rule = declare(factory=Rule, help="thresholds instead of the experiments' own")
+    published: str = declare("", "what its authors report, and of which films")
     overrides: list[str] = declare(
         factory=list, help="settings of all its fits, as typed: split=kfold5"
     )

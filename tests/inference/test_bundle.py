@@ -181,3 +181,9 @@ def test_a_card_that_is_not_understood_names_its_writer(older):
     (older / "card.json").write_text(json.dumps(card))
     with pytest.raises(PneumoError, match=r"written by pneumo 0\.1\.0, commit .*colour"):
         bundle.load(older)
+
+
+def test_the_card_says_what_binds_whoever_uses_the_encoder():
+    told = bundle.limits(["siim"], licences=["apache-2.0", "dinov3-license", "dinov3-license"])
+    assert told.count("under dinov3-license, whose terms bind") == 1
+    assert "apache" not in told
