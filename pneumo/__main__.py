@@ -13,6 +13,7 @@ COMMANDS = [
     "siim",
     "predict",
     "evaluate",
+    "study",
     "report",
     "export",
     "submission",

@@ -134,13 +134,14 @@ def help_text(schema: type, config_name: str) -> str:
     return "\n".join(lines)
 
 
-ADDED = ("experiment", "sweep", "system")  # groups that are chosen with a +
+ADDED = ("experiment", "study", "sweep", "system")  # groups that are chosen with a +
 
 
 def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
     """The groups whose options a command chooses from, and the options' names."""
     names = [key for key, one in fields(schema) if dataclasses.is_dataclass(one.type)]
-    names += [key for key, _ in fields(schema) if key == "system"]
+    whole = [key for key, _ in fields(schema) if key in ("system", "study")]
+    names += ["study"] if "study" in whole else whole  # the arms of a study name its systems
     if config_name == "train":
         names += ["experiment", "sweep"]
     return {name: options_of(name) for name in names if options_of(name)}

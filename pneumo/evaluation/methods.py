@@ -27,63 +27,80 @@ def compare(
 ) -> dict[str, Difference]:
     """Mean differences of two methods, ours minus theirs, as ``scores.paired`` has them.
 
+    Raises PneumoError unless both have fits on the same films, and more than one fit each.
+    """
+    drawn = values([ours, theirs], count, seed)
+    gaps = {name: first - second for name, (first, second) in drawn.items()}
+    return {name: scores.difference(float(gap[0]), gap[1:]) for name, gap in gaps.items()}
+
+
+def values(
+    methods: Sequence[Sequence[Outcomes]], count: int, seed: int = 0, paired: bool = False
+) -> dict[str, np.ndarray]:
+    """The scores that are compared of each method, (methods, 1 + count): as it is, and resampled.
+
     A film's score is the mean over the fits of its cell. Every resample draws patients, the same
-    for both methods and all cells; cells, if there are several; and the fits of each method in each
+    for all methods and cells; cells, if there are several; and the fits of each method in each
     cell. Because a bootstrap of n shows only (n - 1) / n of their variance, the deviations of drawn
     cells and fits are stretched by the root of n / (n - 1). Where each cell has a single fit of a
     method, its noise is seen between cells alone.
 
-    Raises PneumoError unless both have fits on the same films, and more than one fit each.
+    Args:
+        methods: the fits of each.
+        count: of resamples.
+        seed: of resampling.
+        paired: fits come in the same order of seeds, and what is drawn are seeds, the same of all
+            methods; so what one training gives to two methods (with and without averaging, with
+            and without TTA) is no difference.
+
+    Raises PneumoError unless all have fits on the same films, and more than one fit each.
     """
-    cells = _cells(ours, theirs)
+    cells = _cells(methods)
     rng = np.random.default_rng(seed)
-    names = sorted({name for first, _ in cells for name in _names(first[0])})
+    names = sorted({name for cell in cells for name in _names(cell[0][0])})
     number = {name: place for place, name in enumerate(names)}
     patients = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=count)
     drawn = _stretched(rng, len(cells), count) * len(cells)
-    gaps = {name: np.zeros((2, count + 1)) for name in scores.COMPARED}
-    for (first, second), times in zip(cells, drawn.T, strict=True):
-        place = [number[name] for name in _names(first[0])]
+    totals = {name: np.zeros((len(methods) + 1, count + 1)) for name in scores.COMPARED}
+    for cell, times in zip(cells, drawn.T, strict=True):
+        place = [number[name] for name in _names(cell[0][0])]
         films = np.vstack([np.ones(len(place)), patients[:, place] * times[:, None]])
-        fits = [
-            np.vstack([np.full(len(side), 1 / len(side)), _stretched(rng, len(side), count)])
-            for side in (first, second)
-        ]
+        fits: list[np.ndarray] = []
+        for side in cell:
+            same = paired and bool(fits)
+            if same and len(side) != fits[0].shape[1]:
+                raise PneumoError("methods have different numbers of fits on the same films")
+            drawn_fits = [np.full(len(side), 1 / len(side)), _stretched(rng, len(side), count)]
+            fits.append(fits[0] if same else np.vstack(drawn_fits))
         for name, (of, counted) in scores.COMPARED.items():
-            weights = films * counted(first[0])
+            weights = films * counted(cell[0][0])
             means = [
                 ((weights @ _values(side, of).T) * fit).sum(1)
-                for side, fit in zip((first, second), fits, strict=True)
+                for side, fit in zip(cell, fits, strict=True)
             ]
-            gaps[name] += np.stack([means[0] - means[1], weights.sum(1)])
-    found = {}
-    for name, (total, weight) in gaps.items():
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values = np.where(weight > 0, total / weight, np.nan)
-        found[name] = scores.difference(float(values[0]), values[1:])
-    return found
+            totals[name] += np.stack([*means, weights.sum(1)])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            name: np.where(total[-1] > 0, total[:-1] / total[-1], np.nan)
+            for name, total in totals.items()
+        }
 
 
-def _cells(
-    ours: Sequence[Outcomes], theirs: Sequence[Outcomes]
-) -> list[tuple[list[Outcomes], list[Outcomes]]]:
-    """The fits of both methods by the films they were judged on, all in the same order of films."""
-    if min(len(ours), len(theirs)) < 2:
+def _cells(methods: Sequence[Sequence[Outcomes]]) -> list[list[list[Outcomes]]]:
+    """The fits of all methods by the films they were judged on, all in the same order of films."""
+    if min(map(len, methods)) < 2:
         raise PneumoError("methods are compared over several fits of each; one of them has but one")
-    sides: list[dict[frozenset[str], list[Outcomes]]] = [{}, {}]
-    for side, fits in zip(sides, (ours, theirs), strict=True):
+    sides: list[dict[frozenset[str], list[Outcomes]]] = [{} for _ in methods]
+    for side, fits in zip(sides, methods, strict=True):
         for fit in fits:
             side.setdefault(frozenset(fit.ids), []).append(fit)
-    if set(sides[0]) != set(sides[1]):
+    if any(set(side) != set(sides[0]) for side in sides):
         raise PneumoError(
-            "the fits of the two methods were not judged on the same films (the same folds or "
+            "the fits of the methods were not judged on the same films (the same folds or "
             "divisions of each), so they cannot be compared"
         )
     return [
-        (
-            [scores.aligned(fit, fits[0]) for fit in fits],
-            [scores.aligned(fit, fits[0]) for fit in sides[1][films]],
-        )
+        [[scores.aligned(fit, fits[0]) for fit in side[films]] for side in sides]
         for films, fits in sides[0].items()
     ]
 

@@ -1,4 +1,4 @@
-"""What evaluating, reporting, exporting and submitting take."""
+"""What evaluating, reporting, exporting, submitting and studies take."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,6 +8,7 @@ from pneumo.errors import PneumoError
 from pneumo.inference.settings import Films, Spacings
 from pneumo.masks.settings import Rule
 from pneumo.settings import BETWEEN_0_AND_1, Machine, Tracking, declare, register, require
+from pneumo.training.settings import Config
 
 
 class Choose(Enum):
@@ -156,7 +157,93 @@ class Report:
         require(self.gallery >= 0, "gallery", self.gallery, "0 or more")
 
 
+class Compute(Enum):
+    """What an epoch costs, where arms of a study are to have equal compute."""
+
+    # its pixels: what the operations of a convolutional network are in proportion to
+    pixels = "pixels"
+    # the side of its films: the paper's minutes on its Titan Xp, 4 an epoch at 256², 8 at 512²
+    paper = "paper"
+
+
+@dataclass
+class Arm:
+    """One of the things that a study compares: an experiment or a system, and what is changed."""
+
+    name: str = declare(help="how tables and figure call it")
+    experiment: str | None = declare(None, "an experiment of conf/experiment")
+    system: str | None = declare(None, "or a system of conf/system; the study chooses its folds")
+    overrides: list[str] = declare(factory=list, help="settings of its fits, as typed")
+    compute_of: str | None = declare(
+        None, "another arm: its epochs are chosen so that it costs as much as that one"
+    )
+
+    def __post_init__(self) -> None:
+        one_of_both = (self.experiment is None) != (self.system is None)
+        require(one_of_both, "study.arms", self.name, "either of an experiment or of a system")
+
+
+@dataclass
+class Miniature:
+    """What a study takes instead at ``scale=mini``."""
+
+    folds: list[int] = declare(factory=lambda: [0, 1], help="at scale=mini: its folds")
+    seeds: list[int] = declare(factory=lambda: [0, 1], help="at scale=mini: its seeds")
+    overrides: list[str] = declare(factory=list, help="at scale=mini: settings of every fit")
+
+
+@dataclass
+class Study:
+    """Arms that are compared over the same folds and seeds."""
+
+    name: str = declare("", "name of the study")
+    arms: list[Arm] = declare(factory=list, help="what is compared")
+    reference: str = declare("", "the arm that the others are compared with")
+    folds: list[int] = declare(
+        factory=lambda: [0, 1, 2, 3, 4], help="validation parts, the same for all arms"
+    )
+    seeds: list[int] = declare(factory=lambda: [0, 1, 2], help="each arm is fitted with each")
+    overrides: list[str] = declare(factory=list, help="settings of every fit, as typed")
+    mini: Miniature = declare(factory=Miniature, help="what is smaller at scale=mini")
+    compute: Compute = declare(
+        Compute.pixels, "what an epoch costs: its pixels, or as the paper's minutes say, its side"
+    )
+    resamples: int = declare(
+        10_000, "of the bootstrap; p cannot be below 2 in so many, before it is corrected"
+    )
+    seed: int = declare(0, "of the bootstrap")
+    plan: bool = declare(False, "say what is left to do and how long it will take, and stop")
+
+    def __post_init__(self) -> None:
+        names = [arm.name for arm in self.arms]
+        require(len(names) >= 2, "study.arms", names, "at least two")
+        require(len(set(names)) == len(names), "study.arms", names, "of different names")
+        choice = f"one of {', '.join(names)}"
+        require(self.reference in names, "study.reference", self.reference, choice)
+        for arm in self.arms:
+            known = arm.compute_of in (None, *names) and arm.compute_of != arm.name
+            require(known, f"study.arms: {arm.name}: compute_of", arm.compute_of, choice)
+        for key in ("folds", "seeds"):
+            values = getattr(self, key)
+            require(
+                bool(values) and len(set(values)) == len(values),
+                f"study.{key}",
+                values,
+                "at least one, each once",
+            )
+        require(self.resamples >= 100, "study.resamples", self.resamples, "at least 100")
+        require(self.seed >= 0, "study.seed", self.seed, "0 or more")
+
+
+@dataclass
+class StudyFits(Config):
+    """What ``python -m pneumo.study`` takes: a study, and settings of all its fits."""
+
+    study: Study | None = declare(None, "the arms that are compared: +study=<name>")
+
+
 register("evaluate_schema", Evaluate)
 register("export_schema", Export)
 register("report_schema", Report)
+register("study_schema", StudyFits)
 register("submission_schema", Submission)

@@ -51,19 +51,19 @@ def _of(sections: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return [one for one in overrides if _key(one).partition(".")[0] in sections]
 
 
-def train(declared: Config, overrides: Sequence[str]) -> list[dict[str, Any]]:
+def train(wanted: Config, overrides: Sequence[str]) -> list[dict[str, Any]]:
     """Train an experiment, after its ancestors; those that are finished are used as they are.
 
     Args:
-        declared: what the experiment and the command line say, not yet scaled.
+        wanted: what the experiment and the command line say, not yet scaled.
         overrides: what the user typed; it is not scaled.
 
     Returns:
         A row for each fit of the chain, ancestors first: name, folder, whether it was trained now,
         seconds, scores.
     """
-    fits = chain(declared, overrides)
-    finished = [place for place, one in enumerate(fits) if _already(one, one.path)]
+    fits = chain(wanted, overrides)
+    finished = [place for place, one in enumerate(fits) if is_done(one, one.path)]
     # what led to a finished fit is not needed again
     last = finished[-1] if finished else -1
     missing = fits[last + 1 :]
@@ -72,7 +72,7 @@ def train(declared: Config, overrides: Sequence[str]) -> list[dict[str, Any]]:
 
         for one in missing:  # before any folder is made and any film decoded
             check(one, starts_here=one is missing[0])
-    return [_make(one) for one in fits[max(last, 0) :]]
+    return [make(one) for one in fits[max(last, 0) :]]
 
 
 def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any]]:
@@ -87,9 +87,7 @@ def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any
     for fold in folds_of(system, typed):
         for experiment in system.members:
             own = [*system.overrides, *typed, f"+experiment={experiment}", f"fold={fold}"]
-            raw = _compose(own)
-            name_run(raw, own)
-            rows += train(load_config(raw), own)
+            rows += train(declared(own), own)
     return rows
 
 
@@ -99,6 +97,16 @@ def folds_of(system: System, overrides: Sequence[str]) -> list[int]:
     return system.folds[: _compose(one).scale.folds]
 
 
+def declared(overrides: list[str]) -> Config:
+    """What an experiment and what was typed say of a fit, named and not yet scaled.
+
+    Raises PneumoError.
+    """
+    raw = _compose(overrides)
+    name_run(raw, overrides)
+    return load_config(raw)
+
+
 def _compose(overrides: list[str]) -> DictConfig:
     if command.is_composing():
         return compose("train", overrides)
@@ -106,13 +114,13 @@ def _compose(overrides: list[str]) -> DictConfig:
         return compose("train", overrides)
 
 
-def chain(declared: Config, overrides: Sequence[str]) -> list[Config]:
+def chain(wanted: Config, overrides: Sequence[str]) -> list[Config]:
     """The fits that lead to an experiment, scaled, the first ancestor first."""
-    child = declared.scaled({_key(one) for one in overrides})
+    child = wanted.scaled({_key(one) for one in overrides})
     if not child.parent or child.init_from != str(_handed_on(child)):
         return [child]
     handed_up = _of([*SHARED, *child.whole_chain], overrides)
-    return [*chain(parent_of(declared, handed_up), handed_up), child]
+    return [*chain(parent_of(wanted, handed_up), handed_up), child]
 
 
 def parent_of(child: Config, overrides: Sequence[str] = ()) -> Config:
@@ -141,11 +149,11 @@ def _handed_on(child: Config) -> Path:
     return dataclasses.replace(child, experiment=child.parent or "", variant="").path / runs.WEIGHTS
 
 
-def _make(one: Config) -> dict[str, Any]:
+def make(one: Config) -> dict[str, Any]:
     """Train one fit unless it is finished, holding its folder's lock."""
     folder, started = one.path, time.monotonic()
     with runs.lock(folder), contextlib.ExitStack() as out:
-        trained = not _already(one, folder)
+        trained = not is_done(one, folder)
         if trained:
             for left in folder.glob(".*.partial"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
@@ -187,7 +195,7 @@ def _describe(one: Config) -> str:
     )
 
 
-def _already(one: Config, folder: Path) -> bool:
+def is_done(one: Config, folder: Path) -> bool:
     """Whether a folder holds this very fit, finished. Raises PneumoError if it holds another."""
     if not runs.is_begun(folder):
         return False
