@@ -44,6 +44,7 @@ from pneumo.training.options import (
     Scheduler,
     StepShares,
     Stopping,
+    Waves,
 )
 
 
@@ -351,7 +352,9 @@ class Config:
         """The configuration that is really run: ``scale`` applied to what the experiment declares.
 
         Keys in ``exact`` (those the user typed) stay as they are. Epochs of averaging shrink with
-        the epochs; two remain, if the fit has more than two.
+        the epochs; two remain, if the fit has more than two. So does whatever else counts or names
+        epochs: at least one remains of each, in the order that they had, and of cycles to be
+        averaged as many as the shorter fit completes.
         """
         scale = self.scale
 
@@ -374,6 +377,37 @@ class Config:
             if "averaging.epochs" not in exact:
                 fewer = min(fewer, max(1, epochs - 1))
             averaging = dataclasses.replace(averaging, epochs=fewer)
+
+        def fewer_epochs(key: str, count: int) -> int:
+            return count if key in exact else max(1, round(count * epochs / self.epochs))
+
+        scheduler = self.scheduler
+        if isinstance(scheduler, Waves):
+            half = fewer_epochs("scheduler.half_period", scheduler.half_period)
+            scheduler = dataclasses.replace(scheduler, half_period=half)
+        if isinstance(scheduler, Restarts):
+            first = fewer_epochs("scheduler.first", scheduler.first)
+            tail = scheduler.tail_epochs
+            if "scheduler.tail_epochs" not in exact:
+                tail = earlier(tail, self.epochs, epochs)
+            scheduler = dataclasses.replace(scheduler, first=first, tail_epochs=tail)
+        if isinstance(averaging, EpochsAveraging) and "averaging.at" not in exact:
+            ends = [epoch + 1 for epoch in averaging.at]
+            moved = earlier(ends, self.epochs, epochs, latest=epochs)
+            averaging = dataclasses.replace(averaging, at=[end - 1 for end in moved])
+        if isinstance(averaging, CyclesAveraging) and "averaging.cycles" not in exact:
+            whole = len(scheduler.cycle_ends([1] * epochs))
+            cycles = max(1, min(averaging.cycles, whole))
+            averaging = dataclasses.replace(averaging, cycles=cycles)
+        stopping, optimizer = self.stopping, self.optimizer
+        if stopping.patience is not None:
+            patience = fewer_epochs("stopping.patience", stopping.patience)
+            stopping = dataclasses.replace(stopping, patience=patience)
+        if optimizer.freeze_epochs:
+            frozen = fewer_epochs("optimizer.freeze_epochs", optimizer.freeze_epochs)
+            if "optimizer.freeze_epochs" not in exact:
+                frozen = min(frozen, epochs - 1)
+            optimizer = dataclasses.replace(optimizer, freeze_epochs=frozen)
         sampling = self.sampling
         if isinstance(sampling, StepShares) and "sampling.epochs" not in exact:
             factor = epochs / self.epochs
@@ -396,6 +430,9 @@ class Config:
             resolution=dataclasses.replace(self.resolution, size=side),
             augmentation=augmentation,
             averaging=averaging,
+            scheduler=scheduler,
+            stopping=stopping,
+            optimizer=optimizer,
             model=model,
             scale=scale,
         )
@@ -407,6 +444,22 @@ class Config:
         return {
             key: value for key, value in cast(dict[str, Any], values).items() if key != "system"
         }
+
+
+def earlier(places: list[int], old: int, new: int, latest: int | None = None) -> list[int]:
+    """Ascending places in ``old`` epochs → in ``new`` epochs, none equal and none the first.
+
+    The last of them is at most ``latest``, by default the last epoch counted from 0.
+    """
+    latest = new - 1 if latest is None else latest
+    if old == new:
+        return places
+    moved: list[int] = []
+    for place in places:
+        most = latest - (len(places) - len(moved) - 1)
+        least = moved[-1] + 1 if moved else 1
+        moved.append(max(least, min(round(place * new / old), most)))
+    return moved
 
 
 @dataclass

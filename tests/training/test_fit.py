@@ -1,15 +1,18 @@
 """A fit goes on only with what it began with, and its checkpoints are whole."""
 
+import csv
 import os
 import shutil
 
 import pytest
 import torch
-from conftest import one
+from conftest import TINY, launch, one
+from safetensors.torch import load_file
 
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import fit, record
+from pneumo.training.weights import read_card
 
 
 @pytest.fixture
@@ -53,3 +56,45 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
         disk.save_checkpoint({"epoch": 2}, path)
     assert disk.load_checkpoint(path) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+SHORT = [*(word for word in TINY if not word.startswith("averaging")), "averaging=none"]
+
+
+@pytest.mark.slow
+def test_best_epochs_stay_beside_the_weights_and_a_child_that_is_no_better_hands_them_on(
+    finished, tmp_path
+):
+    shutil.copytree(finished[0] / "runs" / "phantom", tmp_path / "runs" / "phantom")
+    own = ("handoff.source=best", "handoff.score=dice", "handoff.keep=3", "log.checkpoints=false")
+    done = launch(tmp_path, "+experiment=exp2", *SHORT, *own, "scheduler=plateau_sneddy")
+    assert done.returncode == 0, done.stderr
+    parent = one(tmp_path, "exp2")
+    with open(parent / "metrics.csv", newline="") as file:
+        scores = [float(row["val/dice"]) for row in csv.DictReader(file)]
+    ranked = sorted(range(4), key=lambda epoch: -scores[epoch])[:3]
+    kept = runs.checkpoints(parent)
+    assert [path.relative_to(parent).as_posix() for path in kept] == [
+        f"best/{rank}.safetensors" for rank in (1, 2, 3)
+    ]
+    assert not list(parent.rglob("*.ckpt"))
+    cards = [read_card(path) for path in kept]
+    assert [card["epoch"] for card in cards] == ranked
+    assert [card["score"]["value"] for card in cards] == pytest.approx([scores[i] for i in ranked])
+    first, weights = load_file(kept[0]), load_file(parent / runs.WEIGHTS)
+    assert all(torch.equal(weights[key], first[key]) for key in weights)
+    about = read_card(parent / runs.WEIGHTS)
+    assert about["validation"] == pytest.approx(cards[0]["validation"], abs=1e-5)
+    assert about.keys() < cards[0].keys()
+
+    still = ("lr=1e-12", "optimizer.freeze_batch_norm=true", "stopping.patience=2")
+    start = (f"init_from={parent / runs.WEIGHTS}", "handoff.inherit=true")
+    done = launch(tmp_path, "+experiment=exp2", *SHORT, *own, *still, *start, "variant=child")
+    assert done.returncode == 0, done.stderr
+    assert "stopped early: no better dice in 2 epochs" in done.stdout
+    child = next((tmp_path / "runs" / "exp2").glob("*/*child"))
+    said = runs.read_metrics(child)["weights"]
+    assert said == "those it started from: no epoch was better by dice"
+    theirs = load_file(child / runs.WEIGHTS)
+    assert all(torch.equal(weights[key], theirs[key]) for key in weights)
+    assert [read_card(path)["epoch"] for path in runs.checkpoints(child)] == [0, 1]

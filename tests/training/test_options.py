@@ -127,6 +127,9 @@ def test_augmentations_are_those_of_the_released_code(name):
         ("scheduler.tail_epochs=[70]", r"tail_epochs=\[70\]: must be below epochs=70"),
         ("optimizer.layer_decay=0", r"optimizer\.layer_decay=0"),
         ("optimizer.freeze_epochs=70", r"optimizer\.freeze_epochs=70: must be below epochs=70"),
+        ("stopping.patience=0", r"stopping\.patience=0: must be at least 1, or null"),
+        ("handoff.keep=-1", r"handoff\.keep=-1"),
+        ("handoff.inherit=true", r"handoff\.inherit=True: must be false without .*source=best"),
         ("loss.lovasz=-1", r"loss.*lovasz=-1.*non-negative"),
     ],
 )

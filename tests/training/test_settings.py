@@ -151,6 +151,56 @@ def test_mini_shrinks_without_touching_structure(name):
         assert mini[0].resolution.size * 2 == mini[1].resolution.size
 
 
+X5 = (
+    *("+experiment=exp5", "epochs=44", "scheduler=restarts_x5", "averaging=epochs"),
+    *("optimizer.freeze_epochs=8", "scale=mini"),
+)
+
+
+@pytest.mark.parametrize(
+    ("factor", "first", "tail", "at", "frozen"),
+    [
+        (1, 5, [40, 42], [34, 39, 43], 8),
+        (0.5, 2, [20, 21], [17, 19, 21], 4),
+        (0.08, 1, [3, 4], [2, 3, 4], 1),
+    ],
+)
+def test_whatever_names_or_counts_epochs_shrinks_with_them(factor, first, tail, at, frozen):
+    one = loaded(*X5, f"scale.epochs={factor}").scaled()
+    assert one.epochs == max(5, 44 * factor // 1)
+    assert (one.scheduler.first, one.scheduler.tail_epochs) == (first, tail)
+    assert one.scheduler.tail_rates == [1e-5, 5e-6]
+    assert (one.averaging.at, one.optimizer.freeze_epochs) == (at, frozen)
+
+
+def test_of_the_cycles_to_be_averaged_those_remain_that_a_shorter_fit_completes():
+    typed = [*X5[:2], "scheduler=restarts_x5", "averaging=cycles", "averaging.cycles=4"]
+    whole = loaded(*typed)
+    assert whole.scaled().averaging.cycles == 4
+    assert loaded(*typed, "scale=mini").scaled().averaging.cycles == 3
+
+
+def test_waves_and_patience_shrink_unless_typed():
+    typed = ("+experiment=exp5", "epochs=50", "scheduler=waves", "averaging=none", "scale=mini")
+    one = loaded(*typed, "scheduler.half_period=8", "stopping.patience=20")
+    assert one.scaled().epochs == 5
+    short = one.scaled()
+    assert (short.scheduler.half_period, short.stopping.patience) == (1, 2)
+    kept = one.scaled({"scheduler.half_period", "stopping.patience"})
+    assert (kept.scheduler.half_period, kept.stopping.patience) == (8, 20)
+    exact = {"optimizer.freeze_epochs", "averaging.at", "scheduler.tail_epochs", "scheduler.first"}
+    declared = loaded(*X5, "scale.epochs=0.99")
+    same = declared.scaled(exact)
+    assert (same.epochs, same.scheduler) == (44, declared.scheduler)
+
+
+def test_averages_that_must_know_their_epochs_do_not_go_with_an_early_end():
+    for averaging in ("paper", "epochs", "lightning"):
+        with pytest.raises(PneumoError, match=rf"averaging={averaging} must know its epochs"):
+            loaded("+experiment=exp5", f"averaging={averaging}", "stopping.patience=3")
+    assert loaded("+experiment=exp5", "averaging=ema", "stopping.patience=3").stopping.patience == 3
+
+
 def test_what_the_user_types_is_not_shrunk():
     one = loaded(
         "+experiment=exp5",
