@@ -21,7 +21,8 @@ import numpy as np
 from pneumo import files
 from pneumo.errors import PneumoError
 from pneumo.evaluation.apart import apart
-from pneumo.evaluation.members import Member, asked_for, by_fold, members_of, presence_of, way
+from pneumo.evaluation.members import Member as Member
+from pneumo.evaluation.members import asked_for, by_fold, members_of, presence_of, way
 from pneumo.evaluation.settings import Tune
 from pneumo.inference import mapping, maps, stack
 from pneumo.inference.maps import Predictions
@@ -75,8 +76,7 @@ def blend(
     groups = by_fold(members, way(settings, len(each)))
     folder = Path(settings.runs_dir) / "ensembles"
     parts = [
-        _united([each[i] for i in places], [members[i] for i in places], folder)
-        for places in groups
+        united([each[i] for i in places], [members[i] for i in places], folder) for places in groups
     ]
     _check_disjoint(parts)
     if presence_of(settings) is Presence.stack:
@@ -242,7 +242,7 @@ def _check_disjoint(parts: Sequence[Predictions]) -> None:
         )
 
 
-def _united(each: Sequence[Predictions], members: Sequence[Member], ensembles: Path) -> Predictions:
+def united(each: Sequence[Predictions], members: Sequence[Member], ensembles: Path) -> Predictions:
     """The weighted mean of maps on the same films, in levels, at the largest of their sizes.
 
     Presence is the mean of the members that tell it. Raises PneumoError if films or their truth

@@ -12,6 +12,7 @@ import numpy as np
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend, choosing, methods, scores
+from pneumo.evaluation import members as members_module
 from pneumo.evaluation.plan import DEVICE, Member, Plan, cost, duration
 from pneumo.evaluation.results import known
 from pneumo.evaluation.scores import Difference, Outcomes
@@ -23,6 +24,7 @@ from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.scores import LABELS, number
 from pneumo.settings import Machine
 from pneumo.tables import Table, counted
+from pneumo.training import record
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +224,8 @@ def _maps(member: Member, machine: Machine) -> Predictions:
     each = [mapping.predict(folder, asked) for folder in folders]
     if len(each) == 1:
         return each[0]
-    return blend.mean(each, folders, Path(runs_dir) / "ensembles")
+    alike = [members_module.Member(folder, record.read(folder)) for folder in folders]
+    return blend.united(each, alike, Path(runs_dir) / "ensembles")
 
 
 def draw(ways: Sequence[Sequence[Outcomes]], count: int, seed: int) -> Drawn:
