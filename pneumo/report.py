@@ -29,7 +29,7 @@ def task(raw: DictConfig) -> None:
         found = report.judge_runs(found, settings)
         if not found:
             continue
-        made = published.build(found)
+        made = published.build(found, report.judge_systems(setting, settings))
         folder = Path(settings.runs_dir) / FOLDER / setting
         for table in made:
             files.write_text(folder / f"{table.key}.csv", table.csv())

@@ -9,11 +9,13 @@ from pneumo import runs
 from pneumo.data.settings import PhantomData, SplitKind
 from pneumo.errors import PneumoError
 from pneumo.evaluation import evaluation
-from pneumo.evaluation.published import Run
+from pneumo.evaluation.members import members_of
+from pneumo.evaluation.published import Judged, Run
 from pneumo.evaluation.results import Evaluation
 from pneumo.evaluation.settings import Evaluate, Report, Tune
+from pneumo.settings import options_of
 from pneumo.training import record
-from pneumo.training.settings import Blend
+from pneumo.training.settings import Blend, system_of
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,35 @@ def judge_runs(runs_of_setting: list[Run], settings: Report) -> list[Run]:
             except PneumoError as error:
                 log.warning("  %s: its folds could not be joined: %s", name, error)
     return judged
+
+
+def judge_systems(setting: str, settings: Report) -> list[Judged]:
+    """Every system of ``conf/system``, judged on validation where its runs are of this setting."""
+    systems = []
+    for name in options_of("system"):
+        system = system_of(name)
+        asked = Evaluate(
+            system=name,
+            setting=setting,
+            runs_dir=settings.runs_dir,
+            machine=settings.machine,
+            tune=Tune.none,
+            resamples=settings.resamples,
+        )
+        try:
+            members_of(asked)
+        except PneumoError as error:
+            systems.append(Judged(name, system.published, None, str(error)))
+            continue
+        try:
+            with _without_news():
+                found, _ = evaluation.evaluate(asked)
+            systems.append(Judged(name, system.published, found))
+            log.info("  system %s", name)
+        except PneumoError as error:
+            log.warning("  system %s: %s", name, error)
+            systems.append(Judged(name, system.published, None, str(error)))
+    return systems
 
 
 def _judge_one(run: Run, settings: Report) -> bool:
