@@ -371,43 +371,12 @@ class Config:
         if augmentation.window and "augmentation.window" not in exact:
             shrunk = round(augmentation.window // 32 * side / self.resolution.size)
             augmentation = dataclasses.replace(augmentation, window=32 * max(1, shrunk))
-        averaging = self.averaging
+        scheduler, averaging, stopping, optimizer = self._shortened(epochs, exact)
         if isinstance(averaging, LastEpochs):
             fewer = shrink("averaging.epochs", averaging.epochs, scale.epochs, 2)
             if "averaging.epochs" not in exact:
                 fewer = min(fewer, max(1, epochs - 1))
             averaging = dataclasses.replace(averaging, epochs=fewer)
-
-        def fewer_epochs(key: str, count: int) -> int:
-            return count if key in exact else max(1, round(count * epochs / self.epochs))
-
-        scheduler = self.scheduler
-        if isinstance(scheduler, Waves):
-            half = fewer_epochs("scheduler.half_period", scheduler.half_period)
-            scheduler = dataclasses.replace(scheduler, half_period=half)
-        if isinstance(scheduler, Restarts):
-            first = fewer_epochs("scheduler.first", scheduler.first)
-            tail = scheduler.tail_epochs
-            if "scheduler.tail_epochs" not in exact:
-                tail = earlier(tail, self.epochs, epochs)
-            scheduler = dataclasses.replace(scheduler, first=first, tail_epochs=tail)
-        if isinstance(averaging, EpochsAveraging) and "averaging.at" not in exact:
-            ends = [epoch + 1 for epoch in averaging.at]
-            moved = earlier(ends, self.epochs, epochs, latest=epochs)
-            averaging = dataclasses.replace(averaging, at=[end - 1 for end in moved])
-        if isinstance(averaging, CyclesAveraging) and "averaging.cycles" not in exact:
-            whole = len(scheduler.cycle_ends([1] * epochs))
-            cycles = max(1, min(averaging.cycles, whole))
-            averaging = dataclasses.replace(averaging, cycles=cycles)
-        stopping, optimizer = self.stopping, self.optimizer
-        if stopping.patience is not None:
-            patience = fewer_epochs("stopping.patience", stopping.patience)
-            stopping = dataclasses.replace(stopping, patience=patience)
-        if optimizer.freeze_epochs:
-            frozen = fewer_epochs("optimizer.freeze_epochs", optimizer.freeze_epochs)
-            if "optimizer.freeze_epochs" not in exact:
-                frozen = min(frozen, epochs - 1)
-            optimizer = dataclasses.replace(optimizer, freeze_epochs=frozen)
         sampling = self.sampling
         if isinstance(sampling, StepShares) and "sampling.epochs" not in exact:
             factor = epochs / self.epochs
@@ -430,12 +399,50 @@ class Config:
             resolution=dataclasses.replace(self.resolution, size=side),
             augmentation=augmentation,
             averaging=averaging,
+            model=model,
+            scale=scale,
             scheduler=scheduler,
             stopping=stopping,
             optimizer=optimizer,
-            model=model,
-            scale=scale,
         )
+
+    def _shortened(
+        self, epochs: int, exact: Collection[str]
+    ) -> tuple[Scheduler, Averaging, Stopping, Optimizer]:
+        """The parts that count or name epochs, as a fit of so many epochs has them."""
+        before, scheduler, averaging = self.epochs, self.scheduler, self.averaging
+
+        def fewer(key: str, count: int, most: int = epochs) -> int:
+            if key in exact or epochs == before:
+                return count
+            return min(most, max(1, round(count * epochs / before)))
+
+        if isinstance(scheduler, Waves):
+            half = fewer("scheduler.half_period", scheduler.half_period)
+            scheduler = dataclasses.replace(scheduler, half_period=half)
+        if isinstance(scheduler, Restarts):
+            first = fewer("scheduler.first", scheduler.first)
+            tail = scheduler.tail_epochs
+            if "scheduler.tail_epochs" not in exact:
+                tail = earlier(tail, before, epochs)
+            scheduler = dataclasses.replace(scheduler, first=first, tail_epochs=tail)
+        if isinstance(averaging, EpochsAveraging) and "averaging.at" not in exact:
+            ends = [epoch + 1 for epoch in averaging.at]
+            moved = earlier(ends, before, epochs, latest=epochs)
+            averaging = dataclasses.replace(averaging, at=[end - 1 for end in moved])
+        if isinstance(averaging, CyclesAveraging) and "averaging.cycles" not in exact:
+            whole = len(scheduler.cycle_ends([1] * epochs))
+            cycles = max(1, min(averaging.cycles, whole))
+            averaging = dataclasses.replace(averaging, cycles=cycles)
+        stopping, optimizer = self.stopping, self.optimizer
+        if stopping.patience is not None:
+            patience = fewer("stopping.patience", stopping.patience)
+            stopping = dataclasses.replace(stopping, patience=patience)
+        if optimizer.freeze_epochs:
+            key = "optimizer.freeze_epochs"
+            frozen = fewer(key, optimizer.freeze_epochs, most=epochs - 1)
+            optimizer = dataclasses.replace(optimizer, freeze_epochs=frozen)
+        return scheduler, averaging, stopping, optimizer
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as recorded with a run; the system that asked for it is not part of it."""
