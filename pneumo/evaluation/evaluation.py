@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,13 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         ]
     resampled = (settings.resamples, settings.seed)
     measures = settings.measures
+    as_test = functools.partial(
+        operating.of_films,
+        prevalence=measures.prevalence,
+        count=settings.resamples,
+        seed=settings.seed,
+        chosen_on=before,
+    )
     lesions_at = _measure_shapes(parts, results, settings) if measured else []
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
@@ -90,8 +98,9 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         patients_in_training=_total([part.contents["patients_in_training"] for part in parts]),
         results=[result.judgement(*resampled) for result in results],
         pixels=calibration.of_pixels(joined(parts, settings.tta)),
-        operating=operating.of_films(
-            everything, measures.specificities, measures.prevalence, *resampled, before
+        operating=as_test(everything, measures.specificities),
+        at_sensitivities=as_test(
+            everything, measures.sensitivities, fixed=operating.Fixed.sensitivity
         ),
         froc=lesions_at,
         film_calibration=(

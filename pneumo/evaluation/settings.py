@@ -58,6 +58,9 @@ class Measures:
     specificities: list[float] = declare(
         factory=lambda: [0.8, 0.9, 0.95], help="at which the films' sensitivity is stated"
     )
+    sensitivities: list[float] = declare(
+        factory=lambda: [0.8, 0.9, 0.95], help="at which the films' specificity is stated"
+    )
     # ChestX-ray14, from which the challenge's films were chosen, labels 5,302 of 112,120 films with
     # pneumothorax (4.7 %); the challenge's own 22 % is no hospital's
     prevalence: float = declare(0.05, "share of positive films for which PPV and NPV are stated")
@@ -72,7 +75,8 @@ class Measures:
 
     def __post_init__(self) -> None:
         fractions = [("prevalence", self.prevalence)]
-        fractions += [("specificities", value) for value in self.specificities]
+        for key in ("specificities", "sensitivities"):
+            fractions += [(key, value) for value in getattr(self, key)]
         for key, value in fractions:
             require(0 < value < 1, f"measures.{key}", value, BETWEEN_0_AND_1)
         for key in ("tolerance_px", "tolerance_mm"):

@@ -77,13 +77,9 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
         )
         share = f"PPV, NPV at {rules['prevalence']:.1%} positive"
         lines.append(f"\nThe film's score as a test, {where} ({share})")
-        keys = (("sensitivity", "sensitivity"), ("ppv", "PPV"), ("npv", "NPV"))
-        for point in found.operating:
-            cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
-            got = ""
-            if before:
-                got = f" (here {_value_text(point, 'specificity', 3)})"
-            lines.append(f"  specificity {point.wanted:g}{got}: {', '.join(cells)}")
+        lines += [_point_line(point, "specificity", before) for point in found.operating]
+        if detail:
+            lines += [_point_line(point, "sensitivity", before) for point in found.at_sensitivities]
     shown = [key for key in SHAPES if scored.scores.get(key) is not None]
     if shown:
         lines.append("\nLesions and boundaries of the declared masks")
@@ -101,6 +97,18 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
             "nothing is marked. HD95: films with both masks."
         )
     return lines
+
+
+def _point_line(point: Point, fixed: str, before: bool) -> str:
+    """An operating point: the rate that was demanded, and what holds there.
+
+    A threshold that was chosen ``before``, on other films, gives another rate on these.
+    """
+    other = "sensitivity" if fixed == "specificity" else "specificity"
+    keys = ((other, other), ("ppv", "PPV"), ("npv", "NPV"))
+    cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
+    got = f" (here {_value_text(point, fixed, 3)})" if before else ""
+    return f"  {fixed} {point.wanted:g}{got}: {', '.join(cells)}"
 
 
 def _calibration_lines(found: Evaluation) -> list[str]:
