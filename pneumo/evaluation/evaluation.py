@@ -35,6 +35,7 @@ FILMS = (
     *("result", "id", "patient", "view", "truth_px", "predicted_px", "overlap_px"),
     *("score", "dice", "iou"),
     *("lesions_found", "lesions_false", "lesions_missed", "nsd_px", "hd95_px"),
+    "pointed",
 )
 
 
@@ -294,14 +295,14 @@ def _write_films(path: Path, results: Sequence[Result]) -> None:
 
 
 def _shape_columns(o: scores.Outcomes) -> Sequence[Sequence[Any]]:
-    """Lesions and boundaries, film by film; empty where they are not known."""
+    """Lesions, boundaries and pointing, film by film; empty where they are not known."""
     if o.shapes is None:
-        return [[""] * len(o)] * 5
-    distances = [
+        return [[""] * len(o)] * 6
+    known = [
         ["" if np.isnan(value) else round(value, 4) for value in values.tolist()]
-        for values in (o.shapes.nsd_px, o.shapes.hd95_px)
+        for values in (o.shapes.nsd_px, o.shapes.hd95_px, o.shapes.pointed)
     ]
-    return [o.shapes.hits.tolist(), o.shapes.false.tolist(), o.shapes.missed.tolist(), *distances]
+    return [o.shapes.hits.tolist(), o.shapes.false.tolist(), o.shapes.missed.tolist(), *known]
 
 
 def track(settings: Evaluate, found: Evaluation, path: Path) -> None:

@@ -72,6 +72,9 @@ class Measures:
     lesion_iou: float = declare(0.1, "a lesion is found by a component whose IoU reaches this")
     # of the 5,044 components of the challenge's masks 1,532 are smaller: crumbs of drawing
     lesion_px: int = declare(100, "pixels at 1024²; smaller components count on neither side")
+    pointing_px: float = declare(
+        0.0, "pointing game: pixels at 1024² that the most probable pixel may lie off the mask"
+    )
 
     def __post_init__(self) -> None:
         fractions = [("prevalence", self.prevalence)]
@@ -81,6 +84,8 @@ class Measures:
             require(0 < value < 1, f"measures.{key}", value, BETWEEN_0_AND_1)
         for key in ("tolerance_px", "tolerance_mm"):
             require(getattr(self, key) > 0, f"measures.{key}", getattr(self, key), "above 0")
+        off = self.pointing_px
+        require(off >= 0, "measures.pointing_px", off, "0 or more")
         iou = self.lesion_iou
         require(0 < iou <= 1, "measures.lesion_iou", iou, "above 0 and at most 1")
         require(self.lesion_px >= 1, "measures.lesion_px", self.lesion_px, "at least 1")

@@ -82,7 +82,7 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
             lines += [_point_line(point, "sensitivity", before) for point in found.at_sensitivities]
     shown = [key for key in SHAPES if scored.scores.get(key) is not None]
     if shown:
-        lines.append("\nLesions and boundaries of the declared masks")
+        lines.append("\nLesions and boundaries of the declared masks, and what the maps point at")
         lines += [f"  {key:<19}{_value_text(scored, key)}" for key in shown]
     if detail and found.froc:
         lines.append("  lesions found with at most so many false ones a film, none removed (FROC)")
@@ -94,7 +94,9 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
             f"  Lesions: components of at least {rules['lesion_px']:,} px at 1024²; found by one "
             f"of IoU {rules['lesion_iou']:g}, each matched once. NSD: boundaries within "
             f"{rules['tolerance_px']:g} px ({rules['tolerance_mm']:g} mm), on positives, 0 if "
-            "nothing is marked. HD95: films with both masks."
+            "nothing is marked. HD95: films with both masks. Pointing: positives whose most "
+            f"probable pixel lies in the true mask, to {rules['pointing_px']:g} px, whatever "
+            "threshold and gate; of ties their share."
         )
     return lines
 

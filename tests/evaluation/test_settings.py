@@ -24,3 +24,8 @@ def test_rates_of_a_test_lie_between_0_and_1(key):
     assert getattr(Measures(), key) == [0.8, 0.9, 0.95]
     with pytest.raises(PneumoError, match=rf"measures\.{key}=1\.5"):
         Measures(**{key: [0.9, 1.5]})
+
+
+def test_a_point_may_not_lie_less_than_no_pixels_off():
+    with pytest.raises(PneumoError, match=r"measures\.pointing_px=-1: must be 0 or more"):
+        Measures(pointing_px=-1)
