@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ FILMS = (
     *("result", "id", "patient", "view", "truth_px", "predicted_px", "overlap_px"),
     *("score", "dice", "iou"),
     *("lesions_found", "lesions_false", "lesions_missed", "nsd_px", "hd95_px"),
+    "pointed",
 )
 
 
@@ -73,6 +75,13 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         ]
     resampled = (settings.resamples, settings.seed)
     measures = settings.measures
+    as_test = functools.partial(
+        operating.of_films,
+        prevalence=measures.prevalence,
+        count=settings.resamples,
+        seed=settings.seed,
+        chosen_on=before,
+    )
     lesions_at = _measure_shapes(parts, results, settings) if measured else []
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
@@ -90,8 +99,9 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         patients_in_training=_total([part.contents["patients_in_training"] for part in parts]),
         results=[result.judgement(*resampled) for result in results],
         pixels=calibration.of_pixels(joined(parts, settings.tta)),
-        operating=operating.of_films(
-            everything, measures.specificities, measures.prevalence, *resampled, before
+        operating=as_test(everything, measures.specificities),
+        at_sensitivities=as_test(
+            everything, measures.sensitivities, fixed=operating.Fixed.sensitivity
         ),
         froc=lesions_at,
         film_calibration=(
@@ -285,14 +295,14 @@ def _write_films(path: Path, results: Sequence[Result]) -> None:
 
 
 def _shape_columns(o: scores.Outcomes) -> Sequence[Sequence[Any]]:
-    """Lesions and boundaries, film by film; empty where they are not known."""
+    """Lesions, boundaries and pointing, film by film; empty where they are not known."""
     if o.shapes is None:
-        return [[""] * len(o)] * 5
-    distances = [
+        return [[""] * len(o)] * 6
+    known = [
         ["" if np.isnan(value) else round(value, 4) for value in values.tolist()]
-        for values in (o.shapes.nsd_px, o.shapes.hd95_px)
+        for values in (o.shapes.nsd_px, o.shapes.hd95_px, o.shapes.pointed)
     ]
-    return [o.shapes.hits.tolist(), o.shapes.false.tolist(), o.shapes.missed.tolist(), *distances]
+    return [o.shapes.hits.tolist(), o.shapes.false.tolist(), o.shapes.missed.tolist(), *known]
 
 
 def track(settings: Evaluate, found: Evaluation, path: Path) -> None:

@@ -1,9 +1,11 @@
-"""Operating points: of films at stated specificities, of lesions at stated false ones a film.
+"""Operating points: of films at stated specificities or sensitivities, of lesions by false ones.
 
 A point read off the curve of the films it is of says what the ranking allows, not what a threshold
 chosen elsewhere gives; every resample of the bootstrap reads its own. With other films to choose
 on, thresholds are theirs, and what they give is counted.
 """
+
+from enum import Enum
 
 import numpy as np
 
@@ -15,16 +17,25 @@ from pneumo.masks.scores import mean, ranked
 FALSE_A_FILM = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # as in LUNA16 and its kin
 
 
+class Fixed(Enum):
+    """Which rate of a test is demanded; the other is the best that can be had with it."""
+
+    specificity = "specificity"
+    sensitivity = "sensitivity"
+
+
 def of_films(
     films: Outcomes,
-    specificities: list[float],
+    least: list[float],
     prevalence: float,
     count: int,
     seed: int,
     chosen_on: Outcomes | None = None,
+    fixed: Fixed = Fixed.specificity,
 ) -> list[Point]:
     """The highest sensitivity at a specificity of at least so much, PPV and NPV there.
 
+    With ``fixed`` at sensitivity the highest specificity at a sensitivity of at least so much.
     Films are called positive from a score on: that of these films' own curve, or of the curve of
     ``chosen_on``. PPV and NPV are those at ``prevalence``, by Bayes' rule, whatever the share of
     positives among these films. Intervals from ``count`` resamples of patients, none if it is 0.
@@ -32,13 +43,13 @@ def of_films(
     once = np.ones((1, len(films)))
     draws = resamples(films.patients, count, seed) if count and several(films.patients) else None
     points = []
-    for wanted in specificities:
+    for wanted in least:
 
         def rates(weights: np.ndarray, wanted: float = wanted) -> Rates:
             if chosen_on is None:
-                return _read_off(films, weights, wanted)
+                return _read_off(films, weights, wanted, fixed)
             ones = np.ones((1, len(chosen_on)))
-            return _counted(films, weights, _read_off(chosen_on, ones, wanted)[0])
+            return _counted(films, weights, _read_off(chosen_on, ones, wanted, fixed)[0])
 
         threshold, tp, tn = rates(once)
         bounds = {}
@@ -60,15 +71,19 @@ def _counted(films: Outcomes, weights: np.ndarray, threshold: float | None) -> R
     return threshold, tp, mean(~called, weights * ~films.positive)
 
 
-def _read_off(films: Outcomes, weights: np.ndarray, wanted: float) -> Rates:
+def _read_off(films: Outcomes, weights: np.ndarray, wanted: float, fixed: Fixed) -> Rates:
     """Of the best threshold of each row of weights; the threshold is that of the first."""
     scores, found, wrong = ranked(films.score, films.positive, weights)
     nothing = np.zeros((len(weights), 1))
     found, wrong = np.hstack([nothing, found]), np.hstack([nothing, wrong])
     with np.errstate(invalid="ignore", divide="ignore"):
         sensitivity, specificity = found / found[:, -1:], 1 - wrong / wrong[:, -1:]
-        # specificity falls along a row, so the last that suffices has the highest sensitivity
-        place = np.maximum((specificity >= wanted - 1e-12).sum(1) - 1, 0)[:, None]
+        # along a row sensitivity rises and specificity falls: the last that is specific enough is
+        # the most sensitive, the first that is sensitive enough the most specific
+        if fixed is Fixed.specificity:
+            place = np.maximum((specificity >= wanted - 1e-12).sum(1) - 1, 0)[:, None]
+        else:
+            place = (sensitivity < wanted - 1e-12).sum(1)[:, None]
         tp = np.take_along_axis(sensitivity, place, 1)[:, 0]
         tn = np.take_along_axis(specificity, place, 1)[:, 0]
     first = int(place[0, 0])

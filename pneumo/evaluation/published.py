@@ -283,7 +283,7 @@ def _measured(found: list[Run]) -> list[Table]:
         ),
         Table(
             "shapes",
-            "Lesions and boundaries",
+            "Lesions, boundaries and pointing",
             ["experiment", *(LABELS[key] for key in SHAPES)],
             shapes,
             f"Validation films, flip TTA, declared thresholds. A lesion is a component of at least "
@@ -292,7 +292,9 @@ def _measured(found: list[Run]) -> list[Table]:
             f"within {rules['tolerance_px']:g} px at 1024² ({rules['tolerance_mm']:g} mm) of the "
             "other, on positive films, 0 where nothing is marked. HD95: the larger of both 95th "
             "percentiles, on films where both masks are non-empty. In mm: of films whose spacing "
-            "is known.",
+            "is known. Pointing game: positive films whose most probable pixel lies in the true "
+            f"mask, to {rules['pointing_px']:g} px at 1024², whatever threshold and gate; of ties "
+            "their share.",
         ),
         Table(
             "froc",

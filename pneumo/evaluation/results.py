@@ -117,6 +117,7 @@ class Evaluation:
     command: str
     # of the declared result: its films at stated specificities, its lesions at false ones a film
     operating: list[Point] = field(default_factory=list)
+    at_sensitivities: list[Point] = field(default_factory=list)  # its films at stated sensitivities
     froc: list[Point] = field(default_factory=list)
     # of the declared result's scores; None where no curve could be fitted on other films
     film_calibration: calibration.Films | None = None
@@ -172,7 +173,7 @@ class Evaluation:
             "pixels": plain_values(values.pop("pixels")),
             "films": plain_values(values.pop("film_calibration")),
         }
-        for key in ("operating", "froc"):
+        for key in ("operating", "at_sensitivities", "froc"):
             values[key] = [point.to_dict() for point in getattr(self, key)]
         del values["against"]
         if self.against is not None:

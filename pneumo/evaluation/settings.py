@@ -59,6 +59,9 @@ class Measures:
     specificities: list[float] = declare(
         factory=lambda: [0.8, 0.9, 0.95], help="at which the films' sensitivity is stated"
     )
+    sensitivities: list[float] = declare(
+        factory=lambda: [0.8, 0.9, 0.95], help="at which the films' specificity is stated"
+    )
     # ChestX-ray14, from which the challenge's films were chosen, labels 5,302 of 112,120 films with
     # pneumothorax (4.7 %); the challenge's own 22 % is no hospital's
     prevalence: float = declare(0.05, "share of positive films for which PPV and NPV are stated")
@@ -70,14 +73,20 @@ class Measures:
     lesion_iou: float = declare(0.1, "a lesion is found by a component whose IoU reaches this")
     # of the 5,044 components of the challenge's masks 1,532 are smaller: crumbs of drawing
     lesion_px: int = declare(100, "pixels at 1024²; smaller components count on neither side")
+    pointing_px: float = declare(
+        0.0, "pointing game: pixels at 1024² that the most probable pixel may lie off the mask"
+    )
 
     def __post_init__(self) -> None:
         fractions = [("prevalence", self.prevalence)]
-        fractions += [("specificities", value) for value in self.specificities]
+        for key in ("specificities", "sensitivities"):
+            fractions += [(key, value) for value in getattr(self, key)]
         for key, value in fractions:
             require(0 < value < 1, f"measures.{key}", value, BETWEEN_0_AND_1)
         for key in ("tolerance_px", "tolerance_mm"):
             require(getattr(self, key) > 0, f"measures.{key}", getattr(self, key), "above 0")
+        off = self.pointing_px
+        require(off >= 0, "measures.pointing_px", off, "0 or more")
         iou = self.lesion_iou
         require(0 < iou <= 1, "measures.lesion_iou", iou, "above 0 and at most 1")
         require(self.lesion_px >= 1, "measures.lesion_px", self.lesion_px, "at least 1")

@@ -77,16 +77,12 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
         )
         share = f"PPV, NPV at {rules['prevalence']:.1%} positive"
         lines.append(f"\nThe film's score as a test, {where} ({share})")
-        keys = (("sensitivity", "sensitivity"), ("ppv", "PPV"), ("npv", "NPV"))
-        for point in found.operating:
-            cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
-            got = ""
-            if before:
-                got = f" (here {_value_text(point, 'specificity', 3)})"
-            lines.append(f"  specificity {point.wanted:g}{got}: {', '.join(cells)}")
+        lines += [_point_line(point, "specificity", before) for point in found.operating]
+        if detail:
+            lines += [_point_line(point, "sensitivity", before) for point in found.at_sensitivities]
     shown = [key for key in SHAPES if scored.scores.get(key) is not None]
     if shown:
-        lines.append("\nLesions and boundaries of the declared masks")
+        lines.append("\nLesions and boundaries of the declared masks, and what the maps point at")
         lines += [f"  {key:<19}{_value_text(scored, key)}" for key in shown]
     if detail and found.froc:
         lines.append("  lesions found with at most so many false ones a film, none removed (FROC)")
@@ -98,9 +94,23 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
             f"  Lesions: components of at least {rules['lesion_px']:,} px at 1024²; found by one "
             f"of IoU {rules['lesion_iou']:g}, each matched once. NSD: boundaries within "
             f"{rules['tolerance_px']:g} px ({rules['tolerance_mm']:g} mm), on positives, 0 if "
-            "nothing is marked. HD95: films with both masks."
+            "nothing is marked. HD95: films with both masks. Pointing: positives whose most "
+            f"probable pixel lies in the true mask, to {rules['pointing_px']:g} px, whatever "
+            "threshold and gate; of ties their share."
         )
     return lines
+
+
+def _point_line(point: Point, fixed: str, before: bool) -> str:
+    """An operating point: the rate that was demanded, and what holds there.
+
+    A threshold that was chosen ``before``, on other films, gives another rate on these.
+    """
+    other = "sensitivity" if fixed == "specificity" else "specificity"
+    keys = ((other, other), ("ppv", "PPV"), ("npv", "NPV"))
+    cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
+    got = f" (here {_value_text(point, fixed, 3)})" if before else ""
+    return f"  {fixed} {point.wanted:g}{got}: {', '.join(cells)}"
 
 
 def _calibration_lines(found: Evaluation) -> list[str]:

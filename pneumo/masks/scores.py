@@ -21,7 +21,7 @@ class Shapes:
 
     Lesions are counted, int64. Boundary scores are float, NaN where they do not exist: NSD of films
     with both masks empty, HD95 of films with one or both empty, millimetres of films whose spacing
-    is not known.
+    is not known. ``pointed`` is float, NaN of negative films.
     """
 
     hits: np.ndarray  # lesions that were found
@@ -31,6 +31,7 @@ class Shapes:
     nsd_mm: np.ndarray
     hd95_px: np.ndarray  # pixels at 1024²
     hd95_mm: np.ndarray
+    pointed: np.ndarray  # share of the map's most probable pixels that lie in the true mask
 
     def __getitem__(self, rows: np.ndarray) -> "Shapes":
         return Shapes(*(values[rows] for values in vars(self).values()))
@@ -185,7 +186,7 @@ def _lesions(films: Counted, weights: Weights, right: Counts, wrong: Counts) -> 
 
 
 def _mean_known(films: Counted, key: str, weights: Weights) -> np.ndarray:
-    """The mean of a boundary score over the films of which it exists. (b,)."""
+    """The mean of a column of shapes over the films of which it exists. (b,)."""
     values = getattr(_shapes(films), key)
     return mean(np.nan_to_num(values), weights * np.isfinite(values))
 
@@ -266,6 +267,14 @@ SCORES = (
             needs="shapes",
         )
         for unit in ("px", "mm")
+    ),
+    # of maps, not of masks: whether the most probable pixel of a positive film lies in its mask
+    Score(
+        "pointing",
+        "pointing game",
+        lambda f, w: _mean_known(f, "pointed", w),
+        main=False,
+        needs="shapes",
     ),
     # what empty masks alone would score
     Score("all_empty_dice", "all-empty", lambda f, w: mean(~f.positive, w), varies=False),

@@ -48,6 +48,7 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
         "specificity 0.95: sensitivity",
         "PPV, NPV at 5.0% positive",
         "lesion_f1",
+        "pointing",
         "sex F",
     ):
         assert part in text
@@ -65,6 +66,8 @@ def test_everything_a_reader_must_know_is_printed_and_kept(evaluated):
     with open(path.with_suffix(".csv"), newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["result"] == "declared"]
     assert len(rows) == found["films"]
+    pointed = [float(row["pointed"]) for row in rows if row["truth_px"] != "0"]
+    assert np.mean(pointed) == pytest.approx(declared["scores"]["pointing"], abs=1e-4)
     assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(
         declared["scores"]["dice"], abs=1e-5
     )

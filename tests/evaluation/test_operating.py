@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as independent
 
 from pneumo.evaluation import operating
+from pneumo.evaluation.operating import Fixed
 from pneumo.evaluation.scores import Outcomes
 from pneumo.evaluation.shapes import Candidates
 
@@ -27,6 +28,37 @@ def test_sensitivity_at_a_specificity_is_the_best_of_the_curve():
         called = films.score >= (np.inf if point.threshold is None else point.threshold)
         assert point.scores["sensitivity"] == pytest.approx(called[films.positive].mean())
         assert point.scores["specificity"] == pytest.approx((~called)[~films.positive].mean())
+
+
+@pytest.mark.parametrize("wanted", [0.5, 0.8, 0.9, 0.95, 0.999])
+def test_specificity_at_a_sensitivity_is_the_best_of_the_curve(wanted):
+    films = outcomes(n=400)
+    false, true, _ = independent.roc_curve(films.positive, films.score, drop_intermediate=False)
+    (point,) = operating.of_films(films, [wanted], 0.05, 0, 0, fixed=Fixed.sensitivity)
+    assert point.scores["specificity"] == pytest.approx(1 - false[true >= wanted].min())
+    called = films.score >= point.threshold
+    assert point.scores["sensitivity"] == pytest.approx(called[films.positive].mean())
+    assert point.scores["sensitivity"] >= wanted
+
+
+def test_a_sensitive_point_by_hand():
+    """Four of five positives stand above all but two of ten negatives, the fifth above none."""
+    score = np.r_[0.9, 0.8, 0.7, 0.6, 0.1, 0.75, 0.75, np.full(8, 0.3)]
+    truth = np.r_[np.full(5, 50), np.zeros(10)].astype(int)
+    names = [str(i) for i in range(15)]
+    films = Outcomes(names, truth, truth, truth, score, names, [None] * 15)
+    two, four, five = operating.of_films(
+        films, [0.4, 0.8, 0.9], 0.05, 100, 0, fixed=Fixed.sensitivity
+    )
+    # with two found no negative is called positive, though more might be
+    assert (two.threshold, two.scores["specificity"]) == (0.8, 1)
+    assert (four.threshold, four.scores["specificity"]) == (0.6, pytest.approx(0.8))
+    assert four.scores["ppv"] == pytest.approx(0.8 * 0.05 / (0.8 * 0.05 + 0.2 * 0.95))
+    assert four.intervals["specificity"][0] < 0.8 < four.intervals["specificity"][1]
+    assert (five.threshold, five.scores["specificity"]) == (0.1, 0)
+    negatives = films[np.arange(5, 15)]
+    (none,) = operating.of_films(negatives, [0.8], 0.05, 10, 0, fixed=Fixed.sensitivity)
+    assert none.scores["sensitivity"] is None
 
 
 def test_ppv_and_npv_are_those_of_the_stated_prevalence():
@@ -77,6 +109,20 @@ def test_froc_without_candidates_finds_nothing_and_without_lesions_is_none():
     (point,) = operating.of_lesions(none, ["a", "b"], 10, 0)
     assert (point.wanted, point.scores["sensitivity"]) == (0, 0)
     assert operating.of_lesions(Candidates(*[none.film] * 3, np.zeros(2)), ["a", "b"], 10, 0) == []
+
+
+def test_a_threshold_that_is_sensitive_on_other_films_is_what_it_is_here():
+    films, others = outcomes(n=200), outcomes(n=300)
+    others.score = others.score * 0.5
+    (own,) = operating.of_films(others, [0.9], 0.05, 0, 0, fixed=Fixed.sensitivity)
+    (point,) = operating.of_films(
+        films, [0.9], 0.05, 100, 0, chosen_on=others, fixed=Fixed.sensitivity
+    )
+    assert point.threshold == own.threshold
+    called = films.score >= own.threshold
+    assert point.scores["specificity"] == pytest.approx((~called)[~films.positive].mean())
+    assert point.scores["sensitivity"] == pytest.approx(called[films.positive].mean())
+    assert point.scores["specificity"] < own.scores["specificity"]
 
 
 def test_thresholds_of_other_films_give_what_they_give():

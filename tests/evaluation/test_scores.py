@@ -175,14 +175,14 @@ def shaped(values):
 
 
 def test_lesions_are_counted_together_and_boundaries_where_they_exist():
-    """Truth, hits, false, missed, NSD, NSD in mm, HD95, HD95 in mm of four films."""
+    """Truth, hits, false, missed, NSD, NSD in mm, HD95, HD95 in mm, pointed of four films."""
     nan = np.nan
     o = shaped(
         [
-            (50, 2, 0, 1, 0.8, 0.9, 10, 4),  # found
-            (50, 0, 0, 1, 0.0, nan, nan, nan),  # missed, spacing unknown
-            (0, 0, 3, 0, 0.0, 0.0, nan, nan),  # false positive
-            (0, 0, 0, 0, nan, nan, nan, nan),  # nothing, rightly
+            (50, 2, 0, 1, 0.8, 0.9, 10, 4, 1),  # found
+            (50, 0, 0, 1, 0.0, nan, nan, nan, 0.5),  # missed, spacing unknown
+            (0, 0, 3, 0, 0.0, 0.0, nan, nan, nan),  # false positive
+            (0, 0, 0, 0, nan, nan, nan, nan, nan),  # nothing, rightly
         ]
     )
     found = {key: value[0] for key, value in summary(o).items()}
@@ -192,6 +192,7 @@ def test_lesions_are_counted_together_and_boundaries_where_they_exist():
     assert found["lesion_false"] == pytest.approx(3 / 4)
     assert (found["nsd_px"], found["nsd_mm"]) == (pytest.approx(0.4), pytest.approx(0.9))
     assert (found["hd95_px"], found["hd95_mm"]) == (10, 4)
+    assert found["pointing"] == pytest.approx(0.75)
     negatives = summary(o[np.array([3])])
     assert np.isnan(negatives["lesion_f1"][0])
     assert np.isnan(negatives["hd95_px"][0])

@@ -6,6 +6,7 @@ from evaluation.synthetic import synthetic
 
 from pneumo.evaluation import choosing, shapes
 from pneumo.evaluation.settings import Measures
+from pneumo.masks import rle
 from pneumo.masks.settings import Postprocess
 
 
@@ -24,3 +25,53 @@ def test_shapes_are_those_of_the_masks_and_millimetres_those_of_the_film(tmp_pat
     assert removed.hits.sum() == 0
     assert np.array_equal(removed.nsd_px == 0, known.positive)
     assert np.isnan(removed.nsd_px[~known.positive]).all()
+
+
+@pytest.fixture
+def pointed(tmp_path):
+    """What one map of 32², without noise, points at, where its truth is the pixels stated of it."""
+
+    def measured(levels, truth, rule=None, **how):
+        part = synthetic(tmp_path, "one", films=1, presence=[0.2])
+        part.plain = part.flip = levels[None].astype(np.uint8)
+        part.cases[0].annotations = [rle.encode(truth.repeat(32, 0).repeat(32, 1))]
+        found, _ = shapes.measure([part], rule or Postprocess(), True, Measures(**how))
+        return found.pointed.item()
+
+    return measured
+
+
+def film(*squares):
+    """A film of 32² with levels in squares: rows, columns, level."""
+    levels = np.zeros((32, 32), np.uint8)
+    for rows, columns, level in squares:
+        levels[rows, columns] = level
+    return levels
+
+
+LEFT, RIGHT = (slice(8, 16), slice(4, 8)), (slice(8, 16), slice(24, 28))
+
+
+def test_a_map_points_at_its_most_probable_pixel_whatever_threshold_and_gate(pointed):
+    truth = film((*LEFT, 1))
+    assert pointed(film((*LEFT, 90), (*RIGHT, 89)), truth) == 1
+    assert pointed(film((*LEFT, 89), (*RIGHT, 90)), truth) == 0
+    closed = Postprocess(0.99, 2**20, presence_threshold=0.9)
+    assert pointed(film((*LEFT, 90), (*RIGHT, 89)), truth, closed) == 1
+    assert np.isnan(pointed(film((*LEFT, 90)), film()))
+
+
+def test_of_equally_probable_pixels_the_share_in_the_mask_counts(pointed):
+    """Two alike, one of them true; a crescent whose mean is outside it; a map that says nothing."""
+    truth = film((*LEFT, 1))
+    assert pointed(film((*LEFT, 90), (*RIGHT, 90)), truth) == pytest.approx(0.5)
+    crescent = film((slice(4, 28), slice(4, 28), 1), (slice(8, 24), slice(8, 28), 0))
+    assert pointed(200 * crescent, crescent) == 1
+    assert pointed(film(), truth) == pytest.approx(32 / 32**2)
+
+
+def test_a_point_may_lie_so_far_off_as_is_said(pointed):
+    """The most probable pixels, the middle of one of 32², lie 48 and 49 columns before the mask."""
+    levels, truth = film((slice(12, 13), slice(2, 3), 90)), film((*LEFT, 1))
+    assert pointed(levels, truth) == 0
+    assert [pointed(levels, truth, pointing_px=off) for off in (47, 48, 49)] == [0, 0.5, 1]

@@ -6,7 +6,7 @@ import pytest
 from evaluation.synthetic import synthetic
 
 from pneumo.evaluation import calibration, choosing, scores, wording
-from pneumo.evaluation.results import Comparison, Evaluation
+from pneumo.evaluation.results import Comparison, Evaluation, Point
 from pneumo.masks.settings import Postprocess
 
 
@@ -64,3 +64,19 @@ def test_a_difference_stands_with_its_interval_and_p_where_there_are_any(found):
     assert "minus other, dice: +0.0200 [-0.0100, +0.0500], p = 0.210" in text
     assert "minus other, iou: +0.0300\n" in text
     assert "minus other, dice_positive" not in text
+
+
+def test_sensitive_operating_points_stand_in_detail_below_the_specific_ones(found):
+    rates = {"sensitivity": 0.7, "specificity": 0.6, "ppv": 0.5, "npv": None}
+    specific, sensitive = Point(0.9, 0.5, rates, {}), Point(0.95, 0.5, rates, {})
+    more = dataclasses.replace(
+        found,
+        operating=[specific],
+        at_sensitivities=[sensitive],
+        measures={"prevalence": 0.05},
+    )
+    line = "sensitivity 0.95: specificity 0.600, PPV 0.500, NPV –"
+    assert line not in wording.describe(more)
+    text = wording.describe(more, detail=True)
+    assert text.index("specificity 0.9: sensitivity 0.700") < text.index(line)
+    assert more.to_dict()["at_sensitivities"][0]["scores"] == rates
