@@ -120,7 +120,7 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
     """The finished run of one of a system's experiments and folds."""
     pattern = f"{experiment}/{settings.setting or '*'}/fold{fold}-seed*"
     found = [one for one in sorted(Path(settings.runs_dir).glob(pattern)) if runs.is_finished(one)]
-    wanted = _overridden(tuple(system.overrides), experiment)
+    wanted = _overridden(tuple(system.overrides), experiment) if found else {}
     candidates = []
     for folder in found:
         recorded = runs.leaves(record.read(folder).config.to_dict()) if wanted else {}
