@@ -39,7 +39,7 @@ def test_sneddys_four_parts(name):
     assert [one.sampling.share for one in parts] == list(shares)
     assert all(one.sampling.replacement for one in parts)
     assert [one.epochs for one in parts] == [50, 50, 50, 40]
-    assert [one.stopping.patience for one in parts] == [10, 12, 12, 12]
+    assert [one.stopping.patience for one in parts] == [11, 13, 13, 13]  # his: more than 10, 12
     assert [one.lr for one in parts] == [1e-4, 1e-5, 1e-5, 1e-5]
     first, *others = (one.scheduler for one in parts)
     assert isinstance(first, Plateau)
@@ -86,8 +86,8 @@ def test_the_readme_of_sneddy_is_trained_with_a_frozen_encoder():
 X5_MASKS = {
     "x5_unet_seresnext50": ("se_resnext50_32x4d", 1024, True),
     "x5_unet_seresnext101": ("se_resnext101_32x4d", 1024, True),
-    "x5_unet_efficientnet_b3": ("efficientnet-b3", 1024, False),
-    "x5_unet_efficientnet_b5": ("efficientnet-b5", 768, False),
+    "x5_unet_efficientnet_b3": ("tu-tf_efficientnet_b3.aa_in1k", 1024, False),
+    "x5_unet_efficientnet_b5": ("tu-tf_efficientnet_b5.aa_in1k", 768, False),
     "x5_deeplab_seresnext50": ("se_resnext50_32x4d", 1024, False),
 }
 
@@ -129,7 +129,7 @@ def test_amirassovs_network():
     assert (one.resolution.size, one.augmentation.window) == (768, 512)
     assert (one.epochs, one.batch_size, one.lr) == (60, 8, 7.5e-5)
     assert (one.optimizer.weight_decay, one.optimizer.clip) == (1e-5, 0.5)
-    assert one.optimizer.freeze_batch_norm
+    assert one.optimizer.freeze_batch_norm_affine
     assert isinstance(one.scheduler, Waves)
     assert (one.scheduler.half_period, one.scheduler.lr_min) == (8, 1e-6)
     assert isinstance(one.sampling, LinearShare)
@@ -137,11 +137,8 @@ def test_amirassovs_network():
     assert (one.handoff.keep, one.handoff.score.name) == (4, "dice")
     rule = one.postprocess
     assert (rule.presence_threshold, rule.top_threshold) == (0.4, 0.8)
-    assert (rule.binarization_threshold, rule.removal_threshold, rule.removal_size) == (
-        0.4,
-        800,
-        768,
-    )
+    assert rule.binarization_threshold == 0.4
+    assert (rule.removal_threshold, rule.removal_size) == (800, 768)
     system = system_of("amirassov")
     assert (len(system.folds), system.checkpoints) == (8, Checkpoints.best)
     assert "split.folds=8" in system.overrides
