@@ -10,7 +10,9 @@ The films' presence scores are averaged alike, or stacked: told by a classifier 
 say, which never judges a film that it was fitted on.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,8 +61,11 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
     tune = getattr(settings, "tune", None) is Tune.optimistic
     key = files.digest([asked_for(settings), settings.runs_dir, os.getcwd(), tune])
     if key not in _gathered:
-        each = [_predict(member, settings, batch_size) for member in members]
-        _gathered[key] = blend(each, members, settings)
+        with contextlib.ExitStack() as out:
+            if len(members) > 1:
+                out.enter_context(without_news())
+            each = [_predict(member, settings, batch_size) for member in members]
+            _gathered[key] = blend(each, members, settings)
     return _gathered[key]
 
 
@@ -290,10 +295,12 @@ def united(each: Sequence[Predictions], members: Sequence[Member], ensembles: Pa
             if row % 256 == 255 or row == count - 1:
                 yield row + 1
 
-    names = ", ".join(str(one.contents["run"]) for one, _ in averaged)
+    names = [str(one.contents["run"]) for one, _ in averaged]
+    if len(names) > 3:
+        names = [f"{len(names)} runs: {names[0]}", "…", names[-1]]
     facts = {
         "on": first.contents["on"],
-        "run": f"mean of {names}",
+        "run": f"mean of {', '.join(names)}",
         "members": [one.contents["weights"] for one in each],
         "weights": files.digest([one.contents["weights"] for one in each]),
         "left_out": first.contents["left_out"],
@@ -313,3 +320,17 @@ def _most(counts: Sequence[int | None]) -> int | None:
     if any(count is None for count in counts):
         return None
     return max(count or 0 for count in counts)
+
+
+@contextlib.contextmanager
+def without_news() -> Iterator[None]:
+    """Leave out what preparing data says: it was said when the run was trained. Warnings stay."""
+    talkative = [logging.getLogger(f"pneumo.{name}") for name in ("training.loader", "pool")]
+    levels = [logger.level for logger in talkative]
+    for logger in talkative:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(talkative, levels, strict=True):
+            logger.setLevel(level)

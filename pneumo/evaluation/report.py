@@ -1,14 +1,13 @@
 """All finished runs below a folder, judged."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pneumo import runs
 from pneumo.data.settings import PhantomData, SplitKind
 from pneumo.errors import PneumoError
 from pneumo.evaluation import evaluation
+from pneumo.evaluation.blend import without_news
 from pneumo.evaluation.members import members_of
 from pneumo.evaluation.published import Judged, Run
 from pneumo.evaluation.results import Evaluation
@@ -87,7 +86,7 @@ def judge_systems(setting: str, settings: Report) -> list[Judged]:
             systems.append(Judged(name, system.published, None, str(error)))
             continue
         try:
-            with _without_news():
+            with without_news():
                 found, _ = evaluation.evaluate(asked)
             systems.append(Judged(name, system.published, found))
             log.info("  system %s", name)
@@ -128,19 +127,5 @@ def _evaluate(
         tune=Tune.validation if on == "test" else Tune.honest,
         resamples=settings.resamples,
     )
-    with _without_news():
+    with without_news():
         return evaluation.evaluate(asked)[0]
-
-
-@contextmanager
-def _without_news() -> Iterator[None]:
-    """Leave out what preparing data says: it was said when the run was trained. Warnings stay."""
-    talkative = [logging.getLogger(f"pneumo.{name}") for name in ("training.loader", "pool")]
-    levels = [logger.level for logger in talkative]
-    for logger in talkative:
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(talkative, levels, strict=True):
-            logger.setLevel(level)

@@ -142,9 +142,8 @@ class Bundle:
         score = (self.card.get("scores") or {}).get("scores") or {}
         text = f"Model {self.name}: trained on {first['training']:,} {what}"
         if score.get("dice") is not None:
-            held = sum(one["validation"] for one in self.card["data"])
-            if len({one["parts"] for one in self.card["data"]}) == 1:
-                held = first["validation"]
+            of_parts = {one["parts"]: one["validation"] for one in self.card["data"]}
+            held = sum(of_parts.values())
             text += (
                 f"; Dice {score['dice']:.3f} on {held:,} held out "
                 f"(empty masks: {score['all_empty_dice']:.3f})"
