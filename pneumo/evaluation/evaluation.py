@@ -103,6 +103,7 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         at_sensitivities=as_test(
             everything, measures.sensitivities, fixed=operating.Fixed.sensitivity
         ),
+        by_size=operating.by_size(everything, measures, *resampled, before),
         froc=lesions_at,
         film_calibration=(
             None if each else film_calibration(parts, everything, *resampled, before)

@@ -9,10 +9,11 @@ from enum import Enum
 
 import numpy as np
 
-from pneumo.evaluation.results import Point, known
+from pneumo.evaluation.results import OfSize, Point, known
 from pneumo.evaluation.scores import Outcomes, middle, resamples, several
+from pneumo.evaluation.settings import Measures
 from pneumo.evaluation.shapes import Candidates
-from pneumo.masks.scores import mean, ranked
+from pneumo.masks.scores import mean, ranked, roc_auc
 
 FALSE_A_FILM = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # as in LUNA16 and its kin
 
@@ -38,56 +39,124 @@ def of_films(
     With ``fixed`` at sensitivity the highest specificity at a sensitivity of at least so much.
     Films are called positive from a score on: that of these films' own curve, or of the curve of
     ``chosen_on``. PPV and NPV are those at ``prevalence``, by Bayes' rule, whatever the share of
-    positives among these films. Intervals from ``count`` resamples of patients, none if it is 0.
+    positives among these films. Intervals from ``count`` resamples of patients, none if it is 0. No
+    points where there are no films whose rate could be demanded.
     """
-    once = np.ones((1, len(films)))
-    draws = resamples(films.patients, count, seed) if count and several(films.patients) else None
+    source = films if chosen_on is None else chosen_on
+    demanded = ~source.positive if fixed is Fixed.specificity else source.positive
+    if not demanded.any():
+        return []
+    curve = _curve(source, np.ones((1, len(source))))
+    draws = _draws(films.patients, count, seed)
+    own = _curve(films, draws) if draws is not None and chosen_on is None else None
     points = []
     for wanted in least:
-
-        def rates(weights: np.ndarray, wanted: float = wanted) -> Rates:
-            if chosen_on is None:
-                return _read_off(films, weights, wanted, fixed)
-            ones = np.ones((1, len(chosen_on)))
-            return _counted(films, weights, _read_off(chosen_on, ones, wanted, fixed)[0])
-
-        threshold, tp, tn = rates(once)
+        threshold = _threshold(curve, wanted, fixed)
+        values = _values(*_counted(films, np.ones((1, len(films))), threshold), prevalence)
         bounds = {}
         if draws is not None:
-            spread = _values(*rates(draws)[1:], prevalence)
+            rates = _counted(films, draws, threshold) if own is None else _best(own, wanted, fixed)
+            spread = _values(*rates, prevalence)
             bounds = {key: middle(spread[key]) for key in spread}
-        points.append(_point(wanted, threshold, _values(tp, tn, prevalence), bounds))
+        points.append(_point(wanted, threshold, values, bounds))
     return points
 
 
-# the threshold, and sensitivity and specificity (b,) of each row of weights
-Rates = tuple[float | None, np.ndarray, np.ndarray]
+def by_size(
+    films: Outcomes, how: Measures, count: int, seed: int, chosen_on: Outcomes | None = None
+) -> list[OfSize]:
+    """Positives of at least each stated size against all negatives; the smaller ones are left out.
+
+    As Taylor et al. (PLOS Medicine 2018, doi 10.1371/journal.pmed.1002697) judged moderate and
+    large pneumothorax, with small ones left out. Their readers judged the size; here it is the
+    mask's area, and which area is moderate is an assumption. The operating points are those of
+    ``of_films``, for these films alone.
+    """
+    found = []
+    for least in how.least_px:
+        some = _with_masks_of(films, least)
+        values, bounds = _detection(some, np.ones((1, len(some)))), {}
+        draws = _draws(some.patients, count, seed)
+        if draws is not None:
+            bounds = {key: middle(spread) for key, spread in _detection(some, draws).items()}
+        others = None if chosen_on is None else _with_masks_of(chosen_on, least)
+        points = [
+            of_films(some, wanted, how.prevalence, count, seed, others, fixed)
+            for wanted, fixed in (
+                (how.specificities, Fixed.specificity),
+                (how.sensitivities, Fixed.sensitivity),
+            )
+        ]
+        positives = int(some.positive.sum())
+        counts = (least, positives, len(some) - positives)
+        found.append(OfSize(*counts, *_known(values, bounds), *points))
+    return found
+
+
+def _with_masks_of(films: Outcomes, least: int) -> Outcomes:
+    """The negative films, and those whose true mask has at least so many pixels at 1024²."""
+    return films[np.flatnonzero(~films.positive | (films.truth >= least))]
+
+
+def _detection(films: Outcomes, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """How the films' scores rank them, and which share of positives has a mask. (b,) each."""
+    return {
+        "roc_auc": roc_auc(films.score, films.positive, weights),
+        "sensitivity": mean(films.marked, weights * films.positive),
+    }
+
+
+def _draws(patients: list[str | None], count: int, seed: int) -> np.ndarray | None:
+    """Weights of so many resamples of patients; None if there are not two, or none is asked for."""
+    return resamples(patients, count, seed) if count and several(patients) else None
+
+
+# distinct scores (m,), highest first, and for each row of weights sensitivity and specificity
+# (b, m + 1) of calling no film positive, those of the first score, those of the first two …
+Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
+Rates = tuple[np.ndarray, np.ndarray]  # sensitivity and specificity, (b,) each
 
 
 def _counted(films: Outcomes, weights: np.ndarray, threshold: float | None) -> Rates:
-    """Of films that are called positive from a given threshold on."""
+    """Of calling films positive from a given score on."""
     called = films.score >= (np.inf if threshold is None else threshold)
-    tp = mean(called, weights * films.positive)
-    return threshold, tp, mean(~called, weights * ~films.positive)
+    return mean(called, weights * films.positive), mean(~called, weights * ~films.positive)
 
 
-def _read_off(films: Outcomes, weights: np.ndarray, wanted: float, fixed: Fixed) -> Rates:
-    """Of the best threshold of each row of weights; the threshold is that of the first."""
+def _curve(films: Outcomes, weights: np.ndarray) -> Curve:
+    """Rates of films of a class that a row does not hold are NaN."""
     scores, found, wrong = ranked(films.score, films.positive, weights)
     nothing = np.zeros((len(weights), 1))
     found, wrong = np.hstack([nothing, found]), np.hstack([nothing, wrong])
     with np.errstate(invalid="ignore", divide="ignore"):
-        sensitivity, specificity = found / found[:, -1:], 1 - wrong / wrong[:, -1:]
-        # along a row sensitivity rises and specificity falls: the last that is specific enough is
-        # the most sensitive, the first that is sensitive enough the most specific
-        if fixed is Fixed.specificity:
-            place = np.maximum((specificity >= wanted - 1e-12).sum(1) - 1, 0)[:, None]
-        else:
-            place = (sensitivity < wanted - 1e-12).sum(1)[:, None]
-        tp = np.take_along_axis(sensitivity, place, 1)[:, 0]
-        tn = np.take_along_axis(specificity, place, 1)[:, 0]
-    first = int(place[0, 0])
-    return (float(scores[first - 1]) if first else None), tp, tn
+        return scores, found / found[:, -1:], 1 - wrong / wrong[:, -1:]
+
+
+def _place(curve: Curve, wanted: float, fixed: Fixed) -> np.ndarray:
+    """The best column of each row, (b, 1).
+
+    Along a row sensitivity rises and specificity falls: the last that is specific enough is the
+    most sensitive, the first that is sensitive enough the most specific.
+    """
+    _, sensitivity, specificity = curve
+    if fixed is Fixed.specificity:
+        return np.maximum((specificity >= wanted - 1e-12).sum(1) - 1, 0)[:, None]
+    return (sensitivity < wanted - 1e-12).sum(1)[:, None]
+
+
+def _threshold(curve: Curve, wanted: float, fixed: Fixed) -> float | None:
+    """The score from which the best point of the first row holds."""
+    first = int(_place(curve, wanted, fixed)[0, 0])
+    return float(curve[0][first - 1]) if first else None
+
+
+def _best(curve: Curve, wanted: float, fixed: Fixed) -> Rates:
+    """Of the best point of each row; NaN where there is no film whose rate could be demanded."""
+    place = _place(curve, wanted, fixed)
+    rates = [np.take_along_axis(side, place, 1)[:, 0] for side in curve[1:]]
+    missing = np.isnan(rates[1] if fixed is Fixed.specificity else rates[0])
+    sensitivity, specificity = (np.where(missing, np.nan, rate) for rate in rates)
+    return sensitivity, specificity
 
 
 def _values(tp: np.ndarray, tn: np.ndarray, prevalence: float) -> dict[str, np.ndarray]:
@@ -112,7 +181,7 @@ def of_lesions(
     if not candidates.lesions.sum():
         return []
     once = np.ones((1, len(candidates.lesions)))
-    draws = resamples(patients, count, seed) if count and several(patients) else None
+    draws = _draws(patients, count, seed)
     end = float((~candidates.hit).sum() / len(candidates.lesions))
     points = []
     for wanted in [*(rate for rate in FALSE_A_FILM if rate < end), end]:
@@ -149,10 +218,17 @@ def _point(
     values: dict[str, np.ndarray],
     bounds: dict[str, tuple[float, float]],
 ) -> Point:
+    return Point(wanted, threshold, *_known(values, bounds))
+
+
+def _known(
+    values: dict[str, np.ndarray], bounds: dict[str, tuple[float, float]]
+) -> tuple[dict[str, float | None], dict[str, tuple[float, float]]]:
+    """Scores, None where they do not exist, and the intervals of those that do."""
     scores = {key: known(value[0]) for key, value in values.items()}
     finite = {
         key: pair
         for key, pair in bounds.items()
         if scores[key] is not None and np.isfinite(pair).all()
     }
-    return Point(wanted, threshold, scores, finite)
+    return scores, finite

@@ -76,6 +76,32 @@ class Point:
 
 
 @dataclass
+class OfSize:
+    """How positives whose masks have at least ``least_px`` pixels at 1024² stand out of negatives.
+
+    Smaller positives are left out. ``scores`` are ``roc_auc`` of the films' score, and the
+    ``sensitivity`` of the declared rule.
+    """
+
+    least_px: int
+    positives: int
+    negatives: int
+    scores: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+    at_specificities: list[Point] = field(default_factory=list)
+    at_sensitivities: list[Point] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        points = {
+            key: [point.to_dict() for point in getattr(self, key)]
+            for key in ("at_specificities", "at_sensitivities")
+        }
+        intervals = {key: list(pair) for key, pair in self.intervals.items()}
+        return {**vars(self), "intervals": intervals, **points}
+
+
+@dataclass
 class Comparison:
     """An evaluation minus that of another run, film by film."""
 
@@ -118,6 +144,7 @@ class Evaluation:
     # of the declared result: its films at stated specificities, its lesions at false ones a film
     operating: list[Point] = field(default_factory=list)
     at_sensitivities: list[Point] = field(default_factory=list)  # its films at stated sensitivities
+    by_size: list[OfSize] = field(default_factory=list)  # its positives of at least so many pixels
     froc: list[Point] = field(default_factory=list)
     # of the declared result's scores; None where no curve could be fitted on other films
     film_calibration: calibration.Films | None = None
@@ -173,7 +200,7 @@ class Evaluation:
             "pixels": plain_values(values.pop("pixels")),
             "films": plain_values(values.pop("film_calibration")),
         }
-        for key in ("operating", "at_sensitivities", "froc"):
+        for key in ("operating", "at_sensitivities", "by_size", "froc"):
             values[key] = [point.to_dict() for point in getattr(self, key)]
         del values["against"]
         if self.against is not None:

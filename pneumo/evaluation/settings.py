@@ -65,6 +65,12 @@ class Measures:
     # ChestX-ray14, from which the challenge's films were chosen, labels 5,302 of 112,120 films with
     # pneumothorax (4.7 %); the challenge's own 22 % is no hospital's
     prevalence: float = declare(0.05, "share of positive films for which PPV and NPV are stated")
+    # quartiles of the challenge's positive films, as in evaluation/scores.py; what readers call
+    # moderate and large (Taylor et al. 2018) is no area, so where they begin is an assumption
+    least_px: list[int] = declare(
+        factory=lambda: [4_059, 8_630, 18_388],
+        help="pixels at 1024² of the positives whose detection is stated, smaller ones left out",
+    )
     # On the 101 films where both the challenge and ChestX-Det's radiologists drew pneumothorax,
     # half of the median film's boundaries lie within 6.3 px, or 2.5 mm, of each other. An IoU of
     # .1 matches 97 of the 143 components that the radiologists drew, one of .5 only 41.
@@ -83,6 +89,8 @@ class Measures:
             fractions += [(key, value) for value in getattr(self, key)]
         for key, value in fractions:
             require(0 < value < 1, f"measures.{key}", value, BETWEEN_0_AND_1)
+        for least in self.least_px:
+            require(least >= 1, "measures.least_px", self.least_px, "at least 1 each")
         for key in ("tolerance_px", "tolerance_mm"):
             require(getattr(self, key) > 0, f"measures.{key}", getattr(self, key), "above 0")
         off = self.pointing_px

@@ -1,7 +1,7 @@
 """An evaluation in words: what a reader of its scores must know, as text for a terminal."""
 
 from pneumo.evaluation import calibration
-from pneumo.evaluation.results import Evaluation, Judgement, Point, Scored, known
+from pneumo.evaluation.results import Evaluation, Judgement, OfSize, Point, Scored, known
 from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
 from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
 from pneumo.tables import counted
@@ -80,6 +80,8 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
         lines += [_point_line(point, "specificity", before) for point in found.operating]
         if detail:
             lines += [_point_line(point, "sensitivity", before) for point in found.at_sensitivities]
+    if detail:
+        lines += _size_lines(found)
     shown = [key for key in SHAPES if scored.scores.get(key) is not None]
     if shown:
         lines.append("\nLesions and boundaries of the declared masks, and what the maps point at")
@@ -101,13 +103,43 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
     return lines
 
 
-def _point_line(point: Point, fixed: str, before: bool) -> str:
+def _size_lines(found: Evaluation) -> list[str]:
+    """How well positives of at least a size are detected, at the same kinds of points."""
+    if not found.by_size:
+        return []
+    before = found.result("validation") is not None
+    negatives = f"{found.by_size[0].negatives:,}"
+    lines = [
+        "\nDetection by size: positives of at least so many px at 1024², smaller ones left out, "
+        f"against all {negatives} negatives; sensitivity of the declared masks"
+    ]
+    for one in found.by_size:
+        cells = [
+            f"{label} {_value_text(one, key, 3)}"
+            for key, label in (("roc_auc", "ROC AUC"), ("sensitivity", "sensitivity"))
+        ]
+        lines.append(f"  {f'{one.least_px:,} px':<19}{', '.join(cells)}  ({one.positives:,} films)")
+        if one.positives:
+            points = [(point, "specificity") for point in one.at_specificities]
+            points += [(point, "sensitivity") for point in one.at_sensitivities]
+            lines += [f"  {_point_line(*point, before, values=False)}" for point in points]
+    lines.append(
+        "  Sizes are areas of the true masks. That they tell moderate and large pneumothorax from "
+        "small, as readers judge them, is an assumption."
+    )
+    return lines
+
+
+def _point_line(point: Point, fixed: str, before: bool, values: bool = True) -> str:
     """An operating point: the rate that was demanded, and what holds there.
 
-    A threshold that was chosen ``before``, on other films, gives another rate on these.
+    A threshold that was chosen ``before``, on other films, gives another rate on these. PPV and NPV
+    are the predictive ``values``.
     """
     other = "sensitivity" if fixed == "specificity" else "specificity"
-    keys = ((other, other), ("ppv", "PPV"), ("npv", "NPV"))
+    keys = [(other, other)]
+    if values:
+        keys += [("ppv", "PPV"), ("npv", "NPV")]
     cells = [f"{label} {_value_text(point, key, 3)}" for key, label in keys]
     got = f" (here {_value_text(point, fixed, 3)})" if before else ""
     return f"  {fixed} {point.wanted:g}{got}: {', '.join(cells)}"
@@ -135,7 +167,7 @@ def _calibration_lines(found: Evaluation) -> list[str]:
     ]
 
 
-def _value_text(scored: Scored | Point, key: str, digits: int = 4) -> str:
+def _value_text(scored: Scored | Point | OfSize, key: str, digits: int = 4) -> str:
     """A score and its interval; one that was not computed, or that no film has, is a dash."""
     value, bounds = scored.scores.get(key), scored.intervals.get(key)
     if value is None:

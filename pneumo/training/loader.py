@@ -23,7 +23,7 @@ from pneumo.errors import PneumoError
 from pneumo.training import augmentation
 from pneumo.training.device import uses_cuda
 from pneumo.training.record import DataFacts
-from pneumo.training.sampling import EpochFilms
+from pneumo.training.sampling import SIDE, EpochFilms
 from pneumo.training.settings import Config
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,17 @@ class FilmData(pl.LightningDataModule):
         log.info(self.parts.describe(self.positive))
         transform = augmentation.build(config.augmentation, config.resolution)
         positive = [self.positive[row] for row in self.parts.training]
-        self.drawn = EpochFilms(config.sampling, positive, config.epochs, config.seed)
+        sampling = config.sampling
+        areas = self._areas() if sampling.least_px else []
+        self.drawn = EpochFilms(sampling, positive, config.epochs, config.seed, areas)
+        if sampling.least_px:
+            log.info(
+                "Left out of training, masks of fewer than %s px at 1024² (sampling.least_px): "
+                "%s of %s positive films",
+                f"{sampling.least_px:,}",
+                f"{self.drawn.left_out:,}",
+                f"{sum(positive):,}",
+            )
         self._check_enough()
         self.training = FilmDataset(self.films, self.parts.training, transform, config.seed)
         self.validation = FilmDataset(self.films, self.parts.validation)
@@ -197,6 +207,17 @@ class FilmData(pl.LightningDataModule):
         rate = scale.positive_rate or len(positive) / len(items)
         share = min(round(limit * rate), len(positive))
         return [items[i] for i in sorted([*positive[:share], *negative[: limit - share]])]
+
+    def _areas(self) -> list[float]:
+        """Pixels at 1024² of each training film's mask, by the mask that training sees.
+
+        Shrinking keeps areas to half a pixel of the cached film.
+        """
+        scale = (SIDE / self.config.resolution.size) ** 2
+        return [
+            float(np.count_nonzero(self.films.masks[row])) * scale if self.positive[row] else 0.0
+            for row in self.parts.training
+        ]
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         return self._loader(self.training, self.drawn)

@@ -145,9 +145,20 @@ GROUPS = ("flip", "intensity", "distortion", "crop", "affine", "blur")  # of Aug
 
 @dataclass
 class Sampling:
-    """Every training film once an epoch."""
+    """Every training film once an epoch.
+
+    Those with small masks may be left out, as Taylor et al. (PLOS Medicine 2018, doi
+    10.1371/journal.pmed.1002697) trained without small pneumothorax. Validation keeps them.
+    """
 
     name: str = declare("all", "name of the sampling")
+    least_px: int = declare(
+        0,
+        "pixels at 1024²; training leaves out positive films whose mask has fewer, 0: none",
+    )
+
+    def __post_init__(self) -> None:
+        require(self.least_px >= 0, "sampling.least_px", self.least_px, "0 or more")
 
 
 @dataclass
@@ -175,6 +186,7 @@ class FixedShare(SharedEpochs):
     share: float = declare(0.8, "share of positive films in an epoch")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.share <= 1, "sampling.share", self.share, "above 0, at most 1")
 
     def at(self, epoch: int, epochs: int) -> float:
@@ -194,6 +206,7 @@ class LinearShare(SharedEpochs):
     end: float = declare(0.22, "the share that an epoch after the last would have")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in ("start", "end"):
             value = getattr(self, key)
             require(0 < value <= 1, f"sampling.{key}", value, "above 0, at most 1")
@@ -215,6 +228,7 @@ class StepShares(SharedEpochs):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shares, epochs = self.shares, self.epochs
         valid = bool(shares) and all(0 < share <= 1 for share in shares)
         require(valid, "sampling.shares", shares, "numbers above 0, at most 1")

@@ -7,14 +7,24 @@ import numpy as np
 from pneumo.errors import PneumoError
 from pneumo.training.options import Sampling, SharedEpochs
 
+SIDE = 1024  # of the challenge's films: masks are measured in its pixels
+
 
 class EpochFilms:
     """The films of each epoch (from 0): all once, or all positives once and drawn negatives.
 
-    Seed and epoch alone decide, so that a resumed fit and every process draw the same.
+    Positives with small masks are in none, where the sampling says so. Seed and epoch alone decide,
+    so that a resumed fit and every process draw the same.
     """
 
-    def __init__(self, config: Sampling, positive: Sequence[bool], epochs: int, seed: int):
+    def __init__(
+        self,
+        config: Sampling,
+        positive: Sequence[bool],
+        epochs: int,
+        seed: int,
+        areas: Sequence[float] = (),
+    ):
         """Prepare a fit.
 
         Args:
@@ -22,13 +32,25 @@ class EpochFilms:
             positive: for each film of the training part, whether it shows pneumothorax.
             epochs: of the whole fit.
             seed: of the draws and the order.
+            areas: pixels at 1024² of each film's mask, needed for ``config.least_px`` alone.
 
         Raises:
-            PneumoError: a share of positives where no film is positive, or none is negative.
+            PneumoError: a share of positives where no film is positive, or none is negative; no
+                positive film whose mask is large enough.
         """
         self.config, self.epochs, self.seed = config, epochs, seed
         labels = np.asarray(positive, dtype=bool)
-        self.positives, self.negatives = np.flatnonzero(labels), np.flatnonzero(~labels)
+        small = np.zeros_like(labels)
+        if config.least_px:
+            small = labels & (np.asarray(areas) < config.least_px)
+        self.left_out = int(small.sum())  # films with small masks
+        self.films = np.flatnonzero(~small)
+        self.positives, self.negatives = np.flatnonzero(labels & ~small), np.flatnonzero(~labels)
+        if self.left_out and not len(self.positives):
+            raise PneumoError(
+                f"sampling.least_px={config.least_px}: the masks of all {self.left_out:,} positive "
+                "training films are smaller, so none would be left; lower it"
+            )
         if isinstance(config, SharedEpochs):
             self._need(self.positives, "positive")
             if self._wanted(config, epochs - 1) or self._wanted(config, 0):
@@ -42,7 +64,7 @@ class EpochFilms:
         """The films of an epoch in random order: int64 (count,), places in the training part."""
         random = np.random.default_rng([self.seed, epoch])
         if not isinstance(self.config, SharedEpochs):
-            return random.permutation(self.count(epoch))
+            return self.films[random.permutation(len(self.films))]
         drawn = random.choice(self.negatives, self._drawn(epoch), self.config.replacement)
         return random.permutation(np.concatenate([self.positives, drawn]))
 

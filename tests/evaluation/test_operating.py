@@ -7,6 +7,7 @@ from sklearn import metrics as independent
 from pneumo.evaluation import operating
 from pneumo.evaluation.operating import Fixed
 from pneumo.evaluation.scores import Outcomes
+from pneumo.evaluation.settings import Measures
 from pneumo.evaluation.shapes import Candidates
 
 
@@ -57,8 +58,8 @@ def test_a_sensitive_point_by_hand():
     assert four.intervals["specificity"][0] < 0.8 < four.intervals["specificity"][1]
     assert (five.threshold, five.scores["specificity"]) == (0.1, 0)
     negatives = films[np.arange(5, 15)]
-    (none,) = operating.of_films(negatives, [0.8], 0.05, 10, 0, fixed=Fixed.sensitivity)
-    assert none.scores["sensitivity"] is None
+    assert operating.of_films(negatives, [0.8], 0.05, 10, 0, fixed=Fixed.sensitivity) == []
+    assert operating.of_films(films[np.arange(5)], [0.8], 0.05, 10, 0) == []
 
 
 def test_ppv_and_npv_are_those_of_the_stated_prevalence():
@@ -136,3 +137,49 @@ def test_thresholds_of_other_films_give_what_they_give():
     assert point.scores["specificity"] == pytest.approx((~called)[~films.positive].mean())
     assert point.scores["specificity"] < 0.9
     assert set(point.intervals) == {"sensitivity", "specificity", "ppv", "npv"}
+
+
+@pytest.fixture
+def sized():
+    """Four negatives and six positives, a patient each; what is large is scored high."""
+    truth = np.array([0, 0, 0, 0, 100, 100, 500, 500, 900, 900])
+    score = np.array([0.1, 0.2, 0.3, 0.6, 0.2, 0.4, 0.5, 0.7, 0.8, 0.9])
+    names = [str(i) for i in range(10)]
+    return Outcomes(names, np.where(score > 0.45, 50, 0), truth, truth, score, names, [None] * 10)
+
+
+def test_positives_of_at_least_a_size_are_judged_against_all_negatives(sized):
+    """Of 24, 16 and 8 pairs of a positive and a negative film 19.5, 15 and 8 are in order."""
+    how = Measures(least_px=[100, 101, 900, 901], specificities=[0.75], sensitivities=[0.9])
+    *found, none = operating.by_size(sized, how, 0, 0)
+    assert [(one.least_px, one.positives, one.negatives) for one in found] == [
+        (100, 6, 4),
+        (101, 4, 4),
+        (900, 2, 4),
+    ]
+    # the film of .2 is above one negative and beside another, that of .4 above three
+    auc = [(1.5 + 3 + 3 + 12) / 24, 15 / 16, 1]
+    assert [one.scores["roc_auc"] for one in found] == pytest.approx(auc)
+    assert [one.scores["sensitivity"] for one in found] == pytest.approx([4 / 6, 1, 1])
+    points = [one.at_specificities[0].scores["sensitivity"] for one in found]
+    assert points == pytest.approx([5 / 6, 1, 1])
+    specific = [one.at_sensitivities[0].scores["specificity"] for one in found]
+    assert specific == pytest.approx([1 / 4, 3 / 4, 1])
+    assert (none.positives, none.negatives, none.at_sensitivities) == (0, 4, [])
+    assert none.scores == {"roc_auc": None, "sensitivity": None}
+
+
+def test_detection_by_size_has_intervals_by_patient_and_thresholds_of_other_films(sized):
+    others = sized[np.arange(10)]
+    others.score = others.score - 0.15
+    how = Measures(least_px=[500], specificities=[0.75], sensitivities=[0.9])
+    (one,) = operating.by_size(sized, how, 200, 0, chosen_on=others)
+    low, high = one.intervals["roc_auc"]
+    assert low < one.scores["roc_auc"] < high <= 1
+    (point,) = one.at_sensitivities  # all four of the others' large ones stand at .35 or above
+    assert point.threshold == pytest.approx(0.35)
+    assert point.scores["sensitivity"] == 1
+    assert point.scores["specificity"] == pytest.approx(3 / 4)
+    small = others[np.arange(6)]
+    (unknown,) = operating.by_size(sized, how, 0, 0, chosen_on=small)
+    assert unknown.at_sensitivities == []

@@ -29,3 +29,9 @@ def test_rates_of_a_test_lie_between_0_and_1(key):
 def test_a_point_may_not_lie_less_than_no_pixels_off():
     with pytest.raises(PneumoError, match=r"measures\.pointing_px=-1: must be 0 or more"):
         Measures(pointing_px=-1)
+
+
+def test_sizes_are_whole_films_or_less_but_not_nothing():
+    assert Measures(least_px=[]).least_px == []
+    with pytest.raises(PneumoError, match=r"measures\.least_px=\[500, 0\]: must be at least 1"):
+        Measures(least_px=[500, 0])

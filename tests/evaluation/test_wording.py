@@ -6,7 +6,7 @@ import pytest
 from evaluation.synthetic import synthetic
 
 from pneumo.evaluation import calibration, choosing, scores, wording
-from pneumo.evaluation.results import Comparison, Evaluation, Point
+from pneumo.evaluation.results import Comparison, Evaluation, OfSize, Point
 from pneumo.masks.settings import Postprocess
 
 
@@ -80,3 +80,20 @@ def test_sensitive_operating_points_stand_in_detail_below_the_specific_ones(foun
     text = wording.describe(more, detail=True)
     assert text.index("specificity 0.9: sensitivity 0.700") < text.index(line)
     assert more.to_dict()["at_sensitivities"][0]["scores"] == rates
+
+
+def test_detection_by_size_stands_in_detail_with_its_films_and_what_it_assumes(found):
+    large = OfSize(18_388, 2, 1_700, {"roc_auc": 0.9, "sensitivity": 0.5}, {"roc_auc": (0.8, 0.95)})
+    large.at_specificities = [Point(0.9, 0.5, {"sensitivity": 0.5}, {})]
+    larger = OfSize(99_999, 0, 1_700, {"roc_auc": None, "sensitivity": None}, {})
+    more = dataclasses.replace(found, by_size=[large, larger])
+    text = wording.describe(more, detail=True)
+    assert "against all 1,700 negatives" in text
+    assert "ROC AUC 0.900  [0.800, 0.950], sensitivity 0.500  (2 films)" in text
+    assert "    specificity 0.9: sensitivity 0.500\n" in text
+    assert "99,999 px          ROC AUC –, sensitivity –  (0 films)" in text
+    assert "is an assumption" in text
+    assert "1,700 negatives" not in wording.describe(more)
+    (plain, _) = more.to_dict()["by_size"]
+    assert (plain["positives"], plain["intervals"]) == (2, {"roc_auc": [0.8, 0.95]})
+    assert plain["at_specificities"][0]["wanted"] == 0.9

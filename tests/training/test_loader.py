@@ -66,6 +66,37 @@ def test_training_films_are_windows_where_asked_and_validation_films_whole(tmp_p
         assert film["image"].shape == film["mask"].shape == (1, side, side)
 
 
+def test_small_masks_are_left_out_of_training_but_not_of_validation(tmp_path, phantoms, caplog):
+    data = ["data=siim", f"data.root={phantoms}", f"data.annotations={phantoms}/train-rle.csv"]
+    own = ["+experiment=exp2", *data, f"runs_dir={tmp_path}", "resolution.size=64"]
+
+    def prepared(*typed):
+        with initialize_config_dir(CONF, version_base="1.3"):
+            made = FilmData(load_config(compose("train", [*own, *typed])))
+        with caplog.at_level("INFO"):
+            made.prepare()
+        return made
+
+    every = prepared("batch_size=2")
+    items = {item.id: item for item in every.index.items}
+    areas = {image: item.mask((1024, 1024)).sum() for image, item in items.items()}
+    training = [every.films.ids[row] for row in every.parts.training]
+    positives = sorted(areas[image] for image in training if areas[image])
+    assert min(positives[2] - positives[1], positives[1]) > 300  # of masks at 64² 256 are a pixel
+    assert "Left out of training" not in caplog.text
+    fewer = prepared("batch_size=2", f"sampling.least_px={(positives[1] + positives[2]) // 2}")
+    assert f"2 of {len(positives)} positive films" in caplog.text
+    assert fewer.parts_by_id() == every.parts_by_id()
+    assert fewer.facts() == every.facts()
+    held = [training[place] for place in fewer.drawn.order(0)]
+    assert sorted(held) == sorted(
+        image for image in training if not areas[image] or areas[image] >= positives[2]
+    )
+    assert fewer.batches(0) == every.batches(0) - 1
+    assert fewer.steps == every.steps - fewer.config.epochs
+    assert len(fewer.validation) == len(every.validation)
+
+
 def test_ranks_share_an_epoch_evenly(films):
     dataset = FilmDataset(films, np.arange(23))
     drawn = EpochFilms(Sampling(), [False] * 23, 1, 0)

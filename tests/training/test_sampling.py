@@ -100,6 +100,43 @@ def test_a_share_needs_films_of_both_kinds(config):
     assert drawn(FixedShare(share=1.0), [True] * 8).count(0) == 8
 
 
+AREAS = [(place + 1) * 100 if place in POSITIVES else 0 for place in range(40)]
+SMALL = {place for place in POSITIVES if AREAS[place] < 1300}  # of ten positives the first three
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    # all 37; of seven positives .5 leaves 7, .25 leaves 21 negatives
+    [
+        (Sampling(least_px=1300), [37, 37]),
+        (FixedShare(share=0.5, least_px=1300), [14, 14]),
+        (LinearShare(start=0.5, end=0.25, least_px=1300), [14, 18]),
+        (StepShares(shares=[0.5, 0.25], epochs=[0, 1], least_px=1300), [14, 28]),
+    ],
+    ids=["all", "share", "linear", "steps"],
+)
+def test_films_with_small_masks_are_in_no_epoch_of_any_sampling(config, count):
+    films = EpochFilms(config, FILMS, 2, 0, AREAS)
+    assert films.left_out == len(SMALL) == 3
+    assert [films.count(epoch) for epoch in range(2)] == count
+    for epoch, number in enumerate(count):
+        order = films.order(epoch).tolist()
+        assert len(order) == number
+        assert set(order) & POSITIVES == POSITIVES - SMALL
+        again = EpochFilms(config, FILMS, 2, 0, AREAS)
+        assert again.order(epoch).tolist() == order
+    if type(config) is Sampling:
+        assert sorted(order) == sorted(set(range(40)) - SMALL)
+
+
+def test_a_mask_of_just_the_least_area_is_trained_on_and_all_masks_cannot_be_too_small():
+    just = EpochFilms(Sampling(least_px=AREAS[8]), FILMS, 1, 0, AREAS)
+    assert just.left_out == 2
+    with pytest.raises(PneumoError, match=r"sampling\.least_px=9999: .* all 10 positive .* lower"):
+        EpochFilms(Sampling(least_px=9999), FILMS, 1, 0, AREAS)
+    assert EpochFilms(Sampling(least_px=9999), [False] * 8, 1, 0, [0] * 8).count(0) == 8
+
+
 @pytest.fixture(scope="module")
 def dataset(phantoms, tmp_path_factory):
     data = SiimData(name="siim", root=str(phantoms), annotations=str(phantoms / "train-rle.csv"))
@@ -133,6 +170,10 @@ def loaded(*typed):
     [
         (["sampling=share", "sampling.share=0"], r"sampling\.share=0\.0: must be above 0"),
         (["sampling=share", "sampling.share=1.5"], r"sampling\.share=1\.5: .*at most 1"),
+        (["sampling.least_px=-1"], r"sampling\.least_px=-1: must be 0 or more"),
+        (["sampling=share", "sampling.least_px=-1"], r"sampling\.least_px=-1: must be 0"),
+        (["sampling=linear", "sampling.least_px=-1"], r"sampling\.least_px=-1: must be 0"),
+        (["sampling=steps", "sampling.least_px=-1"], r"sampling\.least_px=-1: must be 0"),
         (["sampling=linear", "sampling.end=0"], r"sampling\.end=0\.0: must be above 0"),
         (["sampling=steps", "sampling.shares=[0.5,2,0.1]"], r"sampling\.shares=.*at most 1"),
         (["sampling=steps", "sampling.shares=[0.5]"], r"sampling\.epochs=.*as many"),
