@@ -1,9 +1,11 @@
 """Bundles outlive the code that wrote them."""
 
+import dataclasses
 import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,12 @@ from safetensors.torch import load_file, save_file
 import pneumo
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
-from pneumo.inference import bundle, findings
+from pneumo.inference import bundle, findings, stack
+from pneumo.inference.bundle import Role
+from pneumo.inference.engine import Probabilities
 from pneumo.inference.settings import Unsuitable, Use
+from pneumo.inference.stack import Stack
+from pneumo.masks.settings import Postprocess
 from pneumo.training.network import build_network
 from pneumo.training.options import Architecture, Attention, BatchNorm, Model, Pooling
 
@@ -187,3 +193,42 @@ def test_the_card_says_what_binds_whoever_uses_the_encoder():
     told = bundle.limits(["siim"], licences=["apache-2.0", "dinov3-license", "dinov3-license"])
     assert told.count("under dinov3-license, whose terms bind") == 1
     assert "apache" not in told
+
+
+def saying(levels, presence=None):
+    """An engine that says the same of every film and of its mirror image."""
+
+    def engine(films):
+        maps = np.full(films.shape, levels / 255, np.float32)
+        told = None if presence is None else np.full(len(films), presence, np.float32)
+        return Probabilities(maps, told)
+
+    return engine
+
+
+def test_a_blend_weighs_maps_and_stacks_what_is_said_of_the_film():
+    """Two fits of masks, the first of two epochs; one that only tells presence; a stack of all."""
+    names, _ = stack.features(np.ones((1, 256)), np.ones(1))
+    width = len(names)
+    made = Stack([*names] * 2, [0.0] * 2 * width, [1.0] * 2 * width, [0.1] * 2 * width, -3.0, 9, 4)
+    roles = [
+        Role(0, "masks", 0.5, True),
+        Role(0, "masks", 0.5, True),
+        Role(1, "masks", 3.0, False),
+        Role(2, "judge", 0.0, True),
+    ]
+    engines = [saying(100, 0.2), saying(50, 0.4), saying(200), saying(10, 0.9)]
+    members = [(32, engine) for engine in engines]
+    pixels = np.zeros((64, 64), np.uint8)
+    plain = bundle.Bundle(Path(), {}, members, Postprocess(), True, "torch", roles=roles)
+    levels, presence = plain.says(pixels)
+    assert set(np.unique(levels)) == {round((75 + 3 * 200) / 4)}
+    assert presence == pytest.approx((0.3 + 0.9) / 2)
+    stacked = dataclasses.replace(plain, stack=made)
+    _, presence = stacked.says(pixels)
+    columns = []
+    for level, told in ((75, 0.3), (10, 0.9)):
+        total = np.zeros((1, 256))
+        total[0, level] = 1024 * 1024
+        columns.append(stack.features(total, np.array([told]))[1])
+    assert presence == pytest.approx(float(made(np.concatenate(columns, axis=1))[0]), abs=1e-6)
