@@ -25,9 +25,7 @@ def task(raw: DictConfig) -> None:
 
     planned = plan.plan(settings, typed)
     if planned.study.plan:
-        for one in planned.left:
-            print(f"  {one.path}: {one.epochs} epochs at {one.resolution.size}²")
-        print(f"{planned.study.name}: {planned.told()}")
+        print("\n".join([*planned.listed(), f"{planned.study.name}: {planned.told()}"]))
         return
     plan.make(planned)
     folder = plan.folder(settings, typed)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from pneumo import templates
-from pneumo.evaluation.study import ArmFound, StudyFound, Value
-from pneumo.masks.scores import LABELS
+from pneumo.evaluation.study import TITLES, ArmFound, StudyFound, Value
 
 SVG, HTML = "study.svg", "study.html"
 SCORE = "dice_positive"
@@ -115,7 +114,7 @@ def svg(found: StudyFound) -> str:
         x_ticks=horizontal.ticks(),
         y_ticks=vertical.ticks(),
         x_title=unit,
-        y_title=LABELS[SCORE],
+        y_title=TITLES[SCORE],
         points=points,
         legend=legend,
         key_at=TOP + 22 * len(legend) + 40,
@@ -166,6 +165,6 @@ def html(found: StudyFound) -> str:
         title={"text": f"{found.name}: {found.setting}<br><sub>{found.basis}</sub>"},
         template="plotly_white",
         xaxis={"title": unit, "rangemode": "tozero"},
-        yaxis_title=LABELS[SCORE],
+        yaxis_title=TITLES[SCORE],
     )
     return str(figure.to_html(include_plotlyjs=True, config={"responsive": True}))

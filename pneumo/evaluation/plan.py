@@ -3,9 +3,12 @@
 import dataclasses
 import logging
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from pneumo import mistakes, runs
 from pneumo.errors import PneumoError
@@ -34,6 +37,23 @@ class Member:
     seed: int
     chains: list[list[Config]]
     overrides: list[list[str]]  # what each chain's last fit is typed with
+
+    def at(self, arm: Arm, fold: int, seed: int) -> "Member":
+        """The same on another fold with another seed, under the arm's own name.
+
+        Composing each anew would take a quarter of a second a fit.
+        """
+        chains = []
+        for chain in self.chains:
+            moved: list[Config] = []
+            for one in chain:
+                fit = dataclasses.replace(one, fold=fold, seed=seed)
+                if moved:
+                    fit = dataclasses.replace(fit, init_from=str(moved[-1].path / runs.WEIGHTS))
+                moved.append(fit)
+            chains.append(moved)
+        own = [[*typed[:-2], *_cell(fold, seed)] for typed in self.overrides]
+        return Member(arm, fold, seed, chains, own)
 
     @property
     def folders(self) -> list[Path]:
@@ -98,6 +118,14 @@ class Plan:
             for other in self.twins.get(one.path, [])
         )
 
+    def listed(self) -> list[str]:
+        """The fits that are left, a line each."""
+        return [
+            f"  {one.path}: {counted(one.epochs, 'epoch')} at {one.resolution.size}²"
+            + ", trained with its twin" * self._takes_over(one)
+            for one in self.left
+        ]
+
     def told(self) -> str:
         """What is finished, and how long the rest will take."""
         left = self.left
@@ -120,9 +148,11 @@ class Plan:
 
 def duration(seconds: float) -> str:
     """A time in words."""
+    if seconds < 90:
+        return counted(max(1, round(seconds)), "second")
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} hours"
-    return counted(max(1, round(seconds / 60)), "minute")
+    return counted(round(seconds / 60), "minute")
 
 
 def cost(fits: Iterable[Config], compute: Compute) -> float:
@@ -150,6 +180,10 @@ def over(weaker: Sequence[str], stronger: Sequence[str]) -> list[str]:
     return [*kept, *stronger]
 
 
+def _cell(fold: int, seed: int) -> list[str]:
+    return [f"fold={fold}", f"seed={seed}"]
+
+
 def _key(override: str) -> str:
     return override.lstrip("+").partition("=")[0]
 
@@ -167,17 +201,20 @@ def plan(settings: StudyFits, typed: Sequence[str]) -> Plan:
     study = chosen(settings, typed)
     given = over(study.overrides, fit_settings(typed))
     arms = {arm.name: arm for arm in study.arms}
-    members = []
-    for seed in study.seeds:
-        for fold in study.folds:  # all arms of one fold and seed before the next
-            cell = [f"fold={fold}", f"seed={seed}"]
-            for arm in study.arms:
-                member = _member(arm, given, cell)
-                if arm.compute_of is not None:
-                    like = _member(arms[arm.compute_of], given, cell)
-                    target = cost(like.fits, study.compute)
-                    member = _at_cost(member, target, given, cell, study.compute)
-                members.append(member)
+    first: dict[str, Member] = {}  # on the first fold with the first seed
+    for arm in study.arms:
+        member = _member(arm, study, given)
+        if arm.compute_of is not None:
+            like = _member(arms[arm.compute_of], study, given)
+            member = _at_cost(member, cost(like.fits, study.compute), study, given)
+        first[arm.name] = member
+    # all arms of one fold and seed before the next
+    members = [
+        first[arm.name].at(arm, fold, seed)
+        for seed in study.seeds
+        for fold in study.folds
+        for arm in study.arms
+    ]
     fits = list({one.path: one for member in members for one in member.fits}.values())
     twins = {}
     for place, one in enumerate(fits):
@@ -250,19 +287,35 @@ def _system(arm: Arm) -> System:
     return System(name=arm.name, experiments=[arm.experiment])
 
 
-def _member(arm: Arm, given: Sequence[str], cell: Sequence[str]) -> Member:
-    """An arm's chains on a fold with a seed. Raises PneumoError."""
+def _member(
+    arm: Arm,
+    study: Study,
+    given: Sequence[str],
+    more: Mapping[str, Sequence[str]] | None = None,
+) -> Member:
+    """An arm's chains on the first fold with the first seed.
+
+    Args:
+        arm: the arm.
+        study: which folds and seeds there are.
+        given: settings of every fit of the study.
+        more: settings of single experiments.
+
+    Raises:
+        PneumoError: an arm that cannot be fitted.
+    """
     system = _system(arm)
     # the parts are the study's, whatever the system's own cross-validation is
     theirs = [one for one in system.overrides if _key(one).partition(".")[0] != "split"]
     settings = over(over(theirs, given), arm.overrides)
+    fold, seed = study.folds[0], study.seeds[0]
     chains, overrides = [], []
     for experiment in system.experiments:
-        own = [f"+experiment={experiment}", *settings, *cell]
+        extra = (more or {}).get(experiment, [])
+        own = [f"+experiment={experiment}", *over(settings, extra), *_cell(fold, seed)]
         try:
             chains.append(lineage.chain(lineage.declared(own), own))
-        except Exception as error:
-            # Hydra refuses what is typed with exceptions of many kinds
+        except (PneumoError, HydraException, OmegaConfBaseException) as error:
             said = mistakes.explain(error, Config)
             raise PneumoError(f"study.arms: {arm.name}: {said}") from None
         overrides.append(own)
@@ -272,31 +325,32 @@ def _member(arm: Arm, given: Sequence[str], cell: Sequence[str]) -> Member:
             f"study.arms: {arm.name}: its experiments declare different thresholds; give the arm "
             "overrides that say one of each, postprocess.binarization_threshold=…"
         )
-    fold, seed = (int(one.partition("=")[2]) for one in cell)
     return Member(arm, fold, seed, chains, overrides)
 
 
-def _at_cost(
-    member: Member, target: float, given: Sequence[str], cell: Sequence[str], compute: Compute
-) -> Member:
+def _at_cost(member: Member, target: float, study: Study, given: Sequence[str]) -> Member:
     """A member with epochs such that it costs so much.
 
-    A single fit gets as many as that is. Of several, all are shortened alike by ``scale.epochs``;
-    they cannot be lengthened, and the miniature has at least five epochs of each: the table of the
-    study says what they cost.
+    Several fits that cost too much are shortened alike, by ``scale.epochs``, as far as the scale's
+    least epochs allow. What is then missing or too much is that of the fits that are judged. The
+    table of the study says what came of it.
     """
+    arm, compute = member.arm, study.compute
     own = cost(member.fits, compute)
-    if abs(own / target - 1) <= CLOSE:
-        return member
-    first = member.fits[0]
-    if len(member.fits) == 1:
-        epochs = max(1, round(first.epochs * target / own))
-        more = [f"epochs={epochs}"] if epochs != first.epochs else []
-    else:
-        factor = min(1.0, first.scale.epochs * target / own)
-        more = [f"scale.epochs={factor:.4g}"]
-    arm = dataclasses.replace(member.arm, overrides=over(member.arm.overrides, more))
-    return dataclasses.replace(_member(arm, given, cell), arm=member.arm)
+    if len(member.fits) > 1 and own > (1 + CLOSE) * target:
+        factor = member.fits[0].scale.epochs * target / own
+        shortened = over(arm.overrides, [f"scale.epochs={factor:.4g}"])
+        arm = dataclasses.replace(arm, overrides=shortened)
+        member = _member(arm, study, given)
+        own = cost(member.fits, compute)
+    if abs(own / target - 1) > CLOSE:
+        last = [chain[-1] for chain in member.chains]
+        theirs = cost(last, compute)
+        factor = (target - (own - theirs)) / theirs
+        epochs = {one.experiment: max(1, round(one.epochs * factor)) for one in last}
+        more = {name: [f"epochs={count}"] for name, count in epochs.items()}
+        member = _member(arm, study, given, more)
+    return member
 
 
 def _keeping(one: Config) -> Config:

@@ -21,14 +21,16 @@ from pneumo.inference import mapping
 from pneumo.inference.maps import Predictions
 from pneumo.inference.settings import Films
 from pneumo.masks.rule import plain, rule_text
-from pneumo.masks.scores import LABELS, number
+from pneumo.masks.scores import number
 from pneumo.settings import Machine
 from pneumo.tables import Table, counted
 from pneumo.training import record
 
 log = logging.getLogger(__name__)
 
-SCORES = ("dice_positive", "dice")  # what is compared; each comparison counts for the correction
+# what is compared; each comparison of each counts for the correction
+TITLES = {"dice_positive": "Dice on positives", "dice": "Dice"}
+SCORES = tuple(TITLES)
 CHUNK = 1000  # resamples at a time: a row of weights for each film
 # below, the intervals of tests/evaluation/test_methods.py hold the truth in fewer draws than 88 %
 ENOUGH = 5
@@ -244,8 +246,12 @@ def draw(ways: Sequence[Sequence[Outcomes]], count: int, seed: int) -> Drawn:
 
 
 def _values(drawn: Drawn, row: int) -> dict[str, Value]:
+    """A method's scores with their intervals.
+
+    They end at 0 and 1, beyond which the stretching of few folds can carry a resample.
+    """
     return {
-        name: Value(float(table[row, 0]), *scores.middle(table[row, 1:]))
+        name: Value(float(table[row, 0]), *scores.middle(np.clip(table[row, 1:], 0, 1)))
         for name, table in drawn.items()
     }
 
@@ -313,7 +319,7 @@ def _arms(found: StudyFound) -> Table:
                 _cell(arm.tuned["dice_positive"]),
             ]
         )
-    positives, everything = (LABELS[score] for score in SCORES)
+    positives, everything = TITLES.values()
     head = ["arm", "compute", "time", positives, everything]
     head += [f"{positives}, no TTA", f"{positives}, tuned"]
     device = f" on {', '.join(found.devices)}" if found.devices else ""
@@ -337,7 +343,7 @@ def _differences(found: StudyFound) -> Table:
     rows = [
         [
             f"{one.of} − {one.against}",
-            LABELS[one.score],
+            TITLES[one.score],
             f"{one.difference.mean:+.4f} [{one.difference.low:+.4f}, {one.difference.high:+.4f}]",
             f"{one.difference.p:.4f}",
             f"{one.corrected:.4f}",

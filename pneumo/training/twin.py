@@ -34,6 +34,7 @@ CALLBACKS = (LastEpochsSWA.__name__, EmaCallback.__name__, ModelCheckpoint.__nam
 # weights are the same is seen from their content
 APART = ("experiment", "parent", "variant", "stage", "averaging", "postprocess", "whole_chain")
 INCIDENTAL = [*APART, *keys(Config, "incidental")]
+QUICK = ("fold", "seed", "epochs", "resolution")  # looked at first: records are slow to compare
 
 
 def alike(one: Config, averaged: Config) -> bool:
@@ -41,6 +42,8 @@ def alike(one: Config, averaged: Config) -> bool:
     if one.averaging.name != "none" or not isinstance(averaged.averaging, UNTOUCHED):
         return False
     if one.handoff.source is Source.best:  # its checkpoint is another one
+        return False
+    if any(getattr(one, key) != getattr(averaged, key) for key in QUICK):
         return False
     started = (one.init_from is None) == (averaged.init_from is None)
     return started and not runs.differences(averaged.to_dict(), one.to_dict(), INCIDENTAL)
