@@ -64,12 +64,13 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
         with contextlib.ExitStack() as out:
             if len(members) > 1:
                 out.enter_context(without_news())
-            each = [_predict(member, settings, batch_size) for member in members]
+            each = [predict(member, settings, batch_size) for member in members]
             _gathered[key] = blend(each, members, settings)
     return _gathered[key]
 
 
-def _predict(member: Member, settings: Films, batch_size: int = 16) -> Predictions:
+def predict(member: Member, settings: Films, batch_size: int = 16) -> Predictions:
+    """What one member says, made where it is missing. Raises PneumoError."""
     asked = dataclasses.replace(settings, checkpoints=member.checkpoints)
     return mapping.predict(member.folder, asked, batch_size)
 
@@ -91,7 +92,7 @@ def blend(
 
 def one_by_one(settings: Films) -> list[Predictions]:
     """The predictions of each run for itself. Raises PneumoError."""
-    return [_predict(member, settings) for member in members_of(settings)]
+    return [predict(member, settings) for member in members_of(settings)]
 
 
 def of_validation(settings: Films) -> Films:
@@ -129,7 +130,7 @@ def stack_of(settings: Films) -> Stack:
     """
     asked = of_validation(settings)
     members = members_of(asked)
-    each = [_predict(member, asked) for member in members]
+    each = [predict(member, asked) for member in members]
     said = _joined(each, members, by_fold(members, way(asked, len(each))))
     return stack.fit(said.names, said.x, said.positive)
 

@@ -1,5 +1,6 @@
 """The finished runs that are asked for, and what each of them is in the blend."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,17 +74,23 @@ def members_of(settings: Films) -> list[Member]:
     if settings.run is not None:
         raise PneumoError("run and system are both set; choose one")
     system = system_of(settings.system)
-    checkpoints = settings.checkpoints or system.checkpoints
+    members = [
+        member_of(system, experiment, _run(settings, system, experiment, fold))
+        for fold in _folds(settings, system)
+        for experiment in system.members
+    ]
+    if settings.checkpoints is None:
+        return members
+    return [dataclasses.replace(one, checkpoints=settings.checkpoints) for one in members]
+
+
+def member_of(system: System, experiment: str, folder: Path) -> Member:
+    """A finished run of one of a system's experiments, with its part in the system's blend."""
     weights = dict(zip(system.experiments, system.weights, strict=False))
-    members = []
-    for fold in _folds(settings, system):
-        for experiment in system.members:
-            folder = _run(settings, system, experiment, fold)
-            averaged = experiment in system.experiments
-            weight = weights.get(experiment, 1.0) if averaged else 0.0
-            tells = not system.presence_from or experiment in system.presence_from
-            members.append(Member(folder, record.read(folder), weight, tells, checkpoints))
-    return members
+    averaged = experiment in system.experiments
+    weight = weights.get(experiment, 1.0) if averaged else 0.0
+    tells = not system.presence_from or experiment in system.presence_from
+    return Member(folder, record.read(folder), weight, tells, system.checkpoints)
 
 
 def way(settings: Films, count: int) -> Blend | None:

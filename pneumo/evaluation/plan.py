@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pneumo import mistakes, runs
 from pneumo.errors import PneumoError
 from pneumo.evaluation.settings import Arm, Compute, Study, StudyFits
+from pneumo.masks.settings import Postprocess
 from pneumo.settings import options_of
 from pneumo.tables import counted
 from pneumo.training import lineage, twin
@@ -33,6 +34,7 @@ class Member:
     """What one arm comes to on one fold with one seed: chains of fits, one for each experiment."""
 
     arm: Arm
+    system: System
     fold: int
     seed: int
     chains: list[list[Config]]
@@ -53,12 +55,17 @@ class Member:
                 moved.append(fit)
             chains.append(moved)
         own = [[*typed[:-2], *_cell(fold, seed)] for typed in self.overrides]
-        return Member(arm, fold, seed, chains, own)
+        return Member(arm, self.system, fold, seed, chains, own)
 
     @property
     def folders(self) -> list[Path]:
         """The runs that are judged."""
         return [chain[-1].path for chain in self.chains]
+
+    @property
+    def rule(self) -> Postprocess:
+        """The thresholds that the system, or its experiments, declare."""
+        return self.system.postprocess.over(self.chains[0][-1].postprocess)
 
     @property
     def fits(self) -> list[Config]:
@@ -310,7 +317,7 @@ def _member(
     settings = over(over(theirs, given), arm.overrides)
     fold, seed = study.folds[0], study.seeds[0]
     chains, overrides = [], []
-    for experiment in system.experiments:
+    for experiment in system.members:
         extra = (more or {}).get(experiment, [])
         own = [f"+experiment={experiment}", *over(settings, extra), *_cell(fold, seed)]
         try:
@@ -319,13 +326,14 @@ def _member(
             said = mistakes.explain(error, Config)
             raise PneumoError(f"study.arms: {arm.name}: {said}") from None
         overrides.append(own)
-    rules = [chain[-1].postprocess for chain in chains]
+    averaged = chains[: len(system.experiments)]
+    rules = [system.postprocess.over(chain[-1].postprocess) for chain in averaged]
     if any(rule != rules[0] for rule in rules):
         raise PneumoError(
             f"study.arms: {arm.name}: its experiments declare different thresholds; give the arm "
             "overrides that say one of each, postprocess.binarization_threshold=…"
         )
-    return Member(arm, fold, seed, chains, overrides)
+    return Member(arm, system, fold, seed, chains, overrides)
 
 
 def _at_cost(member: Member, target: float, study: Study, given: Sequence[str]) -> Member:
@@ -349,7 +357,10 @@ def _at_cost(member: Member, target: float, study: Study, given: Sequence[str]) 
         factor = (target - (own - theirs)) / theirs
         epochs = {one.experiment: max(1, round(one.epochs * factor)) for one in last}
         more = {name: [f"epochs={count}"] for name, count in epochs.items()}
-        member = _member(arm, study, given, more)
+        try:
+            member = _member(arm, study, given, more)
+        except PneumoError:  # its recipe names epochs that so short a fit has not
+            log.info("study.arms: %s: stays at %.2f times that compute", arm.name, own / target)
     return member
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,18 @@ import numpy as np
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend, choosing, methods, scores
-from pneumo.evaluation import members as members_module
+from pneumo.evaluation.members import member_of
 from pneumo.evaluation.plan import DEVICE, Member, Plan, cost, duration
 from pneumo.evaluation.results import known
 from pneumo.evaluation.scores import Difference, Outcomes
 from pneumo.evaluation.settings import Arm, Tune
-from pneumo.inference import mapping
 from pneumo.inference.maps import Predictions
 from pneumo.inference.settings import Films
 from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.scores import number
 from pneumo.settings import Machine
 from pneumo.tables import Table, counted
-from pneumo.training import record
+from pneumo.training.settings import Blend
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +147,7 @@ def judge(planned: Plan, setting: str, command: str, machine: Machine) -> StudyF
             ArmFound(
                 arm.name,
                 described(arm),
-                rule_text(plain(members[0].chains[0][-1].postprocess)),
+                rule_text(plain(members[0].rule)),
                 len(members),
                 cost(members[0].fits, study.compute) / spent,
                 [time for time in times if time is not None] if None not in times else None,
@@ -206,10 +204,10 @@ def _outcomes(
 
     With TTA, without it, and with TTA under thresholds chosen on the other folds.
     """
-    rule = members[0].chains[0][-1].postprocess
+    rule = members[0].rule
     ways: tuple[list[Outcomes], list[Outcomes], list[Outcomes]] = ([], [], [])
     for seed in planned.study.seeds:
-        parts = [_maps(member, machine) for member in members if member.seed == seed]
+        parts = _parts([member for member in members if member.seed == seed], machine)
         both = choosing.judge(parts, rule, True, Tune.honest, planned.study.seed)
         without = choosing.judge(parts, rule, False)
         for way, result in zip(ways, (both[0], without[0], both[-1]), strict=True):
@@ -218,16 +216,21 @@ def _outcomes(
     return ways
 
 
-def _maps(member: Member, machine: Machine) -> Predictions:
-    """The maps of a member's validation films; of several networks, their mean."""
-    folders = member.folders
-    runs_dir = member.chains[0][-1].runs_dir
-    asked = Films(run=[str(folder) for folder in folders], runs_dir=runs_dir, machine=machine)
-    each = [mapping.predict(folder, asked) for folder in folders]
-    if len(each) == 1:
-        return each[0]
-    alike = [members_module.Member(folder, record.read(folder)) for folder in folders]
-    return blend.united(each, alike, Path(runs_dir) / "ensembles")
+def _parts(folds: Sequence[Member], machine: Machine) -> list[Predictions]:
+    """What an arm says of the validation films of each fold: of several networks, their blend."""
+    system = folds[0].system
+    alike = [
+        member_of(system, chain[-1].experiment, chain[-1].path)
+        for fold in folds
+        for chain in fold.chains
+    ]
+    asked = Films(
+        system=folds[0].arm.system,
+        blend=Blend.mean_folds,
+        runs_dir=folds[0].chains[0][-1].runs_dir,
+        machine=machine,
+    )
+    return blend.blend([blend.predict(one, asked) for one in alike], alike, asked)
 
 
 def draw(ways: Sequence[Sequence[Outcomes]], count: int, seed: int) -> Drawn:

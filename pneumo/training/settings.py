@@ -63,6 +63,7 @@ class Scale:
         None, "side of the films at most, pixels; see resolution.size", incidental=True
     )
     epochs: float = declare(1.0, "factor on the epochs")
+    least_epochs: int = declare(5, "epochs that remain at least", incidental=True)
     batch: float = declare(1.0, "factor on the batch size")
     encoder_weights: str | None = declare(
         None, "replaces model.encoder_weights=imagenet, so that a trial needs no download"
@@ -76,6 +77,7 @@ class Scale:
                 getattr(self, key),
                 "above 0, at most 1",
             )
+        require(self.least_epochs >= 1, "scale.least_epochs", self.least_epochs, "at least 1")
         require(self.images is None or self.images >= 4, "scale.images", self.images, "at least 4")
         rate = self.positive_rate
         require(
@@ -363,7 +365,7 @@ class Config:
                 return value
             return max(least, round(value * factor))
 
-        epochs = shrink("epochs", self.epochs, scale.epochs, min(5, self.epochs))
+        epochs = shrink("epochs", self.epochs, scale.epochs, min(scale.least_epochs, self.epochs))
         side = 32 * shrink("resolution.size", self.resolution.size // 32, scale.size, 1)
         if scale.side and "resolution.size" not in exact:
             side = min(side, scale.side)
@@ -425,7 +427,10 @@ class Config:
             tail = scheduler.tail_epochs
             if "scheduler.tail_epochs" not in exact:
                 tail = earlier(tail, before, epochs)
-            scheduler = dataclasses.replace(scheduler, first=first, tail_epochs=tail)
+            rates = scheduler.tail_rates[len(scheduler.tail_rates) - len(tail) :]
+            scheduler = dataclasses.replace(
+                scheduler, first=first, tail_epochs=tail, tail_rates=rates
+            )
         if isinstance(averaging, EpochsAveraging) and "averaging.at" not in exact:
             ends = [epoch + 1 for epoch in averaging.at]
             moved = earlier(ends, before, epochs, latest=epochs)
@@ -456,11 +461,13 @@ class Config:
 def earlier(places: list[int], old: int, new: int, latest: int | None = None) -> list[int]:
     """Ascending places in ``old`` epochs → in ``new`` epochs, none equal and none the first.
 
-    The last of them is at most ``latest``, by default the last epoch counted from 0.
+    The last of them is at most ``latest``, by default the last epoch counted from 0. Where that
+    leaves room for fewer, the first ones go.
     """
     latest = new - 1 if latest is None else latest
     if old == new:
         return places
+    places = places[max(0, len(places) - latest) :]
     moved: list[int] = []
     for place in places:
         most = latest - (len(places) - len(moved) - 1)

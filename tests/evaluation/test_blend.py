@@ -198,7 +198,7 @@ def test_a_stack_that_knows_the_films_is_refused_or_marked(tmp_path, monkeypatch
     monkeypatch.setattr(blend, "members_of", lambda settings: members)
     by_folder = {str(member.folder): member for member in members}
     each = {name: maps.load(Path(name) / "predictions" / "val") for name in by_folder}
-    monkeypatch.setattr(blend, "_predict", lambda member, *_: each[str(member.folder)])
+    monkeypatch.setattr(blend, "predict", lambda member, *_: each[str(member.folder)])
     monkeypatch.setattr(blend, "on_validation", lambda settings: parts)
     asked = {"run": "x", "blend": Blend.mean, "runs_dir": str(tmp_path), "on": "films"}
     half = [(member, each[str(member.folder)]) for member in members[:2]]
