@@ -53,6 +53,8 @@ def run(
     except PneumoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    if folder:  # Hydra would take the name of a system for an option of a group of that folder
+        sys.argv[1:] = _without_config_dir(sys.argv[1:])
     started = failed = False
 
     def job(raw: DictConfig) -> None:
@@ -145,6 +147,19 @@ def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
     if config_name == "train":
         names += ["experiment", "sweep"]
     return {name: options_of(name) for name in names if options_of(name)}
+
+
+def _without_config_dir(arguments: list[str]) -> list[str]:
+    """What was typed, without ``--config-dir``, which is noted in ``settings.PLACES``."""
+    kept: list[str] = []
+    for place, one in enumerate(arguments):
+        before = arguments[place - 1] if place else ""
+        if before not in CONFIG_DIR and one.partition("=")[0] not in CONFIG_DIR:
+            kept.append(one)
+    return kept
+
+
+CONFIG_DIR = ("--config-dir", "-cd")
 
 
 def _quoted(one: str, places: Collection[str]) -> str:

@@ -13,13 +13,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 
 from pneumo.errors import PneumoError, brief, one_line
-from pneumo.settings import CONF, OPTIONS, fields, no_such_setting
+from pneumo.settings import OPTIONS, PLACES, fields, files_of, no_such_setting
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
 def check_typed(command: str, arguments: Sequence[str], groups: Sequence[str]) -> None:
     """Refuse what is no setting before Hydra sees it, whose own words would be a page.
+
+    Notes the folder of ``--config-dir``, where a user's own options lie.
 
     Args:
         command: its name, without ``pneumo.``.
@@ -32,6 +34,7 @@ def check_typed(command: str, arguments: Sequence[str], groups: Sequence[str]) -
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     known, strange = parser.parse_known_args(arguments)
+    PLACES[1:] = [known.config_dir] if known.config_dir else []
     for one in strange:
         key = one.lstrip("-").partition("=")[0]
         raise PneumoError(f"{one}: settings are written without dashes, {key}=<value>")
@@ -57,8 +60,7 @@ def check_typed(command: str, arguments: Sequence[str], groups: Sequence[str]) -
             raise PneumoError(f"{one}: settings can be set, not removed")
         group = key.lstrip("+")
         if group in groups and "," not in value:
-            places = [Path(place, group) for place in (CONF, known.config_dir) if place]
-            files = {path.stem: path for place in places for path in sorted(place.glob("*.yaml"))}
+            files = files_of(group)
             if value not in files:
                 raise PneumoError(f"{one}: no such choice; {_choices(key, value, list(files))}")
             if group == "experiment":

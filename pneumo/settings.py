@@ -25,6 +25,7 @@ from pneumo.errors import PneumoError, one_line
 # a wheel keeps conf/ inside the package; a checkout has it beside the package
 _PACKAGED = Path(__file__).parent / "conf"
 CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "conf")
+PLACES = [CONF]  # and the folder that --config-dir names, of this command
 # group → option → dataclass, for groups whose options have fields of their own
 OPTIONS: dict[str, dict[str, type]] = {}
 
@@ -132,9 +133,17 @@ def no_such_setting(wrong: str, schema: type) -> str:
     return f"{wrong}: no such setting; " + (f"did you mean {near}?" if near else "see --help")
 
 
+def files_of(group: str) -> dict[str, Path]:
+    """A group's options and their YAML files, in ``conf/`` and in ``--config-dir``, by name."""
+    if not group:
+        return {}
+    paths = [path for place in PLACES for path in sorted(Path(place, group).glob("*.yaml"))]
+    return dict(sorted((path.stem, path) for path in paths))
+
+
 def options_of(group: str) -> list[str]:
-    """The names of a group's options, the YAML files of its folder in ``conf/``."""
-    return sorted(path.stem for path in Path(CONF, group).glob("*.yaml")) if group else []
+    """The names of a group's options."""
+    return list(files_of(group))
 
 
 def default_of(one: Any) -> str:

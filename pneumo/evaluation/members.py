@@ -14,7 +14,7 @@ from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.inference.settings import Films
-from pneumo.settings import CONF
+from pneumo.settings import CONF, PLACES
 from pneumo.training import record
 from pneumo.training.record import Record
 from pneumo.training.settings import (
@@ -150,7 +150,12 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
 @functools.cache
 def _overridden(overrides: tuple[str, ...], experiment: str) -> dict[str, Any]:
     """What a system's own settings change of an experiment: dotted keys and values."""
+    if not overrides:
+        return {}
     asked = [f"+experiment={experiment}"]
+    if own := PLACES[1:]:
+        folders = ",".join(f"file://{Path(one).resolve()}" for one in own)
+        asked.append(f"hydra.searchpath=[{folders}]")
     command = get_gh_backup()  # composes from the folder of the commands
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONF, version_base="1.3"):

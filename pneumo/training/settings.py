@@ -23,7 +23,7 @@ from pneumo.settings import (
     Machine,
     checked,
     declare,
-    options_of,
+    files_of,
     register,
     require,
     settings_from,
@@ -515,10 +515,10 @@ def load_config(raw: DictConfig) -> Config:
 
 def system_of(name: str) -> System:
     """A system by its name, from ``conf/system``. Raises PneumoError."""
-    path = Path(CONF, "system", f"{name}.yaml")
-    if name not in options_of("system"):
-        names = ", ".join(options_of("system"))
-        raise PneumoError(f"system={name}: not known; one of {names}")
+    known = files_of("system")
+    if name not in known:
+        raise PneumoError(f"system={name}: not known; one of {', '.join(known)}")
+    path = known[name]
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
         return settings_from(System, cast(dict[str, Any], values)["system"])
