@@ -37,7 +37,7 @@ class Axis:
     def ticks(self) -> list[dict[str, Any]]:
         """Round values on the axis, with their places."""
         step = _step(self.high - self.low)
-        first = np.ceil(self.low / step - 1e-9) * step
+        first = np.ceil(self.low / step - 1e-9) * step + 0.0  # never -0
         values = np.arange(first, self.high + step * 1e-6, step)
         return [{"at": self.at(float(value)), "text": f"{value:.6g}"} for value in values]
 

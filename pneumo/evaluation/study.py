@@ -354,5 +354,8 @@ def _differences(found: StudyFound) -> Table:
         f".05 with at least {ENOUGH} fits an arm; with fewer, intervals are too narrow "
         "(`pytest tests/evaluation/test_methods.py`), and such a difference is but suggested."
     )
+    least = 2 / (found.resamples + 1) * len(rows)
+    if least >= 0.05:
+        note += f" With {found.resamples:,} resamples none can be: study.resamples=10000."
     head = ["difference", "score", "mean", "p", "corrected p", "verdict"]
     return Table("differences", "Which differences are real", head, rows, note)
