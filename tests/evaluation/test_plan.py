@@ -1,6 +1,7 @@
 """A study's plan: which fits it takes, each once, and what is left of them."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -53,7 +54,7 @@ def test_arms_share_parents_and_parts_and_each_fit_is_made_once(two_stage):
         for chain in member.chains:
             order = [places.index(one.path) for one in chain]
             assert order == sorted(order)
-            for parent, child in zip(chain, chain[1:], strict=False):
+            for parent, child in pairwise(chain):
                 assert child.init_from == str(parent.path / runs.WEIGHTS)
 
 

@@ -26,7 +26,7 @@ def outcomes(rng, difficulty, level, luck, first):
 
 
 def ways(seed, levels, folds=3, seeds=2, films=40, spread=0.02):
-    """The fits of arms (with TTA, without, tuned: all the same), in the order of seeds and folds."""
+    """The fits of arms by seed and fold; with TTA, without and tuned are the same."""
     rng = np.random.default_rng(seed)
     difficulty = rng.normal(0, 0.1, (folds, films))
     made = []

@@ -1,4 +1,4 @@
-"""A fit without averaging takes over the training of its averaged twin, and ends in its own weights."""
+"""A fit without averaging takes over its averaged twin's training, and ends in its own weights."""
 
 import dataclasses
 import shutil
@@ -12,7 +12,8 @@ from pneumo.settings import CONF
 from pneumo.training import lineage, record, twin
 from pneumo.training.settings import load_config
 
-RAW = [typed for typed in TINY if not typed.startswith("averaging")]
+# what a parent takes over from its child
+SHARED = [typed for typed in TINY if typed.partition("=")[0].partition(".")[0] in lineage.SHARED]
 
 
 def loaded(*typed):
@@ -53,7 +54,7 @@ def stage(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     averaged = record.read(one(tmp_path, "exp5_stage1")).config
-    typed = ["+experiment=exp5_stage1_raw", *RAW]
+    typed = ["+experiment=exp5_stage1_raw", *SHARED]
     return averaged, lineage.chain(lineage.declared(typed), typed)[0]
 
 
