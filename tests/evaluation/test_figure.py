@@ -38,10 +38,13 @@ def test_where_a_time_is_not_known_compute_stands_for_it():
     assert unit == "compute, reference = 1"
 
 
-def test_points_of_equal_cost_stand_side_by_side():
+def test_arms_of_equal_cost_stand_side_by_side():
     places = [point[1] for point in circles(figure.svg(example((600.0, 600.0))))]
+    assert places == sorted(places)
     assert len(set(places)) == 4
-    assert max(places) - min(places) <= 3 * figure.BESIDE
+    assert max(places) - min(places) == figure.APART + figure.PAIR
+    assert figure._side_by_side([100, 300, 101, 99]) == [100, 300, 130, 70]
+    assert figure._side_by_side([100, 110]) == [90, 120]
 
 
 def test_axes_have_round_ticks():

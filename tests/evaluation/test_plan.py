@@ -164,6 +164,7 @@ def test_the_time_left_follows_from_the_fits_that_are_finished(tmp_path):
     def finish(one, seconds):
         one.path.mkdir(parents=True)
         (one.path / runs.METRICS).write_text(json.dumps({"train_seconds": seconds}))
+        (one.path / runs.CHECKPOINT).touch()
         made.done.add(one.path)
 
     finish(first, 20)  # by pixels: 10 s an epoch at 128²
@@ -172,6 +173,8 @@ def test_the_time_left_follows_from_the_fits_that_are_finished(tmp_path):
     finish(second, 120)  # 20 s an epoch at 128², which is known now
     assert made.seconds_left() == pytest.approx(3 * 20 + 20 * (4 * 20 - 6))
     assert made.told() == "2 of 32 fits finished, about 26 minutes left"
+    (first.path / runs.CHECKPOINT).unlink()  # its twin must train for itself
+    assert made.seconds_left() == pytest.approx(4 * 20 + 20 * (4 * 20 - 6))
     made.done.update(one.path for one in made.fits)
     assert made.told() == "32 of 32 fits finished"
 
