@@ -17,7 +17,8 @@ SCORE = "dice_positive"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
 WIDTH, HEIGHT = 900, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 620, 62, 400  # of the axes
-BESIDE = 13  # pixels between points that would lie on each other
+PAIR = 12  # pixels between the two points of an arm
+APART = 30  # pixels between arms that would lie on each other
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Axis:
     def ticks(self) -> list[dict[str, Any]]:
         """Round values on the axis, with their places."""
         step = _step(self.high - self.low)
-        first = np.ceil(self.low / step - 1e-9) * step
+        first = np.ceil(self.low / step - 1e-9) * step + 0.0  # never -0
         values = np.arange(first, self.high + step * 1e-6, step)
         return [{"at": self.at(float(value)), "text": f"{value:.6g}"} for value in values]
 
@@ -80,15 +81,16 @@ def svg(found: StudyFound) -> str:
     low, high = min(bounds, default=0.0), max(bounds, default=1.0)
     margin = 0.06 * max(high - low, 0.02)
     vertical = Axis(max(0.0, low - margin), min(1.0, high + margin), BOTTOM, TOP)
-    horizontal = Axis(0.0, 1.08 * max(at), LEFT, RIGHT)
+    beyond = max(0.5 * (max(at) - min(at)), 0.3 * max(at))
+    horizontal = Axis(max(0.0, min(at) - beyond), max(at) + beyond, LEFT, RIGHT)
+    middles = _side_by_side([horizontal.at(cost) for cost in at])
     points: list[dict[str, Any]] = []
-    for place, (arm, cost) in enumerate(zip(found.arms, at, strict=True)):
+    for place, (arm, middle) in enumerate(zip(found.arms, middles, strict=True)):
         colour = COLOURS[place % len(COLOURS)]
         for value, tta in _shown(arm):
-            x = _free(horizontal.at(cost), [point["x"] for point in points])
             points.append(
                 {
-                    "x": x,
+                    "x": round(middle + PAIR * (-0.5 if tta else 0.5), 1),
                     "y": vertical.at(value.value),
                     "low": vertical.at(_or(value.low, value.value)),
                     "high": vertical.at(_or(value.high, value.value)),
@@ -125,14 +127,29 @@ def _or(bound: float, value: float) -> float:
     return bound if np.isfinite(bound) else value
 
 
-def _free(x: float, taken: list[float]) -> float:
-    """The place nearest to ``x`` where no point is."""
-    for step in range(2 * len(taken) + 1):
-        side = (step + 1) // 2 * (1 if step % 2 else -1)
-        place = round(x + side * BESIDE, 1)
-        if all(abs(place - other) >= BESIDE - 0.5 for other in taken):
-            return place
-    return x
+def _side_by_side(places: list[float]) -> list[float]:
+    """Places that lie apart, in their order, each as near as can be to where it was."""
+    groups: list[list[int]] = []
+    for one in sorted(range(len(places)), key=lambda one: places[one]):
+        groups.append([one])
+        while len(groups) > 1 and _gap(groups[-2], groups[-1], places) < 0:
+            last = groups.pop()
+            groups[-1] += last
+    spread = list(places)
+    for group in groups:
+        for rank, one in enumerate(group):
+            spread[one] = _middle(group, places) + APART * (rank - (len(group) - 1) / 2)
+    return spread
+
+
+def _middle(group: list[int], places: list[float]) -> float:
+    return sum(places[one] for one in group) / len(group)
+
+
+def _gap(left: list[int], right: list[int], places: list[float]) -> float:
+    """The room between two groups once they are spread."""
+    between = _middle(right, places) - _middle(left, places)
+    return between - APART * (len(left) + len(right)) / 2
 
 
 def html(found: StudyFound) -> str:
