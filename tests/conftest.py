@@ -28,7 +28,9 @@ from pneumo.inference import maps
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks for its newest version when imported
 os.environ["WANDB_MODE"] = "disabled"  # tests that mean Weights & Biases set their own
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# threads of several workers would wait for one another
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 ROOT = Path(__file__).parents[1]
 
 
