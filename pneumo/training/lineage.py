@@ -84,7 +84,9 @@ def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any
     """
     typed = [one for one in overrides if not one.startswith("+system=")]
     rows = []
-    for fold in folds_of(system, typed):
+    folds = folds_of(system, typed)
+    log.info("%s", system.describe(folds))
+    for fold in folds:
         for experiment in system.members:
             own = [*system.overrides, *typed, f"+experiment={experiment}", f"fold={fold}"]
             rows += train(declared(own), own)

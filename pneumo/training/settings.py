@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -202,6 +202,21 @@ class System:
     def members(self) -> list[str]:
         """All its experiments, those that only tell presence last."""
         return list(dict.fromkeys([*self.experiments, *self.presence_from]))
+
+    def describe(self, folds: Sequence[int]) -> str:
+        """Its parts in a few lines, as they are on these folds."""
+        weights = self.weights or [1.0] * len(self.experiments)
+        names = [
+            name if weight == 1 else f"{weight:g} {name}"
+            for name, weight in zip(self.experiments, weights, strict=True)
+        ]
+        how = self.blend.name if self.blend else "alone"
+        epochs = ", the best epochs of each" if self.checkpoints is Checkpoints.best else ""
+        lines = [f"system {self.name}: {how} of {', '.join(names)}{epochs}"]
+        if self.presence_from:
+            lines.append(f"  presence: {self.presence.name} of {', '.join(self.presence_from)}")
+        lines.append(f"  folds: {', '.join(map(str, folds))}")
+        return "\n".join(lines)
 
 
 @dataclass

@@ -382,3 +382,13 @@ def test_a_system_without_an_experiment_says_what_its_file_needs():
     raw.experiment = ""
     with pytest.raises(PneumoError, match=r"system exp4_exp5: its file .*- /experiment: exp4"):
         load_config(raw)
+
+
+def test_a_system_tells_its_parts():
+    told = system_of("x5").describe([0, 1])
+    assert "mean_folds of x5_unet_seresnext50, x5_unet_seresnext101" in told
+    assert "presence: stack of x5_cls_seresnext50, " in told
+    assert told.endswith("folds: 0, 1")
+    assert "0.4 sneddy_seunet, 0.25 sneddy_resnet50, the best epochs" in system_of(
+        "sneddy"
+    ).describe([0])
