@@ -11,6 +11,7 @@ from pneumo.errors import PneumoError
 from pneumo.evaluation import plan
 from pneumo.evaluation.settings import Arm, Compute, Study
 from pneumo.settings import CONF, checked, options_of
+from pneumo.training.settings import System
 
 MINI = ("data=phantom", "scale=mini")
 ARMS = (  # fewer than the study has, which are quicker to plan
@@ -109,6 +110,16 @@ def test_a_system_is_judged_on_the_folds_of_the_study_at_the_budget():
     assert {one.fold for one in member.fits} == {1}
     budget = plan.cost(of(made, "exp5", 1).fits, Compute.pixels)
     assert plan.cost(member.fits, Compute.pixels) == pytest.approx(budget, rel=0.1)
+
+
+def test_a_system_does_not_bring_a_division_of_its_own(monkeypatch):
+    own = System("own", ["exp2"], overrides=["split=holdout20", "split.seed=9", "lr=0.01"])
+    monkeypatch.setattr(plan, "system_of", lambda name: own)
+    arms = "study.arms=[{name: own, system: own}, {name: exp2, experiment: exp2}]"
+    made, _ = planned(*MINI, arms, "study.reference=exp2", "study.overrides=[]")
+    theirs, ours = (of(made, name).fits[0] for name in ("own", "exp2"))
+    assert theirs.split == ours.split
+    assert (theirs.lr, ours.lr) == (0.01, 0.001)
 
 
 @pytest.mark.parametrize(
