@@ -24,9 +24,9 @@ def test_a_command_of_the_readme_is_understood(tmp_path, monkeypatch, typed):
     module = arguments[2].removeprefix("pneumo.")
     given = [one for one in arguments[3:] if one != "-m"]
     swept = [re.sub(r"^(\+?[\w.]+=)([^,\[]+),.*", r"\1\2", one) for one in given]
-    if module == "train" and not any("experiment=" in one for one in swept):
+    if module == "train" and not any("experiment=" in o or "+system=" in o for o in swept):
         swept.append("+experiment=exp5")
-    if "+experiment=wide" in swept:  # the README's own example of an experiment to write
+    if {"+experiment=wide", "+experiment=ours"} & set(swept):  # its own examples, to be written
         swept = ["+experiment=exp5"]
     status, out, errors = say(module, ["--cfg", "job", *swept], tmp_path, monkeypatch)
     assert (status, errors) == (0, "")
@@ -42,6 +42,10 @@ def test_the_example_files_of_the_readme_work_from_a_folder_of_ones_own(tmp_path
     status, out, errors = say("train", [*own, "+experiment=wide"], tmp_path, monkeypatch)
     assert (status, errors) == (0, "")
     assert "encoder: resnet50" in out
+    status, out, errors = say("train", [*own, "+experiment=ours"], tmp_path, monkeypatch)
+    assert (status, errors) == (0, "")
+    assert "encoder: resnet50" in out
+    assert "window: 512" in out
     status, out, errors = say("train", [*own, "+system=exp5_wide"], tmp_path, monkeypatch)
     assert (status, errors) == (0, "")
     assert "blend: mean" in out

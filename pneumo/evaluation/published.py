@@ -31,7 +31,7 @@ PUBLISHED_ROUND_2 = (
     ("2", "no", 0.9011, 0.8298),
     ("2", "yes", 0.9023, 0.8356),
 )
-SYSTEM_SCORES = ("dice", "dice_positive", "sensitivity", "specificity", "roc_auc")
+SYSTEM_SCORES = ("dice", "dice_positive", "sensitivity", "specificity", "roc_auc", "pointing")
 NO_TRUTH = (
     "the round-2 test set has no public truth; python -m pneumo.submission writes the "
     "file to send in"

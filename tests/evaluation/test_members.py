@@ -14,7 +14,7 @@ def test_a_systems_missing_run_is_named_with_the_command_that_makes_it(tmp_path)
     settings = Evaluate(system="exp4_exp5", runs_dir=str(tmp_path))
     with pytest.raises(PneumoError, match=r"exp4, fold 0.*pneumo\.train \+system=exp4_exp5"):
         members_of(settings)
-    with pytest.raises(PneumoError, match=r"system=exp9: not known; one of exp4_exp5, exp5_folds"):
+    with pytest.raises(PneumoError, match=r"system=exp9: not known; one of amirassov, exp4_exp5"):
         members_of(Evaluate(system="exp9"))
     with pytest.raises(PneumoError, match="run and system are both set"):
         members_of(Evaluate(system="exp4_exp5", run="x"))

@@ -103,6 +103,7 @@ def test_what_is_typed_holds_for_every_fit_unless_its_arm_says_otherwise():
     assert folder.name.startswith("phantom-mini-averaging.epochs_2-epochs_12")
 
 
+@pytest.mark.slow
 def test_a_system_is_judged_on_the_folds_of_the_study_at_the_budget():
     made, _ = planned(*MINI, study="systems")
     member = of(made, "exp4_exp5", 1)
@@ -221,6 +222,7 @@ def test_a_fit_that_fails_is_named_with_its_command_and_the_others_are_made(
     assert not any(part.startswith("+study") for part in told.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", options_of("study"))
 def test_every_study_can_be_planned_at_full_scale(name):
     made, _ = planned("study.folds=[0,1]", "study.seeds=[0]", study=name)
@@ -228,4 +230,4 @@ def test_every_study_can_be_planned_at_full_scale(name):
     for member in made.members:
         fits = of(made, made.study.reference).fits
         share = plan.cost(member.fits, Compute.pixels) / plan.cost(fits, Compute.pixels)
-        assert share == pytest.approx(1, abs=0.05)
+        assert share == pytest.approx(1, abs=0.2)  # whole epochs of many fits
