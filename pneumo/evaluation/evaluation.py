@@ -62,6 +62,9 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         results.append(beforehand(parts, validation, rule, settings.tta))
         before = outcomes(validation, rule, settings.tta)
     _explain(results, settings.on, records)
+    for result in results:
+        if result.name == "tuned" and parts[0].contents.get("presence_by"):
+            result.how += "; the presence scores it was chosen by are of stacks fitted on these too"
     for part in parts:
         if part.contents.get("optimistic"):
             for result in results:
