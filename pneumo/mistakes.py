@@ -35,6 +35,8 @@ def check_typed(command: str, arguments: Sequence[str], groups: Sequence[str]) -
     parser.error = _refuse  # type: ignore[method-assign]
     known, strange = parser.parse_known_args(arguments)
     PLACES[1:] = [known.config_dir] if known.config_dir else []
+    if known.config_dir and not Path(known.config_dir).is_dir():
+        raise PneumoError(f"--config-dir {known.config_dir}: no such folder")
     for one in strange:
         key = one.lstrip("-").partition("=")[0]
         raise PneumoError(f"{one}: settings are written without dashes, {key}=<value>")

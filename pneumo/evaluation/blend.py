@@ -106,6 +106,7 @@ def of_validation(settings: Films) -> Films:
         setting=settings.setting,
         blend=settings.blend,
         checkpoints=settings.checkpoints,
+        size=settings.size,
         runs_dir=settings.runs_dir,
         machine=settings.machine,
     )
@@ -123,7 +124,7 @@ def on_validation(settings: Films) -> list[Predictions]:
     return gather(of_validation(settings))
 
 
-def stack_of(settings: Films) -> Stack:
+def stack_of(settings: Films, tta: bool = True) -> Stack:
     """The classifier of a system that stacks, fitted on all its validation films.
 
     Raises PneumoError.
@@ -131,7 +132,7 @@ def stack_of(settings: Films) -> Stack:
     asked = of_validation(settings)
     members = members_of(asked)
     each = [predict(member, asked) for member in members]
-    said = _joined(each, members, by_fold(members, way(asked, len(each))))
+    said = _joined(each, members, by_fold(members, way(asked, len(each))), tta)
     return stack.fit(said.names, said.x, said.positive)
 
 
@@ -159,17 +160,19 @@ def _stacked(
         fitted_on = [np.array(said.ids)[group != number].tolist() for number in np.unique(group)]
         optimistic = False
     else:
-        fitted, how = [stack_of(settings)], "fitted on all validation films"
+        how = "fitted on all validation films"
+        fitted = [stack_of(settings, tta) for tta in (False, True)]
         fitted_on = [[image for part in on_validation(settings) for image in part.ids]]
         seen = set(fitted_on[0]) & {image for part in parts for image in part.ids}
         optimistic = bool(seen)
-        if seen and getattr(settings, "tune", None) is not Tune.optimistic:
+        tune = getattr(settings, "tune", Tune.optimistic)  # other commands score nothing
+        if seen and tune is not Tune.optimistic:
             raise PneumoError(
                 f"on={settings.on}: {len(seen):,} of these films are among those that the stack "
                 "was fitted on; judge them with on=val, where none is, or with tune=optimistic, "
                 "which marks the result"
             )
-        columns = [fitted[0](_joined(each, members, groups, tta).x) for tta in (False, True)]
+        columns = [fitted[tta](_joined(each, members, groups, bool(tta)).x) for tta in range(2)]
     scores = np.column_stack(columns).astype(np.float32)
     about = {
         "presence": "stack",

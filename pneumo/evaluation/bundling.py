@@ -84,7 +84,7 @@ def export(settings: Export) -> dict[str, Any]:
         "thresholds": how,
         "intervals": _intervals(parts),
         "calibration": calibrated,
-        "stack": blend.stack_of(settings).to_dict() if stacks else None,
+        "stack": blend.stack_of(settings, settings.tta).to_dict() if stacks else None,
         "scores_of": scores_of,
         "scores": stated.judgement(settings.resamples, settings.seed).to_dict(),
         "data": [_data(about) for about in records],

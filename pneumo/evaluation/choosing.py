@@ -64,7 +64,7 @@ def judge(
     results = [Result("declared", "thresholds declared beforehand", [rule], everything)]
     if tune in (Tune.none, Tune.validation):
         return results
-    if rule.contour_area or rule.fill_holes:
+    if not tunable(rule):
         log.warning(
             "No thresholds were chosen from these films: "
             "they are not chosen together with contours and holes"
@@ -93,6 +93,11 @@ def judge(
         same = dataclasses.replace(outcomes(parts, one, tta), score=everything.score)
         results.append(Result("optimistic", OPTIMISTIC, [one], same))
     return results
+
+
+def tunable(rule: Postprocess) -> bool:
+    """Whether thresholds can be chosen for a rule: not together with contours and holes."""
+    return not (rule.contour_area or rule.fill_holes)
 
 
 def beforehand(

@@ -14,7 +14,20 @@ from pneumo.evaluation.study import TITLES, ArmFound, StudyFound, Value
 SVG, HTML = "study.svg", "study.html"
 SCORE = "dice_positive"
 # Okabe and Ito 2008, jfly.uni-koeln.de/color: told apart by colour-blind readers too
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#8A8A00",
+    "#999999",
+    "#332288",
+    "#882255",
+    "#44AA99",
+)
 WIDTH, HEIGHT = 900, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 620, 62, 400  # of the axes
 PAIR = 12  # pixels between the two points of an arm

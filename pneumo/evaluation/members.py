@@ -5,7 +5,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -16,10 +15,12 @@ from pneumo.errors import PneumoError
 from pneumo.inference.settings import Films
 from pneumo.settings import CONF, PLACES
 from pneumo.training import record
+from pneumo.training.lineage import INCIDENTAL, NAMED, SHARED
 from pneumo.training.record import Record
 from pneumo.training.settings import (
     Blend,
     Checkpoints,
+    Config,
     Presence,
     System,
     load_config,
@@ -127,16 +128,13 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
     """The finished run of one of a system's experiments and folds."""
     pattern = f"{experiment}/{settings.setting or '*'}/fold{fold}-seed*"
     found = [one for one in sorted(Path(settings.runs_dir).glob(pattern)) if runs.is_finished(one)]
-    wanted = _overridden(tuple(system.overrides), experiment) if found else {}
-    candidates = []
-    for folder in found:
-        recorded = runs.leaves(record.read(folder).config.to_dict()) if wanted else {}
-        if all(recorded[key] == value for key, value in wanted.items()):
-            candidates.append(folder)
+    candidates = [one for one in found if _is_of(system, experiment, record.read(one).config)]
     if not candidates:
+        others = f" (of other settings: {', '.join(map(str, found[:3]))})" if found else ""
         raise PneumoError(
             f"system {system.name}: no finished run of {experiment}, fold {fold}, below "
-            f"{settings.runs_dir}; make it with python -m pneumo.train +system={system.name} …"
+            f"{settings.runs_dir}{others}; make it with python -m pneumo.train "
+            f"+system={system.name} …"
         )
     if len(candidates) > 1:
         names = ", ".join(str(folder) for folder in candidates[:4])
@@ -147,11 +145,29 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
     return candidates[0]
 
 
+def _is_of(system: System, experiment: str, config: Config) -> bool:
+    """Whether a run is what a system's own settings make of an experiment, and nothing else.
+
+    What parents share (data, scale, network) may differ: the setting chooses among such runs.
+    """
+    _, variant = runs.tags(system.overrides, SHARED, NAMED, INCIDENTAL)
+    if config.variant != variant:
+        return False
+    if not system.overrides:
+        return True
+    typed = {one.lstrip("+").partition("=")[0] for one in system.overrides}
+    plain, changed = (
+        runs.leaves(dataclasses.replace(one, scale=config.scale).scaled(typed).to_dict())
+        for one in _overridden(tuple(system.overrides), experiment)
+    )
+    recorded = runs.leaves(config.to_dict())
+    wanted = {key: value for key, value in changed.items() if plain.get(key) != value}
+    return all(recorded.get(key) == value for key, value in wanted.items())
+
+
 @functools.cache
-def _overridden(overrides: tuple[str, ...], experiment: str) -> dict[str, Any]:
-    """What a system's own settings change of an experiment: dotted keys and values."""
-    if not overrides:
-        return {}
+def _overridden(overrides: tuple[str, ...], experiment: str) -> tuple[Config, Config]:
+    """An experiment as it is, and with a system's own settings; not yet scaled."""
     asked = [f"+experiment={experiment}"]
     if own := PLACES[1:]:
         folders = ",".join(f"file://{Path(one).resolve()}" for one in own)
@@ -159,12 +175,10 @@ def _overridden(overrides: tuple[str, ...], experiment: str) -> dict[str, Any]:
     command = get_gh_backup()  # composes from the folder of the commands
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONF, version_base="1.3"):
-        plain, changed = (
-            runs.leaves(load_config(compose("train", [*asked, *more])).to_dict())
-            for more in ((), overrides)
-        )
+        plain = load_config(compose("train", asked))
+        changed = load_config(compose("train", [*asked, *overrides]))
     restore_gh_from_backup(command)
-    return {key: value for key, value in changed.items() if plain.get(key) != value}
+    return plain, changed
 
 
 def by_fold(members: Sequence[Member], how: Blend | None) -> list[list[int]]:

@@ -75,6 +75,8 @@ def by_size(
     found = []
     for least in how.least_px:
         some = _with_masks_of(films, least)
+        if not len(some):
+            continue
         values, bounds = _detection(some, np.ones((1, len(some)))), {}
         draws = _draws(some.patients, count, seed)
         if draws is not None:

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo import mistakes, runs
+from pneumo.data.settings import PhantomData
 from pneumo.errors import PneumoError
 from pneumo.evaluation.settings import Arm, Compute, Study, StudyFits
 from pneumo.masks.settings import Postprocess
@@ -18,12 +19,14 @@ from pneumo.settings import options_of
 from pneumo.tables import counted
 from pneumo.training import lineage, twin
 from pneumo.training.fit import check
+from pneumo.training.options import SharedEpochs
 from pneumo.training.settings import Config, System, system_of
 
 log = logging.getLogger(__name__)
 
 # of an epoch by the side of its films, see Compute
 POWER = {Compute.pixels: 2, Compute.paper: 1}
+POSITIVE = 0.2215  # share of the challenge's training films
 CLOSE = 0.05  # compute that differs by no more counts as equal
 SECONDS = "train_seconds"  # in metrics.json, of runs that know it
 DEVICE = "device"
@@ -163,8 +166,24 @@ def duration(seconds: float) -> str:
 
 
 def cost(fits: Iterable[Config], compute: Compute) -> float:
-    """Epochs, each by its pixels or its side, in epochs at 512²; all have the same films."""
-    return sum(one.epochs * (one.resolution.size / 512) ** POWER[compute] for one in fits)
+    """Epochs, each by its films and their pixels or side, in epochs of all films at 512²."""
+    return sum(_films(one) * (_side(one) / 512) ** POWER[compute] for one in fits)
+
+
+def _films(one: Config) -> float:
+    """The films that a fit sees, in those of a whole epoch; by the share of positives there is."""
+    sampling = one.sampling
+    if not isinstance(sampling, SharedEpochs):
+        return one.epochs
+    told = one.data.positive_rate if isinstance(one.data, PhantomData) else POSITIVE
+    positive = one.scale.positive_rate or told
+    shares = [sampling.at(epoch, one.epochs) for epoch in range(one.epochs)]
+    return sum(positive / share for share in shares)
+
+
+def _side(one: Config) -> int:
+    """Of what the network is trained on: a film, or a window of it."""
+    return one.augmentation.window or one.resolution.size
 
 
 def _kind(one: Config) -> tuple[str, int]:
@@ -268,6 +287,7 @@ def folder(settings: StudyFits, typed: Sequence[str]) -> Path:
     """
     assert settings.study is not None
     own = fit_settings(typed)
+    own += [one for one in typed if _key(one) in ("study.folds", "study.seeds", "study.compute")]
     _, more = runs.tags(own, [], lineage.NAMED, lineage.INCIDENTAL)
     name = "-".join(filter(None, (settings.data.name, settings.scale.name, more)))
     return Path(settings.runs_dir) / "studies" / settings.study.name / name

@@ -83,6 +83,8 @@ def judge_systems(setting: str, settings: Report) -> list[Judged]:
         try:
             members_of(asked)
         except PneumoError as error:
+            if "no finished run" not in str(error):
+                log.warning("  %s", error)
             systems.append(Judged(name, system.published, None, str(error)))
             continue
         try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,9 @@ class Value:
     value: float
     low: float
     high: float
+
+
+UNKNOWN = Value(math.nan, math.nan, math.nan)
 
 
 @dataclass
@@ -145,6 +149,8 @@ def judge(planned: Plan, setting: str, command: str, machine: Machine) -> StudyF
     spent = cost(reference[0].fits, study.compute)
     for place, (arm, members) in enumerate(whole):
         with_tta, without, tuned = (_values(drawn, 3 * place + way) for way in range(3))
+        if not choosing.tunable(members[0].rule):
+            tuned = dict.fromkeys(tuned, UNKNOWN)
         times = [_seconds(planned, member) for member in members]
         found.append(
             ArmFound(

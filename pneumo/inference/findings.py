@@ -233,7 +233,13 @@ def find(reading: Reading, model: Bundle, rule: Postprocess, tta: bool | None = 
     pixels = reading.film.pixels
     shape = (pixels.shape[0], pixels.shape[1])
     levels, presence = model.says(pixels, tta)
-    return judged(reading, enlarge(levels, shape), rule, model.curve, presence)
+    return judged(reading, enlarge(levels, shape), rule, _curve(model, rule), presence)
+
+
+def _curve(model: Bundle, rule: Postprocess) -> Platt:
+    """The bundle's curve, if the rule's scores are of the kind that it was fitted on."""
+    gates = [one.presence_threshold is not None for one in (rule, model.rule)]
+    return model.curve if gates[0] == gates[1] else Platt()
 
 
 def judged(
@@ -253,7 +259,7 @@ def judged(
     elif presence is None:
         raise PneumoError(
             f"postprocess.presence_threshold={rule.presence_threshold:g}: this model has no "
-            "presence score; leave the gate out"
+            "presence score, so it can have no gate"
         )
     else:
         score = presence

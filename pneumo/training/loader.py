@@ -258,7 +258,9 @@ class FilmData(pl.LightningDataModule):
         if self.trainer and drawn:
             # Lightning starts the workers before it calls set_epoch, and counts the batches here
             progress = self.trainer.fit_loop.epoch_progress.current
-            sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]
+            # and a fit whose epochs are all done looks at the last one again, for batch norm
+            epoch = min(progress.processed, self.config.epochs - 1)  # type: ignore[attr-defined]
+            sampler.set_epoch(epoch)
         batch_size = self.config.batch_size // world_size
         workers = self.config.machine.workers
         cuda = uses_cuda(self.config.machine)

@@ -14,6 +14,8 @@ from pneumo.training.options import AdamW, Optimizer
 # blocks.0.…, DenseNets features.denseblock1.…, Swin layers_0.…
 STAGE = re.compile(r"(?:model\.|features\.)*(?:layers?|stages|_?blocks?|denseblock)[._]?\d+(?=\.)")
 
+LEAST, MOST = 3, 8  # stages; blocks numbered through, as EfficientNet-b3's 26 of smp, are none
+
 
 def build(config: Optimizer, network: Network, lr: float) -> torch.optim.Optimizer:
     """Adam or AdamW; parameters that are frozen have no gradient, and stay.
@@ -62,7 +64,7 @@ def _depths(config: Optimizer, encoder: nn.Module) -> dict[str, int]:
         if stage and stage[0] not in stages:
             stages.append(stage[0])
         places[name] = len(stages)
-    if not stages:
+    if not LEAST <= len(stages) <= MOST:
         raise PneumoError(
             f"optimizer.layer_decay={config.layer_decay}: the stages of this encoder are not known "
             f"(its first parameter is {names[0]}); use optimizer.encoder_lr, which holds for all"

@@ -36,7 +36,7 @@ def build(config: Scheduler, optimizer: Optimizer, epochs: int, steps: int) -> S
         epochs: of the whole fit.
         steps: optimizer steps of the whole fit.
     """
-    base = optimizer.param_groups[0]["lr"]
+    base = max(group["lr"] for group in optimizer.param_groups)
     match config:
         case Cosine(interval=Interval.epoch, warmup=0):
             return Schedule(CosineAnnealingLR(optimizer, T_max=epochs, eta_min=config.lr_min))

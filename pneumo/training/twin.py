@@ -20,7 +20,7 @@ from pneumo import files, runs
 from pneumo.settings import keys
 from pneumo.training import record
 from pneumo.training.averaging import EmaCallback, LastEpochsSWA
-from pneumo.training.options import Ema, PaperAveraging
+from pneumo.training.options import Ema, PaperAveraging, Plateau, Signal
 from pneumo.training.record import Origin, Parent, Record
 from pneumo.training.settings import Config, Source
 
@@ -41,7 +41,11 @@ def alike(one: Config, averaged: Config) -> bool:
     """Whether a fit without averaging trains as an averaged one does, given the same start."""
     if one.averaging.name != "none" or not isinstance(averaged.averaging, UNTOUCHED):
         return False
-    if one.handoff.source is Source.best:  # its checkpoint is another one
+    if one.handoff.source is Source.best or one.handoff.keep:  # its checkpoints are others
+        return False
+    watched = isinstance(one.scheduler, Plateau) and one.scheduler.watched is not Signal.loss
+    by_scores = watched or one.stopping.patience is not None  # of masks, so thresholds matter
+    if by_scores and one.postprocess != averaged.postprocess:
         return False
     if any(getattr(one, key) != getattr(averaged, key) for key in QUICK):
         return False

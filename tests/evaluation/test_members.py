@@ -3,11 +3,18 @@
 from types import SimpleNamespace
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from pneumo.errors import PneumoError
+from pneumo.evaluation import members
 from pneumo.evaluation.members import members_of
 from pneumo.evaluation.settings import Evaluate
-from pneumo.training import record
+from pneumo.settings import CONF
+from pneumo.training import lineage, record
+from pneumo.training.record import DataFacts, Origin, Record
+from pneumo.training.settings import Blend, System, load_config
+
+SMALL = ["split=kfold5", "resolution=px512", "averaging=paper_stage2"]
 
 
 def test_a_systems_missing_run_is_named_with_the_command_that_makes_it(tmp_path):
@@ -21,7 +28,7 @@ def test_a_systems_missing_run_is_named_with_the_command_that_makes_it(tmp_path)
 
 
 def test_a_system_whose_runs_are_there_twice_asks_which(tmp_path, monkeypatch):
-    about = SimpleNamespace(config=SimpleNamespace(scale=SimpleNamespace(folds=None)))
+    about = SimpleNamespace(config=SimpleNamespace(scale=SimpleNamespace(folds=None), variant=""))
     monkeypatch.setattr(record, "read", lambda folder: about)
     for setting in ("phantom-full", "phantom-mini"):
         for experiment in ("exp4", "exp5"):
@@ -34,3 +41,36 @@ def test_a_system_whose_runs_are_there_twice_asks_which(tmp_path, monkeypatch):
     chosen = Evaluate(system="exp4_exp5", setting="phantom-mini", runs_dir=str(tmp_path))
     names = [str(one.folder.relative_to(tmp_path)) for one in members_of(chosen)]
     assert names == ["exp4/phantom-mini/fold0-seed0", "exp5/phantom-mini/fold0-seed0"]
+
+
+def made(place, experiment, *typed):
+    """The folder of a finished fit at scale=mini, as training would name and record it."""
+    overrides = [f"+experiment={experiment}", "data=phantom", "scale=mini", *typed]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        raw = compose("train", [*overrides, f"runs_dir={place}"])
+    lineage.name_run(raw, overrides)
+    config = load_config(raw).scaled({one.partition("=")[0] for one in overrides})
+    config.path.mkdir(parents=True)
+    Record(config, Origin(), DataFacts("f", "p", "a", 1, 1, 1, True, 0.0, {})).write(config.path)
+    for name in ("metrics.json", "weights.safetensors"):
+        (config.path / name).touch()
+    return config.path
+
+
+def test_a_systems_runs_are_those_of_its_own_settings_alone(tmp_path):
+    """Not a fit of fewer epochs, such as a study of one budget leaves."""
+    for fold in (0, 1):
+        made(tmp_path, "goossen_cnn", "split=kfold5", f"fold={fold}", "epochs=1")
+    settings = Evaluate(system="goossen_cnn", runs_dir=str(tmp_path))
+    with pytest.raises(PneumoError, match=r"no finished run of goossen_cnn.*epochs_1"):
+        members_of(settings)
+    own = [made(tmp_path, "goossen_cnn", "split=kfold5", f"fold={fold}") for fold in (0, 1)]
+    assert [one.folder for one in members_of(settings)] == own
+
+
+def test_a_miniature_is_recognised_by_settings_that_shrink(tmp_path, monkeypatch):
+    system = System("small", ["exp2"], [0, 1], Blend.folds, overrides=SMALL)
+    monkeypatch.setattr(members, "system_of", lambda name: system)
+    own = [made(tmp_path, "exp2", *SMALL, f"fold={fold}") for fold in (0, 1)]
+    found = members_of(Evaluate(system="small", runs_dir=str(tmp_path)))
+    assert [one.folder for one in found] == own
