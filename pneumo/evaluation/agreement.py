@@ -161,7 +161,9 @@ def _pixels(reader: Reader, table: siim.Table, image: str) -> tuple[int, int, in
     except rle.RLEError as error:
         raise PneumoError(f"{table.path} ({image}): {error}; readers count 1024²") from None
     mask = rle.decode(reading.runs) if reader.kind is Kind.masks else drawn(reading.boxes)
-    return int(mask.sum()), int(truth.sum()), int((mask & truth).sum())
+    # several times as fast as a sum
+    predicted, both = np.count_nonzero(mask), np.count_nonzero(mask & truth)
+    return int(predicted), int(np.count_nonzero(truth)), int(both)
 
 
 def drawn(boxes: Sequence[Box]) -> np.ndarray:

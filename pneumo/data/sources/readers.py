@@ -107,7 +107,9 @@ def chestx_det(
             elif fault:
                 found.faults[nih] = f"{path}, {film['file_name']}: {fault}"
             else:
-                found.readings[nih] = Reading(bool(polygons), rle.encode(filled(polygons)))
+                # most films have none, and encoding an empty mask takes as long as any other
+                runs = rle.encode(filled(polygons)) if polygons else rle.EMPTY
+                found.readings[nih] = Reading(bool(polygons), runs)
     if unknown:
         found.left_aside["films whose NIH name is not known"] = unknown
     return _joined("ChestX-Det", Kind.masks, paths, found, nih_names, on_error)
