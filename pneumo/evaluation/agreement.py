@@ -246,8 +246,8 @@ def described(one: Agreement) -> list[str]:
     match one.kind:
         case Kind.masks:
             lines = [
-                f"{one.reader}: {of} are in both; {one.positive:,} have a mask in the table, "
-                f"{one.marked:,} by the reader, {one.both:,} by both",
+                f"{one.reader}: {of} are in both; with a mask in the table {one.positive:,}, by "
+                f"the reader {one.marked:,}, by both {one.both:,}",
                 f"  {100 * one.positive / one.films:.0f} % of them are positive: they were chosen. "
                 f"Dice at {100 * one.share:.2f} % positive weighs positive and negative films "
                 f"anew (empty masks alone: {1 - one.share:.4f}), which does not undo other ways in "

@@ -29,6 +29,20 @@ def test_a_reader_is_shown_and_written(place, monkeypatch):
     assert (one["reader"], one["films"], one["marked"]) == ("Google", 2, 0)
 
 
+@pytest.mark.parametrize("files", ["chestx_det=[one.json,two.json]", "chestx_det=???.json"])
+def test_several_files_of_one_reader_are_a_list_or_a_pattern(place, monkeypatch, files):
+    square = [[0, 0], [0, 9], [9, 9]]
+    for path, name in (("one", "36199.png"), ("two", "36200.png")):
+        film = {"file_name": name, "syms": ["Pneumothorax"], "polygons": [square]}
+        (place / f"{path}.json").write_text(json.dumps([film]))
+    status, out, errors = say("readers", [*GIVEN, files, "resamples=9"], place, monkeypatch)
+    assert (status, errors) == (0, "")
+    assert "ChestX-Det: 2 films of 2 patients are in both" in out
+    assert "with a mask in the table 1, by the reader 2, by both 1" in out
+    assert "Dice at 50.00 % positive" in out
+    assert "empty masks alone: 0.5000" in out
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [

@@ -86,7 +86,7 @@ def test_labels_have_no_dice(table):
 
 def test_a_box_meets_a_mask_or_not_and_says_nothing_of_other_films(table):
     made = {
-        "a": Reading(True, boxes=[Box(500, 500, 9, 9), Box(0.5, 9.5, 1, 1)]),
+        "a": Reading(True, boxes=[Box(500, 500, 9, 9), Box(0, 9.5, 0.5, 1)]),
         "b": Reading(True, boxes=[Box(0, 10, 5, 5)]),
         "c": Reading(True, boxes=[Box(0, 0, 5, 5)]),
     }
