@@ -15,6 +15,7 @@ COMMANDS = [
     "evaluate",
     "study",
     "report",
+    "readers",
     "export",
     "submission",
     "view",

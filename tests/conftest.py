@@ -43,6 +43,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def second_readers(real_data) -> Path:
+    """What other readers said of the challenge's films, as they published it."""
+    folder = real_data / "second_readers"
+    if not folder.is_dir():
+        pytest.skip("second_readers/ is not beside the real SIIM-ACR files")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def phantoms(tmp_path_factory) -> Path:
     """Twenty-four phantom films, a third of them positive."""
     root = tmp_path_factory.mktemp("phantoms") / "set"

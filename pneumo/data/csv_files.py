@@ -56,6 +56,21 @@ def header(path: Path) -> list[str] | None:
     return None
 
 
+def records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines of a CSV with their numbers, each as cells by the names of its header, in lower case.
+
+    Raises PneumoError for a file without a header. A line may have fewer cells than the header.
+    """
+    names: list[str] | None = None
+    for number, cells in _lines(path):
+        if names is None:
+            if not _is_header(cells, False):
+                raise PneumoError(f"{path}: its first line must name its columns")
+            names = [cell.strip().lower() for cell in cells]
+        elif any(cell.strip() for cell in cells):
+            yield number, dict(zip(names, map(str.strip, cells), strict=False))
+
+
 def rows(path: Path, table: bool = True) -> Iterable[tuple[int, list[str]]]:
     """Lines of a CSV with their numbers, without header and blank lines. Raises PneumoError."""
     for number, cells in _lines(path):

@@ -1,9 +1,10 @@
-"""What evaluating, reporting, exporting, submitting and studies take."""
+"""What evaluating, reporting, exporting, submitting, studies and second readers take."""
 
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
 from pneumo.inference.settings import Films, Spacings
 from pneumo.masks.settings import Rule
@@ -174,6 +175,59 @@ class Report:
         require(self.gallery >= 0, "gallery", self.gallery, "0 or more")
 
 
+@dataclass
+class SecondReaders:
+    """What ``python -m pneumo.readers`` takes."""
+
+    runs_dir: str = declare("runs", "folder of all runs", place=True)
+    annotations: str | None = declare(
+        None, "the challenge's table (CSV or .csv.gz) of image id and run lengths", place=True
+    )
+    patients: str | None = declare(
+        None, "CSV of image id and NIH file name (which begins with the patient)", place=True
+    )
+    chestx_det: Any = declare(
+        None,
+        "ChestX-Det's polygons: a file, a pattern or a list, e.g. ChestX_Det_*.json",
+        place=True,
+    )
+    google: Any = declare(
+        None, "Google's labels, e.g. google2019_nih-chest-xray-labels.csv.gz", place=True
+    )
+    nih_boxes: Any = declare(None, "NIH's boxes, e.g. BBox_List_2017.csv.gz", place=True)
+    on_error: OnError = declare(
+        OnError.stop, "stop at rows and readings that cannot be used, or skip them"
+    )
+    share: float | None = declare(
+        None, "of positive films, to which Dice is re-weighted; null: that of the whole table"
+    )
+    # the ends of the interval of ChestX-Det's re-weighted Dice move by .0025 between five seeds of
+    # 2,000 resamples, and by .001 between five of 10,000
+    resamples: int = declare(10_000, "of the bootstrap by patient; 0 leaves intervals out")
+    seed: int = declare(0, "of the bootstrap")
+    out: str | None = declare(
+        None, "the JSON file to write; null: readers.json in runs_dir", place=True
+    )
+
+    def __post_init__(self) -> None:
+        given = (
+            ("annotations", "the challenge's table of run lengths"),
+            ("patients", "a CSV of image id and NIH file name, such as nih_id.csv"),
+        )
+        for key, what in given:
+            if getattr(self, key) is None:
+                raise PneumoError(f"{key} is not set: give {what}, {key}=…")
+        if self.chestx_det is None and self.google is None and self.nih_boxes is None:
+            raise PneumoError(
+                "no reader is given: name the files of at least one, chestx_det=…, google=… or "
+                "nih_boxes=…"
+            )
+        if self.share is not None:
+            require(0 < self.share < 1, "share", self.share, BETWEEN_0_AND_1)
+        require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
 class Compute(Enum):
     """What an epoch costs, where arms of a study are to have equal compute."""
 
@@ -261,6 +315,7 @@ class StudyFits(Config):
 
 register("evaluate_schema", Evaluate)
 register("export_schema", Export)
+register("readers_schema", SecondReaders)
 register("report_schema", Report)
 register("study_schema", StudyFits)
 register("submission_schema", Submission)

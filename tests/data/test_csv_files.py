@@ -38,3 +38,15 @@ def test_sites_are_the_third_column_where_there_is_one(tmp_path):
 def test_ids_of_a_sample_come_once_and_without_suffix(tmp_path):
     path = write(tmp_path / "s.csv", "ImageId,EncodedPixels\nb.PNG,-1\n1.2.3,-1\nb,-1\n")
     assert csv_files.read_ids(path) == ["b", "1.2.3"]
+
+
+def test_records_are_cells_by_the_names_of_their_header(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("Image Index,Label,Note\n1.png, YES ,\n\n2.png,NO\n")
+    assert list(csv_files.records(path)) == [
+        (2, {"image index": "1.png", "label": "YES", "note": ""}),
+        (4, {"image index": "2.png", "label": "NO"}),
+    ]
+    path.write_text("1.png,YES\n")
+    with pytest.raises(PneumoError, match=r"labels\.csv: its first line must name its columns"):
+        list(csv_files.records(path))
