@@ -183,3 +183,11 @@ def test_detection_by_size_has_intervals_by_patient_and_thresholds_of_other_film
     small = others[np.arange(6)]
     (unknown,) = operating.by_size(sized, how, 0, 0, chosen_on=small)
     assert unknown.at_sensitivities == []
+
+
+def test_sizes_that_no_film_has_are_left_out(sized):
+    """A folder of small pneumothorax alone leaves no film to rank from a larger size on."""
+    small = sized[np.flatnonzero(sized.positive)]
+    largest = int(small.truth.max())
+    how = Measures(least_px=[1, largest + 1])
+    assert [one.least_px for one in operating.by_size(small, how, 0, 0)] == [1]

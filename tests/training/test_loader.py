@@ -1,5 +1,7 @@
 """A data set made ready for a fit: which films it has, and which are validated."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -64,6 +66,23 @@ def test_training_films_are_windows_where_asked_and_validation_films_whole(tmp_p
     for dataset, side in ((made.training, 64), (made.validation, 96)):
         film = dataset[0]
         assert film["image"].shape == film["mask"].shape == (1, side, side)
+
+
+@pytest.mark.parametrize(("finished", "shown"), [(0, 0), (2, 2), (3, 2)])
+def test_a_finished_fit_that_is_run_again_looks_at_its_last_epoch(
+    tmp_path, phantoms, finished, shown
+):
+    """So that batch norm is estimated on the films that an uninterrupted fit takes."""
+    data = ["data=siim", f"data.root={phantoms}", f"data.annotations={phantoms}/train-rle.csv"]
+    own = ["+experiment=exp2", *data, f"runs_dir={tmp_path}", "resolution.size=32", "epochs=3"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config = load_config(compose("train", [*own, "averaging.epochs=1"]))
+    made = FilmData(config)
+    made.prepare()
+    current = SimpleNamespace(processed=finished)
+    progress = SimpleNamespace(epoch_progress=SimpleNamespace(current=current))
+    made.trainer = SimpleNamespace(global_rank=0, world_size=1, fit_loop=progress)
+    assert made.train_dataloader().sampler.epoch == shown
 
 
 def test_small_masks_are_left_out_of_training_but_not_of_validation(tmp_path, phantoms, caplog):

@@ -106,3 +106,10 @@ def test_stages_nearer_the_input_learn_more_slowly(encoder):
 def test_an_encoder_whose_stages_are_not_known_is_refused():
     with pytest.raises(PneumoError, match=r"layer_decay=0\.5: the stages of this encoder are not"):
         rates_of(Optimizer(layer_decay=0.5), "vgg11")
+
+
+def test_blocks_that_are_numbered_through_are_no_stages():
+    """smp's EfficientNet-b3 has 26, so its stem would hardly learn."""
+    network = build_network(Model("unet", encoder="efficientnet-b3"), pretrained=False)
+    with pytest.raises(PneumoError, match=r"optimizer\.layer_decay=0\.8.*are not known"):
+        optimizer.build(AdamW(layer_decay=0.8), network, 1e-3)

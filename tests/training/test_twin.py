@@ -48,6 +48,21 @@ def test_the_best_epoch_has_a_checkpoint_of_its_own(configs):
     assert not twin.alike(best[1], best[0])
 
 
+def test_thresholds_matter_where_scores_steer_the_training(configs):
+    """And best epochs have checkpoints of their own."""
+    rule = ["postprocess.binarization_threshold=0.4"]
+    for typed, alike in (
+        (rule, True),
+        ([*rule, "stopping.patience=3", "averaging=ema"], False),
+        ([*rule, "scheduler=plateau", "scheduler.watched=dice"], False),
+        ([*rule, "scheduler=plateau"], True),
+        (["handoff.keep=2"], False),
+    ):
+        steering = [one for one in typed if not one.startswith(("postprocess", "averaging"))]
+        raw = loaded("+experiment=exp5_stage1_raw", *steering)
+        assert twin.alike(raw, loaded("+experiment=exp5_stage1", *typed)) == alike, typed
+
+
 @pytest.fixture
 def stage(finished, tmp_path, monkeypatch):
     """A finished, averaged stage 1 with its checkpoint, and the fit without averaging."""
