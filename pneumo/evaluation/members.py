@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from pneumo.training.settings import (
     load_config,
     system_of,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,11 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
     """The finished run of one of a system's experiments and folds."""
     pattern = f"{experiment}/{settings.setting or '*'}/fold{fold}-seed*"
     found = [one for one in sorted(Path(settings.runs_dir).glob(pattern)) if runs.is_finished(one)]
-    candidates = [one for one in found if _is_of(system, experiment, record.read(one).config)]
+    able = [one for one in found if _is_of(system, experiment, record.read(one).config)]
+    candidates = [one for one in able if _typed(system, record.read(one).config) == ""] or able
+    if candidates and (typed := _typed(system, record.read(candidates[0]).config)):
+        told = (system.name, experiment, typed)
+        log.warning("system %s: %s was trained with settings of its own (%s)", *told)
     if not candidates:
         others = f" (of other settings: {', '.join(map(str, found[:3]))})" if found else ""
         raise PneumoError(
@@ -145,14 +152,22 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
     return candidates[0]
 
 
-def _is_of(system: System, experiment: str, config: Config) -> bool:
-    """Whether a run is what a system's own settings make of an experiment, and nothing else.
+def as_declared(system: System, members: Sequence[Member]) -> bool:
+    """Whether all these runs are of the system's own settings: none was typed besides.
 
     What parents share (data, scale, network) may differ: the setting chooses among such runs.
     """
+    return not any(_typed(system, member.record.config) for member in members)
+
+
+def _typed(system: System, config: Config) -> str:
+    """What was typed for a run beside a system's own settings, as its name has it."""
     _, variant = runs.tags(system.overrides, SHARED, NAMED, INCIDENTAL)
-    if config.variant != variant:
-        return False
+    return "" if config.variant == variant else config.variant or "none of the system's own"
+
+
+def _is_of(system: System, experiment: str, config: Config) -> bool:
+    """Whether a run has what a system's own settings make of an experiment."""
     if not system.overrides:
         return True
     typed = {one.lstrip("+").partition("=")[0] for one in system.overrides}
