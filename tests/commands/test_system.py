@@ -89,7 +89,7 @@ def test_a_system_of_others_from_training_to_masks(tmp_path, film, name, network
 def test_sneddys_system_goes_on_after_it_was_killed(tmp_path):
     command = [sys.executable, "-m", "pneumo.train", "+system=sneddy", *OF_OTHERS]
     begun = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     runs = tmp_path / "runs"
     while not list(runs.glob("sneddy_albunet_public_part1/*/*/metrics.csv")):
