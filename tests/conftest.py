@@ -25,6 +25,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from pneumo.data.settings import PhantomData
 from pneumo.data.sources import phantom
 from pneumo.inference import maps
+from pneumo.settings import PLACES
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks for its newest version when imported
 os.environ["WANDB_MODE"] = "disabled"  # tests that mean Weights & Biases set their own
@@ -123,6 +124,7 @@ def say(module, arguments, folder, monkeypatch):
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
         runpy.run_module(f"pneumo.{module}", run_name="__main__", alter_sys=True)
+    PLACES[1:] = []  # the folder of a --config-dir, which a process of its own would forget
     return stop.value.code, out.getvalue(), err.getvalue()
 
 
