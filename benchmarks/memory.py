@@ -44,11 +44,13 @@ part = mapping.Part(maps.cases_of(items, False), made, np.arange(len(items)))
 model = Model(name="x", encoder="resnet34", encoder_weights="none")
 save_weights(build_network(model), place / "random.safetensors", {})
 run = engine.torch_engine(model, place / "random.safetensors", "x", Machine(accelerator="cpu"))
-def fill(plain, flip, begin):
+def fill(arrays, begin):
     for start in range(begin, len(items), 64):
         stop = min(start + 64, len(items))
         both = engine.with_flip(run, np.array(made.images[start:stop]))
-        plain[start:stop], flip[start:stop] = map(engine.to_levels, both)
+        arrays.plain[start:stop], arrays.flip[start:stop] = (
+            engine.to_levels(said.maps) for said in both
+        )
         yield stop
 facts = {"on": "folder", "run": "", "weights": "", "left_out": [], "seen_in_training": 0}
 found = maps.write(place / "maps", "key", part.cases, 64, fill, facts)
@@ -69,7 +71,7 @@ def main(count: int) -> None:
                 )
             done = subprocess.run(
                 [sys.executable, "-c", CHILD, str(films), str(Path(folder) / f"{name} out")],
-                capture_output=True,
+                stdout=subprocess.PIPE,
                 text=True,
                 check=True,
             )

@@ -348,6 +348,8 @@ def _arms(found: StudyFound) -> Table:
 
 
 def _cell(value: Value) -> str:
+    if math.isnan(value.value):
+        return "–"
     return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
 
 

@@ -99,8 +99,9 @@ def component_surface(
 
     ``truth``: pixels, (n,).
     """
+    nothing = np.zeros(0, np.int64)  # where a gate closes every film there are no components
     film, threshold, area, overlap = (
-        np.concatenate([getattr(part, name) for part in parts])
+        np.concatenate([nothing, *(getattr(part, name) for part in parts)])
         for name in ("film", "threshold", "area", "overlap")
     )
     place, cells = film * len(thresholds) + threshold, len(truth) * len(thresholds)

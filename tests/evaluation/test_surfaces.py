@@ -91,6 +91,14 @@ def test_components_equal_masks_one_by_one():
             assert {name: values[i, j] for name, values in found.items()} == pytest.approx(expected)
 
 
+def test_films_without_any_component_have_empty_masks():
+    truth = np.array([0, 5, 0])
+    found = surfaces.component_surface([], truth, TS, AREAS)
+    assert np.allclose(found["dice"], 2 / 3)
+    assert (found["sensitivity"] == 0).all()
+    assert (found["specificity"] == 1).all()
+
+
 def test_a_film_is_called_positive_exactly_where_its_score_exceeds_the_threshold():
     maps, truths = films(3)
     histograms = tables(maps, truths)
