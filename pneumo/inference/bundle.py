@@ -37,6 +37,7 @@ from pneumo.inference.engine import (
 from pneumo.inference.maps import JUDGED
 from pneumo.inference.probability import Platt
 from pneumo.inference.stack import Stack
+from pneumo.masks.histograms import Histograms
 from pneumo.masks.resize import enlarge, shrink
 from pneumo.masks.settings import Postprocess
 from pneumo.settings import Machine, settings_from
@@ -208,8 +209,11 @@ class Bundle:
             if self.stack is not None:
                 mean = np.mean([maps[place] for place in places], axis=0).round().astype(np.uint8)
                 levels = enlarge(mean, (JUDGED, JUDGED))
-                total = np.bincount(levels.ravel(), minlength=256)
-                _, x = stack.features(total[None], None if score is None else np.array([score]))
+                counted = np.bincount(levels.ravel(), minlength=256)[None]
+                _, x = stack.features(
+                    Histograms(counted, np.zeros_like(counted)),
+                    None if score is None else np.array([score]),
+                )
                 stacked.setdefault(roles[places[0]].experiment, []).append(x)
         if self.stack is not None:
             columns = [np.mean(each, axis=0) for each in stacked.values()]

@@ -23,7 +23,7 @@ class Platt:
         """Probabilities of scores, 0 to 1, of any shape."""
         if self == Platt():
             return score
-        return _sigmoid(self.slope * _logit(score) + self.intercept)
+        return sigmoid(self.slope * logit(score) + self.intercept)
 
 
 def fit(score: np.ndarray, positive: np.ndarray) -> Platt | None:
@@ -37,7 +37,7 @@ def fit(score: np.ndarray, positive: np.ndarray) -> Platt | None:
     if not positives or not negatives:
         return None
     target = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    curve = _newton(np.column_stack([_logit(score), np.ones(len(score))]), target)
+    curve = _newton(np.column_stack([logit(score), np.ones(len(score))]), target)
     if curve[0] < 0:
         share = target.mean()
         return Platt(0.0, float(np.log(share / (1 - share))))
@@ -52,7 +52,7 @@ def _newton(x: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     weights = np.zeros(x.shape[1])
     for _ in range(100):
-        probability = _sigmoid(x @ weights)
+        probability = sigmoid(x @ weights)
         gradient = x.T @ (probability - target)
         # scores that are all equal leave one direction undetermined
         curvature = (x.T * (probability * (1 - probability))) @ x + 1e-9 * np.eye(x.shape[1])
@@ -65,10 +65,12 @@ def _newton(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _logit(score: np.ndarray) -> np.ndarray:
+def logit(score: np.ndarray) -> np.ndarray:
+    """The log odds of scores, 0 to 1, of any shape; those of 0 and 1 as of half a level inside."""
     inside = np.clip(score, LEAST, 1 - LEAST)
     return np.log(inside / (1 - inside))
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """The probabilities of log odds of any shape."""
     return 1 / (1 + np.exp(-np.clip(x, -500, 500)))

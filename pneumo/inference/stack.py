@@ -11,28 +11,24 @@ from typing import Any
 import numpy as np
 
 from pneumo.errors import PneumoError
-from pneumo.masks.rule import level
+from pneumo.inference.probability import logit, sigmoid
+from pneumo.masks.histograms import Histograms
 
 AREAS_ABOVE = (0.1, 0.5, 0.9)  # probabilities above which a map's pixels are counted
-LEAST = 1 / 510  # half a level: what a score of 0, or of 1, may stand for
 
 
-def features(totals: np.ndarray, presence: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+def features(said: Histograms, presence: np.ndarray | None) -> tuple[list[str], np.ndarray]:
     """What one network says of n films, in numbers: names, float64 (n, names).
 
     Args:
-        totals: pixels by level of its maps at 1024², (n, 256).
+        said: pixels by level of its maps at 1024²; what is inside the true masks does not count.
         presence: its presence scores, (n,), if it tells them.
     """
-    above = np.cumsum(totals[:, ::-1].astype(np.float64), axis=1)[:, ::-1]
-    names = ["highest probability"]
-    columns = [_logit((above[:, 1:] >= 1).sum(1) / 255)]
-    for threshold in AREAS_ABOVE:
-        names.append(f"log pixels above {threshold:g}")
-        columns.append(np.log1p(above[:, level(threshold)]))
+    names = ["highest probability", *(f"log pixels above {t:g}" for t in AREAS_ABOVE)]
+    columns = [logit(said.score(1)), *np.log1p(said.predicted(AREAS_ABOVE)).T]
     if presence is not None:
         names.append("presence")
-        columns.append(_logit(presence.astype(np.float64)))
+        columns.append(logit(presence.astype(np.float64)))
     return names, np.column_stack(columns)
 
 
@@ -52,7 +48,7 @@ class Stack:
         """Features float (n, names) → probabilities of pneumothorax, float32 (n,)."""
         scaled = (x - np.array(self.mean)) / np.array(self.std)
         logits = scaled @ np.array(self.weights) + self.intercept
-        return (1 / (1 + np.exp(-np.clip(logits, -500, 500)))).astype(np.float32)
+        return sigmoid(logits).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a record or a bundle's card."""
@@ -108,8 +104,3 @@ def out_of_group(
         fitted.append(fit(names, x[~own], positive[~own]))
         probability[own] = fitted[-1](x[own])
     return probability, fitted
-
-
-def _logit(score: np.ndarray) -> np.ndarray:
-    inside = np.clip(score, LEAST, 1 - LEAST)
-    return np.log(inside / (1 - inside))

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pneumo.errors import PneumoError
+from pneumo.masks.rle import SHAPE
 from pneumo.training.options import Sampling, SharedEpochs
 
-SIDE = 1024  # of the challenge's films: masks are measured in its pixels
+SIDE = SHAPE[0]  # of the challenge's films: masks are measured in its pixels
 
 
 class EpochFilms:

@@ -21,6 +21,7 @@ from pneumo.inference.bundle import Role
 from pneumo.inference.engine import Probabilities
 from pneumo.inference.settings import Unsuitable, Use
 from pneumo.inference.stack import Stack
+from pneumo.masks.histograms import Histograms
 from pneumo.masks.settings import Postprocess
 from pneumo.training.network import build_network
 from pneumo.training.options import Architecture, Attention, BatchNorm, Model, Pooling
@@ -206,9 +207,13 @@ def saying(levels, presence=None):
     return engine
 
 
+def of_maps(totals):
+    return Histograms(totals, np.zeros_like(totals))
+
+
 def test_a_blend_weighs_maps_and_stacks_what_is_said_of_the_film():
     """Two fits of masks, the first of two epochs; one that only tells presence; a stack of all."""
-    names, _ = stack.features(np.ones((1, 256)), np.ones(1))
+    names, _ = stack.features(of_maps(np.ones((1, 256))), np.ones(1))
     width = len(names)
     made = Stack([*names] * 2, [0.0] * 2 * width, [1.0] * 2 * width, [0.1] * 2 * width, -3.0, 9, 4)
     roles = [
@@ -230,5 +235,5 @@ def test_a_blend_weighs_maps_and_stacks_what_is_said_of_the_film():
     for level, told in ((75, 0.3), (10, 0.9)):
         total = np.zeros((1, 256))
         total[0, level] = 1024 * 1024
-        columns.append(stack.features(total, np.array([told]))[1])
+        columns.append(stack.features(of_maps(total), np.array([told]))[1])
     assert presence == pytest.approx(float(made(np.concatenate(columns, axis=1))[0]), abs=1e-6)

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from pneumo.errors import PneumoError
 from pneumo.inference import stack
 from pneumo.inference.stack import Stack
+from pneumo.masks.histograms import Histograms
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3)) * [1, 10, 0.1] + [0, 5, 2]
@@ -38,7 +39,8 @@ def test_features_count_pixels_and_take_the_score():
     totals = np.zeros((2, 256), np.int64)
     totals[0, 0] = 100
     totals[1, [0, 30, 200, 255]] = [70, 10, 15, 5]
-    names, x = stack.features(totals, np.array([0.5, 0.75], np.float32))
+    said = Histograms(totals, np.zeros_like(totals))
+    names, x = stack.features(said, np.array([0.5, 0.75], np.float32))
     assert names[1:] == [
         *("log pixels above 0.1", "log pixels above 0.5", "log pixels above 0.9"),
         "presence",
@@ -47,7 +49,7 @@ def test_features_count_pixels_and_take_the_score():
     assert x[1, 1:4] == pytest.approx(np.log1p([30, 20, 5]))
     assert x[:, 4] == pytest.approx([0, np.log(3)])
     assert x[:, 0] == pytest.approx([-np.log(509), np.log(509)])
-    assert len(stack.features(totals, None)[0]) == 4
+    assert len(stack.features(said, None)[0]) == 4
 
 
 def test_films_of_one_kind_and_numbers_that_do_not_fit_are_refused():
