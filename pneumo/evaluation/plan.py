@@ -28,12 +28,10 @@ log = logging.getLogger(__name__)
 POWER = {Compute.pixels: 2, Compute.paper: 1}
 POSITIVE = 0.2215  # share of the challenge's training films
 CLOSE = 0.05  # compute that differs by no more counts as equal
-SECONDS = "train_seconds"  # in metrics.json, of runs that know it
-DEVICE = "device"
 
 
 @dataclass
-class Member:
+class Trial:
     """What one arm comes to on one fold with one seed: chains of fits, one for each experiment."""
 
     arm: Arm
@@ -43,7 +41,7 @@ class Member:
     chains: list[list[Config]]
     overrides: list[list[str]]  # what each chain's last fit is typed with
 
-    def at(self, arm: Arm, fold: int, seed: int) -> "Member":
+    def at(self, arm: Arm, fold: int, seed: int) -> "Trial":
         """The same on another fold with another seed, under the arm's own name.
 
         Composing each anew would take a quarter of a second a fit.
@@ -58,7 +56,7 @@ class Member:
                 moved.append(fit)
             chains.append(moved)
         own = [[*typed[:-2], *_cell(fold, seed)] for typed in self.overrides]
-        return Member(arm, self.system, fold, seed, chains, own)
+        return Trial(arm, self.system, fold, seed, chains, own)
 
     @property
     def folders(self) -> list[Path]:
@@ -78,16 +76,15 @@ class Member:
 
 @dataclass
 class Plan:
-    """All members of a study, and their fits in the order in which they are made."""
+    """All trials of a study, and their fits in the order in which they are made."""
 
     study: Study
-    members: list[Member]
+    trials: list[Trial]
     fits: list[Config]
     done: set[Path]
     # the fits whose training a fit without averaging may take over, see ``twin``
     twins: dict[Path, list[Config]]
     passing: set[Path]  # twins whose checkpoint was not asked for, so that it goes in the end
-    measured: dict[Path, float] = field(default_factory=dict)  # seconds of fits made just now
     failed: dict[Path, str] = field(default_factory=dict)  # with the reason
 
     @property
@@ -97,8 +94,8 @@ class Plan:
 
     def seconds(self, one: Config) -> float | None:
         """The time that training a finished fit took, where it is known."""
-        told = runs.read_metrics(one.path).get(SECONDS)
-        return float(told) if isinstance(told, int | float) else self.measured.get(one.path)
+        told = runs.read_metrics(one.path).get(runs.TRAIN_SECONDS)
+        return float(told) if isinstance(told, int | float) else None
 
     def seconds_left(self) -> float | None:
         """The time that the fits that are left will take; None as long as none is known.
@@ -149,8 +146,8 @@ class Plan:
 
     def command(self, path: Path) -> str:
         """The command that makes a fit, and what starts from it in its chain."""
-        for member in self.members:
-            for chain, overrides in zip(member.chains, member.overrides, strict=True):
+        for trial in self.trials:
+            for chain, overrides in zip(trial.chains, trial.overrides, strict=True):
                 if path in [fit.path for fit in chain]:
                     return shlex.join(["python", "-m", "pneumo.train", *overrides])
         raise ValueError(f"{path}: not of this study")
@@ -227,21 +224,21 @@ def plan(settings: StudyFits, typed: Sequence[str]) -> Plan:
     study = chosen(settings, typed)
     given = over(study.overrides, fit_settings(typed))
     arms = {arm.name: arm for arm in study.arms}
-    first: dict[str, Member] = {}  # on the first fold with the first seed
+    first: dict[str, Trial] = {}  # on the first fold with the first seed
     for arm in study.arms:
-        member = _member(arm, study, given)
+        trial = _trial(arm, study, given)
         if arm.compute_of is not None:
-            like = _member(arms[arm.compute_of], study, given)
-            member = _at_cost(member, cost(like.fits, study.compute), study, given)
-        first[arm.name] = member
+            like = _trial(arms[arm.compute_of], study, given)
+            trial = _at_cost(trial, cost(like.fits, study.compute), study, given)
+        first[arm.name] = trial
     # all arms of one fold and seed before the next
-    members = [
+    trials = [
         first[arm.name].at(arm, fold, seed)
         for seed in study.seeds
         for fold in study.folds
         for arm in study.arms
     ]
-    fits = list({one.path: one for member in members for one in member.fits}.values())
+    fits = list({one.path: one for trial in trials for one in trial.fits}.values())
     twins = {}
     for place, one in enumerate(fits):
         found = [other for other in fits[:place] if twin.alike(one, other)]
@@ -250,7 +247,7 @@ def plan(settings: StudyFits, typed: Sequence[str]) -> Plan:
     serving = {other.path for others in twins.values() for other in others}
     return Plan(
         study,
-        members,
+        trials,
         [_keeping(one) if one.path in serving else one for one in fits],
         {one.path for one in fits if lineage.is_done(one, one.path)},
         twins,
@@ -314,12 +311,12 @@ def _system(arm: Arm) -> System:
     return System(name=arm.name, experiments=[arm.experiment])
 
 
-def _member(
+def _trial(
     arm: Arm,
     study: Study,
     given: Sequence[str],
     more: Mapping[str, Sequence[str]] | None = None,
-) -> Member:
+) -> Trial:
     """An arm's chains on the first fold with the first seed.
 
     Args:
@@ -353,35 +350,35 @@ def _member(
             f"study.arms: {arm.name}: its experiments declare different thresholds; give the arm "
             "overrides that say one of each, postprocess.binarization_threshold=…"
         )
-    return Member(arm, system, fold, seed, chains, overrides)
+    return Trial(arm, system, fold, seed, chains, overrides)
 
 
-def _at_cost(member: Member, target: float, study: Study, given: Sequence[str]) -> Member:
-    """A member with epochs such that it costs so much.
+def _at_cost(trial: Trial, target: float, study: Study, given: Sequence[str]) -> Trial:
+    """A trial with epochs such that it costs so much.
 
     Several fits that cost too much are shortened alike, by ``scale.epochs``, as far as the scale's
     least epochs allow. What is then missing or too much is that of the fits that are judged. The
     table of the study says what came of it.
     """
-    arm, compute = member.arm, study.compute
-    own = cost(member.fits, compute)
-    if len(member.fits) > 1 and own > (1 + CLOSE) * target:
-        factor = member.fits[0].scale.epochs * target / own
+    arm, compute = trial.arm, study.compute
+    own = cost(trial.fits, compute)
+    if len(trial.fits) > 1 and own > (1 + CLOSE) * target:
+        factor = trial.fits[0].scale.epochs * target / own
         shortened = over(arm.overrides, [f"scale.epochs={factor:.4g}"])
         arm = dataclasses.replace(arm, overrides=shortened)
-        member = _member(arm, study, given)
-        own = cost(member.fits, compute)
+        trial = _trial(arm, study, given)
+        own = cost(trial.fits, compute)
     if abs(own / target - 1) > CLOSE:
-        last = [chain[-1] for chain in member.chains]
+        last = [chain[-1] for chain in trial.chains]
         theirs = cost(last, compute)
         factor = (target - (own - theirs)) / theirs
         epochs = {one.experiment: max(1, round(one.epochs * factor)) for one in last}
         more = {name: [f"epochs={count}"] for name, count in epochs.items()}
         try:
-            member = _member(arm, study, given, more)
+            trial = _trial(arm, study, given, more)
         except PneumoError:  # its recipe names epochs that so short a fit has not
             log.info("study.arms: %s: stays at %.2f times that compute", arm.name, own / target)
-    return member
+    return trial
 
 
 def _keeping(one: Config) -> Config:
@@ -393,7 +390,7 @@ def make(planned: Plan) -> None:
 
     Raises PneumoError for a fit that is bound to fail, before any is made.
     """
-    first = {chain[0].path for member in planned.members for chain in member.chains}
+    first = {chain[0].path for trial in planned.trials for chain in trial.chains}
     for one in planned.left:
         check(one, starts_here=one.path in first)
     for one in planned.left:
@@ -416,10 +413,6 @@ def _make(planned: Plan, one: Config) -> None:
     if parent in planned.failed:
         raise PneumoError(f"its parent {parent} failed")
     twins = planned.twins.get(one.path, [])
-    source = twin.take_over(one, twins)
-    row = lineage.make(one)
+    twin.take_over(one, twins)
+    lineage.make(one)
     planned.done.add(one.path)
-    if row["trained"]:
-        seconds = planned.measured.get(source) if source else row["seconds"]
-        if seconds is not None:
-            planned.measured[one.path] = seconds

@@ -13,7 +13,7 @@ from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend, choosing, methods, scores
 from pneumo.evaluation.members import member_of
-from pneumo.evaluation.plan import DEVICE, Member, Plan, cost, duration
+from pneumo.evaluation.plan import Plan, Trial, cost, duration
 from pneumo.evaluation.results import known
 from pneumo.evaluation.scores import Difference, Outcomes
 from pneumo.evaluation.settings import Arm, Tune
@@ -132,33 +132,33 @@ def judge(planned: Plan, setting: str, command: str, machine: Machine) -> StudyF
     study = planned.study
     whole, left_out = [], []
     for arm in study.arms:
-        members = [member for member in planned.members if member.arm.name == arm.name]
-        finished = all(one.path in planned.done for member in members for one in member.fits)
+        trials = [trial for trial in planned.trials if trial.arm.name == arm.name]
+        finished = all(one.path in planned.done for trial in trials for one in trial.fits)
         if finished:
-            whole.append((arm, members))
+            whole.append((arm, trials))
         else:
             left_out.append(arm.name)
     if not whole:
         raise PneumoError(f"study {study.name}: no arm has all its fits, so nothing can be judged")
-    judged = [_outcomes(members, planned, machine) for _, members in whole]
+    judged = [_outcomes(trials, planned, machine) for _, trials in whole]
     ways = [fits for one in judged for fits in one]
     drawn = draw(ways, study.resamples, study.seed)
     found = []
     # three rows of every arm: TTA, without, tuned
-    reference = [member for member in planned.members if member.arm.name == study.reference]
+    reference = [trial for trial in planned.trials if trial.arm.name == study.reference]
     spent = cost(reference[0].fits, study.compute)
-    for place, (arm, members) in enumerate(whole):
+    for place, (arm, trials) in enumerate(whole):
         with_tta, without, tuned = (_values(drawn, 3 * place + way) for way in range(3))
-        if not choosing.tunable(members[0].rule):
+        if not choosing.tunable(trials[0].rule):
             tuned = dict.fromkeys(tuned, UNKNOWN)
-        times = [_seconds(planned, member) for member in members]
+        times = [_seconds(planned, trial) for trial in trials]
         found.append(
             ArmFound(
                 arm.name,
                 described(arm),
-                rule_text(plain(members[0].rule)),
-                len(members),
-                cost(members[0].fits, study.compute) / spent,
+                rule_text(plain(trials[0].rule)),
+                len(trials),
+                cost(trials[0].fits, study.compute) / spent,
                 [time for time in times if time is not None] if None not in times else None,
                 with_tta,
                 without,
@@ -193,30 +193,28 @@ def described(arm: Arm) -> str:
     return " ".join([f"+{first}", *arm.overrides])
 
 
-def _seconds(planned: Plan, member: Member) -> float | None:
-    """The time of training all fits of a member, as if none were shared with other arms."""
-    times = [planned.seconds(one) for one in member.fits]
+def _seconds(planned: Plan, trial: Trial) -> float | None:
+    """The time of training all fits of a trial, as if none were shared with other arms."""
+    times = [planned.seconds(one) for one in trial.fits]
     return None if None in times else sum(time for time in times if time is not None)
 
 
 def _devices(planned: Plan) -> list[str]:
-    told = [
-        runs.read_metrics(one.path).get(DEVICE) for one in planned.fits if one.path in planned.done
-    ]
+    told = [runs.read_metrics(path).get(runs.DEVICE) for path in planned.done]
     return sorted({str(name) for name in told if name})
 
 
 def _outcomes(
-    members: Sequence[Member], planned: Plan, machine: Machine
+    trials: Sequence[Trial], planned: Plan, machine: Machine
 ) -> tuple[list[Outcomes], list[Outcomes], list[Outcomes]]:
-    """Films of all members of an arm, in the order of seeds and folds.
+    """Films of all trials of an arm, in the order of seeds and folds.
 
     With TTA, without it, and with TTA under thresholds chosen on the other folds.
     """
-    rule = members[0].rule
+    rule = trials[0].rule
     ways: tuple[list[Outcomes], list[Outcomes], list[Outcomes]] = ([], [], [])
     for seed in planned.study.seeds:
-        parts = _parts([member for member in members if member.seed == seed], machine)
+        parts = _parts([trial for trial in trials if trial.seed == seed], machine)
         both = choosing.judge(parts, rule, True, Tune.honest, planned.study.seed)
         without = choosing.judge(parts, rule, False)
         for way, result in zip(ways, (both[0], without[0], both[-1]), strict=True):
@@ -225,7 +223,7 @@ def _outcomes(
     return ways
 
 
-def _parts(folds: Sequence[Member], machine: Machine) -> list[Predictions]:
+def _parts(folds: Sequence[Trial], machine: Machine) -> list[Predictions]:
     """What an arm says of the validation films of each fold: of several networks, their blend."""
     system = folds[0].system
     alike = [

@@ -35,13 +35,13 @@ def two_stage():
 
 def of(made, arm, fold=0, seed=0):
     (member,) = [
-        one for one in made.members if (one.arm.name, one.fold, one.seed) == (arm, fold, seed)
+        one for one in made.trials if (one.arm.name, one.fold, one.seed) == (arm, fold, seed)
     ]
     return member
 
 
 def test_arms_share_parents_and_parts_and_each_fit_is_made_once(two_stage):
-    assert len(two_stage.members) == 6 * 2 * 2
+    assert len(two_stage.trials) == 6 * 2 * 2
     assert len(two_stage.fits) == 8 * 2 * 2
     assert len({one.path for one in two_stage.fits}) == len(two_stage.fits)
     both, once = (of(two_stage, name) for name in ("two stages", "averaged in stage 1 only"))
@@ -51,8 +51,8 @@ def test_arms_share_parents_and_parts_and_each_fit_is_made_once(two_stage):
         assert (fit.split.kind.name, fit.split.seed) == ("kfold", 0)
         assert fit.postprocess.binarization_threshold == 0.75
     places = [one.path for one in two_stage.fits]
-    for member in two_stage.members:
-        for chain in member.chains:
+    for trial in two_stage.trials:
+        for chain in trial.chains:
             order = [places.index(one.path) for one in chain]
             assert order == sorted(order)
             for parent, child in pairwise(chain):
@@ -93,7 +93,7 @@ def test_one_stage_costs_what_two_stages_cost():
 def test_what_is_typed_holds_for_every_fit_unless_its_arm_says_otherwise():
     typed = ("averaging.epochs=2", "epochs=12", "lr=0.01", "study.folds=[3,4]", "study.seeds=[7]")
     made, settings = planned(*MINI, *typed)
-    assert {(one.fold, one.seed) for one in made.members} == {(3, 7), (4, 7)}
+    assert {(one.fold, one.seed) for one in made.trials} == {(3, 7), (4, 7)}
     both = of(made, "two stages", 3, 7).fits
     assert (both[1].epochs, both[1].lr, both[1].averaging.epochs) == (12, 0.01, 2)
     assert of(made, "averaged in stage 1 only", 3, 7).fits[1].averaging.name == "none"
@@ -106,11 +106,11 @@ def test_what_is_typed_holds_for_every_fit_unless_its_arm_says_otherwise():
 @pytest.mark.slow
 def test_a_system_is_judged_on_the_folds_of_the_study_at_the_budget():
     made, _ = planned(*MINI, study="systems")
-    member = of(made, "exp4_exp5", 1)
-    assert [chain[-1].experiment for chain in member.chains] == ["exp4", "exp5"]
-    assert {one.fold for one in member.fits} == {1}
+    trial = of(made, "exp4_exp5", 1)
+    assert [chain[-1].experiment for chain in trial.chains] == ["exp4", "exp5"]
+    assert {one.fold for one in trial.fits} == {1}
     budget = plan.cost(of(made, "exp5", 1).fits, Compute.pixels)
-    assert plan.cost(member.fits, Compute.pixels) == pytest.approx(budget, rel=0.1)
+    assert plan.cost(trial.fits, Compute.pixels) == pytest.approx(budget, rel=0.1)
 
 
 def test_a_system_does_not_bring_a_division_of_its_own(monkeypatch):
@@ -227,7 +227,7 @@ def test_a_fit_that_fails_is_named_with_its_command_and_the_others_are_made(
 def test_every_study_can_be_planned_at_full_scale(name):
     made, _ = planned("study.folds=[0,1]", "study.seeds=[0]", study=name)
     assert made.left == made.fits
-    for member in made.members:
+    for trial in made.trials:
         fits = of(made, made.study.reference).fits
-        share = plan.cost(member.fits, Compute.pixels) / plan.cost(fits, Compute.pixels)
+        share = plan.cost(trial.fits, Compute.pixels) / plan.cost(fits, Compute.pixels)
         assert share == pytest.approx(1, abs=0.2)  # whole epochs of many fits
