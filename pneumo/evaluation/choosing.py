@@ -14,6 +14,7 @@ from pneumo.evaluation.results import Judgement, Scored, known
 from pneumo.evaluation.scores import Difference, Outcomes
 from pneumo.evaluation.settings import Tune
 from pneumo.inference.maps import JUDGED, Predictions
+from pneumo.masks.components import Components
 from pneumo.masks.histograms import Histograms, film_score
 from pneumo.masks.rule import removal_pixels
 from pneumo.masks.scores import summary
@@ -198,32 +199,42 @@ def search(
     B-TH and R-TH, or the triplet if ``rule`` has a top threshold; the gate, if it has one, at the
     same time.
     """
-    if rule.presence_threshold is None:
-        return _search(parts, rows, rule, tta)[0]
-    tried = [dataclasses.replace(rule, presence_threshold=gate) for gate in COARSE]
-    found = [_search(parts, rows, one, tta) for one in tried]
+    histograms = joined(parts, tta)[rows]
+    components = None
+    if rule.top_threshold is None and rule.removal is Removal.component:
+        every = [one for part in parts for one in part.components(tta, COARSE)]
+        components = [
+            dataclasses.replace(every[row], film=np.full_like(every[row].film, film))
+            for film, row in enumerate(rows)
+        ]
+    gates = [None] if rule.presence_threshold is None else COARSE
+    found = []
+    for gate in gates:
+        gated = dataclasses.replace(rule, presence_threshold=gate)
+        passing = np.concatenate([part.gate(gated, tta) for part in parts])[rows]
+        found.append(_behind_gate(histograms, components, passing, gated))
     return max(found, key=lambda one: one[1])[0]
 
 
-def _search(
-    parts: Sequence[Predictions], rows: np.ndarray, rule: Postprocess, tta: bool
+def _behind_gate(
+    histograms: Histograms,
+    components: Sequence[Components] | None,
+    passing: np.ndarray,
+    rule: Postprocess,
 ) -> tuple[Postprocess, float]:
-    """The best thresholds behind the rule's own gate, and their mean Dice."""
-    histograms = joined(parts, tta, rule)[rows]
+    """The best thresholds where a gate lets only some films pass, and their mean Dice.
+
+    ``components``, a film's each, where each is judged alone; ``passing`` bool (n,).
+    """
+    histograms = histograms.emptied(~passing)
     if rule.top_threshold is not None:
         table = surfaces.triplets(histograms, COARSE, surfaces.AREAS, COARSE)["dice"]
         table[np.array(COARSE)[:, None] < np.array(COARSE)] = np.nan  # a top below the bottom
         top, bottom, area = surfaces.best(table)
         chosen = _at(rule, COARSE[bottom], surfaces.AREAS[area], COARSE[top])
         return chosen, float(table[top, bottom, area])
-    if rule.removal is Removal.component:
-        found = [one for part in parts for one in part.components(tta, COARSE)]
-        passing = np.concatenate([part.gate(rule, tta) for part in parts])
-        some = [
-            dataclasses.replace(found[row], film=np.full_like(found[row].film, film))
-            for film, row in enumerate(rows)
-            if passing[row]
-        ]
+    if components is not None:
+        some = [one for one, passes in zip(components, passing, strict=True) if passes]
         thresholds: Sequence[float] = COARSE
         table = surfaces.component_surface(some, histograms.truth, COARSE, surfaces.AREAS)["dice"]
     else:
