@@ -24,13 +24,22 @@ from pneumo import files
 from pneumo.errors import PneumoError
 from pneumo.evaluation.apart import apart
 from pneumo.evaluation.members import Member as Member
-from pneumo.evaluation.members import asked_for, by_fold, members_of, presence_of, way
+from pneumo.evaluation.members import (
+    asked_for,
+    by_fold,
+    members_of,
+    presence_of,
+    typed_besides,
+    way,
+)
 from pneumo.evaluation.settings import Tune
 from pneumo.inference import mapping, maps, stack
 from pneumo.inference.maps import Predictions
 from pneumo.inference.settings import Films
 from pneumo.inference.stack import Stack
-from pneumo.training.settings import Blend, Presence
+from pneumo.training.settings import Blend, Presence, system_of
+
+log = logging.getLogger(__name__)
 
 RECORD = "blend.json"  # what went in, how it was fitted, on which films
 
@@ -62,11 +71,22 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
     key = files.digest([asked_for(settings), settings.runs_dir, os.getcwd(), tune])
     if key not in _gathered:
         with contextlib.ExitStack() as out:
+            _warn_of_others(settings, members)
             if len(members) > 1:
                 out.enter_context(without_news())
             each = [predict(member, settings, batch_size) for member in members]
             _gathered[key] = blend(each, members, settings)
     return _gathered[key]
+
+
+def _warn_of_others(settings: Films, members: Sequence[Member]) -> None:
+    """Say where a system's runs were trained with more than it says."""
+    if settings.system is None:
+        return
+    if others := typed_besides(system_of(settings.system), members):
+        log.warning(
+            "system %s: trained with more than it says (%s)", settings.system, "; ".join(others)
+        )
 
 
 def predict(member: Member, settings: Films, batch_size: int = 16) -> Predictions:
@@ -231,7 +251,7 @@ def _said(each: Sequence[Predictions], members: Sequence[Member], tta: bool) -> 
     by_experiment: dict[str, list[tuple[list[str], np.ndarray]]] = {}
     for part, member in zip(each, members, strict=True):
         if member.tells:
-            told = stack.features(part.histograms(tta).total, part.presence(tta))
+            told = stack.features(part.histograms(tta), part.presence(tta))
             by_experiment.setdefault(member.record.config.experiment, []).append(told)
     names, columns = [], []
     for experiment, runs_of_it in by_experiment.items():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,6 @@ from pneumo.training.settings import (
     load_config,
     system_of,
 )
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,10 +129,7 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
     pattern = f"{experiment}/{settings.setting or '*'}/fold{fold}-seed*"
     found = [one for one in sorted(Path(settings.runs_dir).glob(pattern)) if runs.is_finished(one)]
     able = [one for one in found if _is_of(system, experiment, record.read(one).config)]
-    candidates = [one for one in able if _typed(system, record.read(one).config) == ""] or able
-    if candidates and (typed := _typed(system, record.read(candidates[0]).config)):
-        told = (system.name, experiment, typed)
-        log.warning("system %s: %s was trained with settings of its own (%s)", *told)
+    candidates = [one for one in able if not _typed(system, record.read(one).config)] or able
     if not candidates:
         others = f" (of other settings: {', '.join(map(str, found[:3]))})" if found else ""
         raise PneumoError(
@@ -152,12 +146,17 @@ def _run(settings: Films, system: System, experiment: str, fold: int) -> Path:
     return candidates[0]
 
 
-def as_declared(system: System, members: Sequence[Member]) -> bool:
-    """Whether all these runs are of the system's own settings: none was typed besides.
+def typed_besides(system: System, members: Sequence[Member]) -> list[str]:
+    """What was typed for these runs beside the system's own settings, each of them once.
 
     What parents share (data, scale, network) may differ: the setting chooses among such runs.
     """
-    return not any(_typed(system, member.record.config) for member in members)
+    told = []
+    for member in members:
+        config = member.record.config
+        if typed := _typed(system, config):
+            told.append(f"{config.experiment}: {typed}")
+    return list(dict.fromkeys(told))
 
 
 def _typed(system: System, config: Config) -> str:

@@ -8,7 +8,7 @@ from pneumo.data.settings import PhantomData, SplitKind
 from pneumo.errors import PneumoError
 from pneumo.evaluation import evaluation
 from pneumo.evaluation.blend import without_news
-from pneumo.evaluation.members import as_declared, members_of
+from pneumo.evaluation.members import members_of, typed_besides
 from pneumo.evaluation.published import Judged, Run
 from pneumo.evaluation.results import Evaluation
 from pneumo.evaluation.settings import Evaluate, Report, Tune
@@ -81,7 +81,7 @@ def judge_systems(setting: str, settings: Report) -> list[Judged]:
             resamples=settings.resamples,
         )
         try:
-            if not as_declared(system, members_of(asked)):
+            if typed_besides(system, members_of(asked)):
                 raise PneumoError(f"system {name}: no finished run of its own settings")
         except PneumoError as error:
             if "no finished run" not in str(error):

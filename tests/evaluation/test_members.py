@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from pneumo.errors import PneumoError
-from pneumo.evaluation import members
-from pneumo.evaluation.members import as_declared, members_of
+from pneumo.evaluation import blend, members
+from pneumo.evaluation.members import members_of, typed_besides
 from pneumo.evaluation.settings import Evaluate
 from pneumo.settings import CONF
 from pneumo.training import lineage, record
@@ -57,19 +57,25 @@ def made(place, experiment, *typed):
     return config.path
 
 
-def test_a_systems_runs_are_those_of_its_own_settings_where_there_are_such(tmp_path, caplog):
-    """A fit of fewer epochs, such as a study of one budget leaves, is taken with a warning."""
+def test_a_systems_runs_are_those_of_its_own_settings_where_there_are_such(
+    tmp_path, monkeypatch, caplog
+):
+    """A fit of fewer epochs, such as a study leaves, is taken where there is no other."""
     system = system_of("goossen_cnn")
     for fold in (0, 1):
         made(tmp_path, "goossen_cnn", "split=kfold5", f"fold={fold}", "epochs=1")
     settings = Evaluate(system="goossen_cnn", runs_dir=str(tmp_path))
     found = members_of(settings)
-    assert not as_declared(system, found)
-    assert "goossen_cnn was trained with settings of its own (epochs_1)" in caplog.text
+    assert typed_besides(system, found) == ["goossen_cnn: epochs_1"]
+    for name in ("predict", "blend"):
+        monkeypatch.setattr(blend, name, lambda *_: [])
+    blend.gather(settings)
+    said = "system goossen_cnn: trained with more than it says (goossen_cnn: epochs_1)"
+    assert caplog.messages == [said]
     own = [made(tmp_path, "goossen_cnn", "split=kfold5", f"fold={fold}") for fold in (0, 1)]
     found = members_of(settings)
     assert [one.folder for one in found] == own
-    assert as_declared(system, found)
+    assert typed_besides(system, found) == []
 
 
 def test_a_miniature_is_recognised_by_settings_that_shrink(tmp_path, monkeypatch):
