@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import pickle
 import runpy
 import shutil
 import signal
@@ -19,6 +20,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
@@ -148,11 +150,23 @@ def complaint(done, status=1) -> str:
 def finished(tmp_path_factory):
     """A folder with one finished exp5 (both stages) on 24 phantoms at 32² and 64², and the command
     that made it.
+
+    It is trained once for all processes of the tests; each has a copy of its own.
     """
-    folder = tmp_path_factory.mktemp("finished")
-    done = launch(folder, "+experiment=exp5", *TINY)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    own = tmp_path_factory.mktemp("finished") / "exp5"
+    first = own
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        first = tmp_path_factory.getbasetemp().parent / "exp5"
+    kept = first.with_name("exp5.command")
+    with FileLock(f"{first}.lock"):
+        if not kept.exists():
+            first.mkdir()
+            done = launch(first, "+experiment=exp5", *TINY)
+            assert done.returncode == 0, done.stderr
+            kept.write_bytes(pickle.dumps(done))
+    if own != first:
+        shutil.copytree(first, own)
+    return own, pickle.loads(kept.read_bytes())
 
 
 @pytest.fixture(scope="session")
