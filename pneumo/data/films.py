@@ -10,6 +10,7 @@ import numpy as np
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
+from pneumo.masks.truth import Truth
 
 FILMS = (".dcm", ".dicom", *dicom.IMAGES)
 
@@ -18,16 +19,19 @@ FILMS = (".dcm", ".dicom", *dicom.IMAGES)
 class Item:
     """One annotated film on disk.
 
-    ``shape`` (rows, columns) is that of the image whose pixels the run lengths count; None: the
-    film's own, as stored.
+    ``annotations`` are the regions that ``masks.truth`` tells of: run lengths, none for a negative.
+    ``shape`` (rows, columns) is that of the image whose pixels they count; None: the film's own, as
+    stored.
     """
 
     id: str
     path: Path
-    annotations: list[str]  # run lengths, empty for a negative
+    annotations: list[str]
     patient: str | None = None
     site: str | None = None
     shape: tuple[int, int] | None = None
+    truth: Truth = Truth.masks
+    tube: bool | None = None  # whether a chest tube is seen, where that is known
 
     @property
     def positive(self) -> bool:

@@ -18,21 +18,22 @@ import numpy as np
 
 from pneumo.data import csv_files
 from pneumo.data.sources import readers, siim
-from pneumo.data.sources.readers import SIDE, Box, Kind, Reader
+from pneumo.data.sources.readers import SIDE, Box, Reader
 from pneumo.errors import PneumoError
 from pneumo.evaluation.scores import middle, resamples, several
 from pneumo.evaluation.settings import SecondReaders
 from pneumo.masks import rle
 from pneumo.masks.scores import LABELS, Films, Weights, mean, summary
+from pneumo.masks.truth import Truth
 from pneumo.tables import Table, counted
 
 SCORED = {
-    Kind.masks: (
+    Truth.masks: (
         *("sensitivity", "specificity"),
         *("dice_positive", "dice_found", "dice", "dice_reweighted"),
     ),
-    Kind.labels: ("sensitivity", "specificity"),
-    Kind.boxes: ("box_met",),
+    Truth.labels: ("sensitivity", "specificity"),
+    Truth.boxes: ("box_met",),
 }
 
 
@@ -53,7 +54,7 @@ class Agreement:
     """A reader beside the challenge's table, on the films that both have read."""
 
     reader: str
-    kind: Kind
+    kind: Truth
     films: int
     patients: int
     positive: int  # films with a mask in the table
@@ -154,13 +155,13 @@ def _pixels(reader: Reader, table: siim.Table, image: str) -> tuple[int, int, in
     """Pixels of the reading, of the truth and of both; a label, which has none, counts as one."""
     reading = reader.readings[image]
     annotations = table.masks(image)
-    if reader.kind is Kind.labels:
+    if reader.kind is Truth.labels:
         return int(reading.positive), int(bool(annotations)), 0
     try:
         truth = rle.union(annotations)
     except rle.RLEError as error:
         raise PneumoError(f"{table.path} ({image}): {error}; readers count 1024²") from None
-    mask = rle.decode(reading.runs) if reader.kind is Kind.masks else drawn(reading.boxes)
+    mask = rle.decode(reading.runs) if reader.kind is Truth.masks else drawn(reading.boxes)
     # several times as fast as a sum
     predicted, both = np.count_nonzero(mask), np.count_nonzero(mask & truth)
     return int(predicted), int(np.count_nonzero(truth)), int(both)
@@ -193,7 +194,7 @@ def scored(films: Films, share: float, weights: Weights | None = None) -> dict[s
     return scores
 
 
-def _values(kind: Kind, films: Films, weights: Weights | None, share: float) -> list[Value]:
+def _values(kind: Truth, films: Films, weights: Weights | None, share: float) -> list[Value]:
     """What can be scored of a kind of reader."""
     scores = scored(films, share)
     spread = {} if weights is None else scored(films, share, weights)
@@ -244,7 +245,7 @@ def described(one: Agreement) -> list[str]:
     of = f"{counted(one.films, 'film')} of {counted(one.patients, 'patient')}"
     negative = one.films - one.positive
     match one.kind:
-        case Kind.masks:
+        case Truth.masks:
             lines = [
                 f"{one.reader}: {of} are in both; with a mask in the table {one.positive:,}, by "
                 f"the reader {one.marked:,}, by both {one.both:,}",
@@ -253,13 +254,13 @@ def described(one: Agreement) -> list[str]:
                 f"anew (empty masks alone: {1 - one.share:.4f}), which does not undo other ways in "
                 "which they differ",
             ]
-        case Kind.labels:
+        case Truth.labels:
             lines = [
                 f"{one.reader}: {of} are in both; {one.positive - one.both:,} of the table's "
                 f'{one.positive:,} positives are called "no", {one.marked - one.both:,} of its '
                 f'{negative:,} negatives "yes"'
             ]
-        case Kind.boxes:
+        case Truth.boxes:
             lines = [
                 f"{one.reader}: {of} have a box; {negative:,} of them have an empty mask in the "
                 "table. Films without a box are unknown, not negative"

@@ -19,6 +19,7 @@ from pneumo.masks.histograms import Histograms, film_score
 from pneumo.masks.rule import removal_pixels
 from pneumo.masks.scores import summary
 from pneumo.masks.settings import Postprocess, Removal
+from pneumo.masks.truth import Truth
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,13 @@ def judge(
     everything = outcomes(parts, rule, tta)
     results = [Result("declared", "thresholds declared beforehand", [rule], everything)]
     if tune in (Tune.none, Tune.validation):
+        return results
+    if everything.known is not Truth.masks:
+        log.warning(
+            "No thresholds were chosen from these films: they are chosen by Dice, and of these "
+            "only %s are known",
+            everything.known.name,
+        )
         return results
     if not tunable(rule):
         log.warning(
@@ -153,6 +161,9 @@ def outcomes(
         [case.view for case in cases],
         [case.sex for case in cases],
         [case.age for case in cases],
+        [case.site for case in cases],
+        [case.tube for case in cases],
+        [case.truth for case in cases],
     )
 
 

@@ -26,6 +26,7 @@ from pneumo.inference.findings import spacings
 from pneumo.inference.maps import Predictions
 from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.settings import Postprocess, Rule
+from pneumo.masks.truth import Truth
 from pneumo.training.record import Record
 from pneumo.training.settings import Source, system_of
 
@@ -85,6 +86,7 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         seed=settings.seed,
         chosen_on=before,
     )
+    has_masks = everything.known is Truth.masks
     lesions_at = _measure_shapes(parts, results, settings) if measured else []
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
@@ -101,13 +103,14 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         seen_in_training=_total([part.contents["seen_in_training"] for part in parts]),
         patients_in_training=_total([part.contents["patients_in_training"] for part in parts]),
         results=[result.judgement(*resampled) for result in results],
-        pixels=calibration.of_pixels(joined(parts, settings.tta)),
+        truth=everything.known,
+        pixels=calibration.of_pixels(joined(parts, settings.tta)) if has_masks else None,
         operating=as_test(everything, measures.specificities),
         at_sensitivities=as_test(
             everything, measures.sensitivities, fixed=operating.Fixed.sensitivity
         ),
-        by_size=operating.by_size(everything, measures, *resampled, before),
-        froc=lesions_at,
+        by_size=operating.by_size(everything, measures, *resampled, before) if has_masks else [],
+        froc=lesions_at if has_masks else [],
         film_calibration=(
             None if each else film_calibration(parts, everything, *resampled, before)
         ),
@@ -321,7 +324,7 @@ def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
     about = {key: getattr(found, key) for key in (*told, "seen_in_training")}
     rules = {result.name: [plain(rule) for rule in result.rules] for result in found.results}
     columns = ("probability", "share", "count")
-    bins = zip(*(getattr(found.pixels, column) for column in columns), strict=True)
+    of_pixels = [] if found.pixels is None else [getattr(found.pixels, key) for key in columns]
     tracking.record(
         settings.log,
         path.parents[1],
@@ -336,6 +339,6 @@ def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
         },
         tables={
             "scores": (["thresholds", "films", "score", "value", "low", "high"], rows),
-            "calibration": (columns, list(bins)),
+            "calibration": (columns, list(zip(*of_pixels, strict=True))),
         },
     )

@@ -13,6 +13,7 @@ from pneumo.evaluation import calibration
 from pneumo.evaluation.scores import NARROW, PAIRED, Difference
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
+from pneumo.masks.truth import Truth
 
 
 @dataclass
@@ -138,7 +139,7 @@ class Evaluation:
     seen_in_training: int | None
     patients_in_training: int | None
     results: list[Judgement]
-    pixels: calibration.Pixels
+    pixels: calibration.Pixels | None  # None: which pixels show pneumothorax is not known
     commit: str | None
     command: str
     # of the declared result: its films at stated specificities, its lesions at false ones a film
@@ -151,6 +152,7 @@ class Evaluation:
     measures: dict[str, Any] = field(default_factory=dict)  # the rules they and shapes follow
     fits: int = 1  # trainings of one method, each judged for itself, where methods are compared
     against: Comparison | None = None
+    truth: Truth = Truth.masks  # what is known of all of these films
 
     @property
     def declared(self) -> Judgement:
@@ -195,6 +197,7 @@ class Evaluation:
         """Plain values, as written beside the maps."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         values["warnings"] = self.warnings
+        values["truth"] = self.truth.name
         values["results"] = [result.to_dict() for result in self.results]
         values["calibration"] = {
             "pixels": plain_values(values.pop("pixels")),

@@ -12,6 +12,7 @@ import numpy as np
 
 from pneumo.errors import PneumoError
 from pneumo.masks.scores import SCORES, Counted, Shapes, mean, ranked, summary
+from pneumo.masks.truth import Truth
 
 # by size: quartiles of the areas of the challenge's 2,669 positive films, pixels at 1024²
 SIZES = (
@@ -39,11 +40,18 @@ class Outcomes(Counted):
     views: list[str | None]
     sexes: list[str | None] = field(default_factory=list)  # where they are not given, unknown
     ages: list[float | None] = field(default_factory=list)  # years
+    sites: list[str | None] = field(default_factory=list)
+    tubes: list[bool | None] = field(default_factory=list)  # whether a chest tube is seen
+    truths: list[Truth] = field(default_factory=list)  # where they are not given, masks
     shapes: Shapes | None = None
 
     def __post_init__(self) -> None:
-        self.sexes = self.sexes or [None] * len(self.ids)
-        self.ages = self.ages or [None] * len(self.ids)
+        count = len(self.ids)
+        self.sexes = self.sexes or [None] * count
+        self.ages = self.ages or [None] * count
+        self.sites = self.sites or [None] * count
+        self.tubes = self.tubes or [None] * count
+        self.truths = self.truths or [Truth.masks] * count
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -222,12 +230,24 @@ def aligned(films: Outcomes, like: Outcomes) -> Outcomes:
 
 
 def groups(outcomes: Outcomes) -> dict[str, np.ndarray]:
-    """Rows of each group that has films: by size (the challenge's quartiles), view, sex and age."""
-    found = {
-        f"size {name}": np.flatnonzero((outcomes.truth >= low) & (outcomes.truth <= high))
-        for name, low, high in SIZES
-    }
-    for title, values in (("view", outcomes.views), ("sex", outcomes.sexes)):
+    """Rows of each group that has films, by what is known of them.
+
+    By size of the mask (the challenge's quartiles), view, sex, site, chest tube and age.
+    """
+    found = {}
+    if outcomes.known is Truth.masks:
+        found = {
+            f"size {name}": np.flatnonzero((outcomes.truth >= low) & (outcomes.truth <= high))
+            for name, low, high in SIZES
+        }
+    tubes = [None if tube is None else ("no", "yes")[tube] for tube in outcomes.tubes]
+    told = (
+        ("view", outcomes.views),
+        ("sex", outcomes.sexes),
+        ("site", outcomes.sites),
+        ("tube", tubes),
+    )
+    for title, values in told:
         for value in sorted({value for value in values if value}):
             rows = [row for row, one in enumerate(values) if one == value]
             found[f"{title} {value}"] = np.array(rows, np.int64)

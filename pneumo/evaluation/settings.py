@@ -80,6 +80,8 @@ class Measures:
     lesion_iou: float = declare(0.1, "a lesion is found by a component whose IoU reaches this")
     # of the 5,044 components of the challenge's masks 1,532 are smaller: crumbs of drawing
     lesion_px: int = declare(100, "pixels at 1024²; smaller components count on neither side")
+    # the least of the overlaps at which Wang et al. (CVPR 2017) count NIH's boxes as hit
+    box_iou: float = declare(0.1, "a true box is hit by a component whose box has this IoU")
     pointing_px: float = declare(
         0.0, "pointing game: pixels at 1024² that the most probable pixel may lie off the mask"
     )
@@ -96,8 +98,9 @@ class Measures:
             require(getattr(self, key) > 0, f"measures.{key}", getattr(self, key), "above 0")
         off = self.pointing_px
         require(off >= 0, "measures.pointing_px", off, "0 or more")
-        iou = self.lesion_iou
-        require(0 < iou <= 1, "measures.lesion_iou", iou, "above 0 and at most 1")
+        for key in ("lesion_iou", "box_iou"):
+            iou = getattr(self, key)
+            require(0 < iou <= 1, f"measures.{key}", iou, "above 0 and at most 1")
         require(self.lesion_px >= 1, "measures.lesion_px", self.lesion_px, "at least 1")
 
 

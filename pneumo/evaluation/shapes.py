@@ -14,6 +14,7 @@ from pneumo.masks import boundaries, lesions
 from pneumo.masks.rule import exceeds, to_mask
 from pneumo.masks.scores import Shapes
 from pneumo.masks.settings import Postprocess
+from pneumo.masks.truth import Truth, overlap_of_boxes
 
 
 @dataclass
@@ -64,10 +65,13 @@ def _measured(
     case = part.cases[row]
     levels, truth = part.map(row, tta), case.mask()
     pointed = _pointed(levels, truth, how.pointing_px)
+    regions = case.regions() if case.truth is Truth.boxes else []
     if not passing[row]:
         levels = np.zeros_like(levels)
     rule = dataclasses.replace(rule, presence_threshold=None)  # the gate has spoken
     mask, above = to_mask(levels, rule), exceeds(levels, rule.binarization_threshold)
+    overlaps = overlap_of_boxes(regions, mask)
+    boxes = (len(regions), int((overlaps >= how.box_iou).sum()), float(overlaps.sum()))
     box = _box(above | (mask > 0) | (truth > 0))
     levels, truth, mask, above = (array[box] for array in (levels, truth, mask, above))
     candidates = lesions.match(above, truth, levels, how.lesion_px, how.lesion_iou)
@@ -75,7 +79,8 @@ def _measured(
     if not np.array_equal(mask, above):
         kept = lesions.match(mask, truth, levels, how.lesion_px, how.lesion_iou)
     counts = (kept.hits, kept.false, kept.missed)
-    return (*counts, *_boundaries(mask, truth, case.spacing, how), pointed), candidates
+    drawn = _boundaries(mask, truth, case.spacing, how)
+    return (*counts, *drawn, pointed, *boxes), candidates
 
 
 def _pointed(levels: np.ndarray, truth: np.ndarray, tolerance: float) -> float:

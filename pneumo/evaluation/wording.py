@@ -3,8 +3,16 @@
 from pneumo.evaluation import calibration
 from pneumo.evaluation.results import Evaluation, Judgement, OfSize, Point, Scored, known
 from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
-from pneumo.masks.scores import LABELS, MAIN, SHAPES, number
+from pneumo.masks.scores import LABELS, MAIN, SCORES, SHAPES, number
+from pneumo.masks.truth import Truth
 from pneumo.tables import counted
+
+# what is said where not all is known
+LIMITED = {
+    Truth.boxes: "Known of these films are boxes, no masks: scores of masks are left out.",
+    Truth.labels: "Known of these films is only whether they show pneumothorax: scores of where it "
+    "is are left out.",
+}
 
 
 def describe(found: Evaluation, detail: bool = False) -> str:
@@ -21,13 +29,16 @@ def describe(found: Evaluation, detail: bool = False) -> str:
         f"{found.films:,} films, {found.positives:,} positive, {who}{several}"
     ]
     lines += [f"WARNING: {warning}" for warning in found.warnings]
+    known_of = {score.key for score in SCORES if found.truth in score.of}
+    if found.truth is not Truth.masks:
+        lines.append(LIMITED[found.truth])
     for result in found.results:
         lines.append(f"\n{result.name} ({result.how})")
         lines += [f"  {rule_text(plain(rule))}" for rule in result.rules]
         keys = LABELS if detail else MAIN
-        lines += [f"  {key:<19}{_value_text(result.all, key)}" for key in keys]
+        lines += [f"  {key:<19}{_value_text(result.all, key)}" for key in keys if key in known_of]
         if detail or result is found.declared:
-            lines += _group_lines(result)
+            lines += _group_lines(result, "dice" if found.truth is Truth.masks else "roc_auc")
     lines += _measured_lines(found, detail)
     lines.append(f"\n{ABBREVIATIONS}")
     if found.result("tuned") is not None:
@@ -55,14 +66,14 @@ def describe(found: Evaluation, detail: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _group_lines(result: Judgement) -> list[str]:
-    """Dice of each group, with its films; of the sizes, whose films are all positive, likewise."""
+def _group_lines(result: Judgement, key: str) -> list[str]:
+    """A score of each group, with its films; of the sizes, whose films are all positive."""
     lines = []
     for name, group in result.groups.items():
         count = counted(group.films, "film")
         if not name.startswith("size"):
             count += f", {group.positives:,} positive"
-        lines.append(f"  {name:<19}{_value_text(group, 'dice')}  ({count})")
+        lines.append(f"  {name:<19}{_value_text(group, key)}  ({count})")
     return lines
 
 
@@ -148,11 +159,12 @@ def _point_line(point: Point, fixed: str, before: bool, values: bool = True) -> 
 def _calibration_lines(found: Evaluation) -> list[str]:
     """How far probabilities are from shares: of pixels where there is something, and of films."""
     pixels, films = found.pixels, found.film_calibration
-    lines = [
-        "\nCalibration (ECE: mean gap between probability and share)",
-        f"  pixels  {number(pixels.ece)}  of the true masks, or predicted above "
-        f"{calibration.SMALL:g}",
-    ]
+    lines = ["\nCalibration (ECE: mean gap between probability and share)"]
+    if pixels is not None:
+        lines.append(
+            f"  pixels  {number(pixels.ece)}  of the true masks, or predicted above "
+            f"{calibration.SMALL:g}"
+        )
     if films is None:
         return [*lines, "  films   –  too few to fit a probability on some and judge it on others"]
     interval = ""

@@ -28,6 +28,7 @@ from pneumo.masks.histograms import Histograms, histogram
 from pneumo.masks.resize import enlarge, shrink_mask
 from pneumo.masks.rule import passes, to_mask
 from pneumo.masks.settings import Postprocess
+from pneumo.masks.truth import Truth
 
 FOLDER = "predictions"  # of a run
 PLAIN, FLIP, PRESENCE = "plain.npy", "flip.npy", "presence.npy"
@@ -35,14 +36,14 @@ CONTENTS, HISTOGRAMS = "contents.json", "histograms.npz"
 JUDGED = 1024  # films are judged at this side, the challenge's, whatever the maps' size
 VERSION = 1  # of the maps: others are made anew
 COUNTED = 2  # of the true masks in the histograms: older ones are counted anew
-TOLD = 2  # of what is told of each film: older ones are told anew, their maps stay
+TOLD = 3  # of what is told of each film: older ones are told anew, their maps stay
 
 
 @dataclass
 class Case:
     """One film of a set: where it is, and what is known of it.
 
-    ``annotations`` are run lengths, None where nobody has annotated the film.
+    ``annotations`` are run lengths of what ``truth`` says, None where nobody has annotated it.
     """
 
     id: str
@@ -56,16 +57,29 @@ class Case:
     age: float | None = None  # years
     # mm between rows and between columns of the upright film at 1024², where that can be believed
     spacing: tuple[float, float] | None = None
+    truth: Truth = Truth.masks
+    site: str | None = None
+    tube: bool | None = None  # whether a chest tube is seen
 
     @property
     def identity(self) -> dict[str, Any]:
         """What map and truth depend on: not where the film lies, nor whom it shows."""
-        told = {**vars(self), "path": ""}
-        return {key: told[key] for key in told if key not in ("sex", "age", "spacing")}
+        told = {**vars(self), "path": "", "truth": self.truth.name}
+        others = ["sex", "age", "spacing", "site", "tube"]
+        if self.truth is Truth.masks:
+            others.append("truth")
+        return {key: told[key] for key in told if key not in others}
 
     def mask(self) -> np.ndarray:
         """The true mask over the upright film at 1024², uint8 of 0 and 1. Raises PneumoError."""
-        stored = read_mask(Path(self.path), self.annotations or [], self.shape)
+        return self._upright(self.annotations or [])
+
+    def regions(self) -> list[np.ndarray]:
+        """Each of its regions alone, such as its boxes, as ``mask``. Raises PneumoError."""
+        return [self._upright([one]) for one in self.annotations or []]
+
+    def _upright(self, annotations: list[str]) -> np.ndarray:
+        stored = read_mask(Path(self.path), annotations, self.shape)
         return shrink_mask(dicom.upright(stored, self.orientation), JUDGED)
 
 
@@ -245,10 +259,10 @@ def load(folder: Path) -> Predictions:
 
 def _case(values: dict[str, Any]) -> Case:
     """A case from JSON, which knows lists only where a case has tuples."""
-    pairs = {}
+    typed: dict[str, Any] = {"truth": Truth(values.get("truth", "masks"))}
     for key in ("shape", "orientation", "spacing"):
-        pairs[key] = tuple(values[key]) if values.get(key) else None
-    return Case(**{**values, **pairs})
+        typed[key] = tuple(values[key]) if values.get(key) else None
+    return Case(**{**values, **typed})
 
 
 def kept(folder: Path, key: str) -> Predictions | None:
@@ -284,6 +298,9 @@ def cases_of(items: Sequence[Item], labelled: bool) -> list[Case]:
                 tags.sex,
                 tags.age,
                 _spacing(tags),
+                item.truth,
+                item.site,
+                item.tube,
             )
         )
     return cases
@@ -333,7 +350,7 @@ def write(
     written.
     """
     with runs.lock(folder.with_name(folder.name + ".lock")):
-        films = [dataclasses.asdict(case) for case in cases]
+        films = [{**dataclasses.asdict(case), "truth": case.truth.name} for case in cases]
         before = kept(folder, key)
         if before is not None:
             if before.told:

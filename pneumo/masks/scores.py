@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pneumo.masks.overlap import dice, iou
+from pneumo.masks.truth import Truth, least
 
 IOU_STEPS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 
@@ -32,6 +33,9 @@ class Shapes:
     hd95_px: np.ndarray  # pixels at 1024²
     hd95_mm: np.ndarray
     pointed: np.ndarray  # share of the map's most probable pixels that lie in the true mask
+    boxes: np.ndarray  # true boxes, int64; 0 of other kinds of truth
+    boxes_hit: np.ndarray  # of them, those that a component's box overlaps enough
+    boxes_iou: np.ndarray  # sum over them of the best IoU with a component's box, float
 
     def __getitem__(self, rows: np.ndarray) -> "Shapes":
         return Shapes(*(values[rows] for values in vars(self).values()))
@@ -47,7 +51,7 @@ class Counted:
     """What scores are computed from: pixels of n films at one size, int64 (n,) each.
 
     ``score`` is the image-level score of each film, float (n,), where it is known, and ``shapes``
-    what is known of lesions and boundaries.
+    what is known of lesions and boundaries. ``truths`` are the kinds of truth; none: masks.
     """
 
     predicted: np.ndarray
@@ -55,6 +59,12 @@ class Counted:
     overlap: np.ndarray
     score: np.ndarray | None
     shapes: Shapes | None
+    truths: Sequence[Truth] = ()
+
+    @property
+    def known(self) -> Truth:
+        """What is known of all of these films."""
+        return least(self.truths)
 
     @property
     def positive(self) -> np.ndarray:
@@ -104,6 +114,7 @@ class Score:
     main: bool = True  # shown in every table, not only in full listings
     needs: str = ""  # what of ``Counted`` must be known: score or shapes
     varies: bool = True  # depends on the prediction, so that an interval tells something
+    of: tuple[Truth, ...] = (Truth.masks,)  # kinds of truth that give it
 
 
 def mean(values: np.ndarray, weights: Weights) -> np.ndarray:
@@ -185,12 +196,21 @@ def _lesions(films: Counted, weights: Weights, right: Counts, wrong: Counts) -> 
     return np.where(total > 0, found / np.where(total > 0, total, 1), np.nan)
 
 
+def _boxes(films: Counted, weights: Weights, values: Counts) -> np.ndarray:
+    """The sum of values of boxes over the number of boxes, of all films; NaN without any. (b,)."""
+    shapes = _shapes(films)
+    total = weights @ shapes.boxes.astype(np.float64)
+    found = weights @ values(shapes).astype(np.float64)
+    return np.where(total > 0, found / np.where(total > 0, total, 1), np.nan)
+
+
 def _mean_known(films: Counted, key: str, weights: Weights) -> np.ndarray:
     """The mean of a column of shapes over the films of which it exists. (b,)."""
     values = getattr(_shapes(films), key)
     return mean(np.nan_to_num(values), weights * np.isfinite(values))
 
 
+ANY = tuple(Truth)
 SCORES = (
     # Dice by the challenge's rule: 1 where both masks are empty
     Score("dice", "Dice", lambda f, w: mean(f.dice, w)),
@@ -211,10 +231,10 @@ SCORES = (
         main=False,
     ),
     # of finding any pneumothorax in a film
-    Score("sensitivity", "sensitivity", lambda f, w: mean(f.marked, w * f.positive)),
-    Score("specificity", "specificity", lambda f, w: mean(~f.marked, w * ~f.positive)),
-    Score("roc_auc", "ROC AUC", _roc_auc, needs="score"),
-    Score("pr_auc", "PR AUC", _pr_auc, needs="score"),
+    Score("sensitivity", "sensitivity", lambda f, w: mean(f.marked, w * f.positive), of=ANY),
+    Score("specificity", "specificity", lambda f, w: mean(~f.marked, w * ~f.positive), of=ANY),
+    Score("roc_auc", "ROC AUC", _roc_auc, needs="score", of=ANY),
+    Score("pr_auc", "PR AUC", _pr_auc, needs="score", of=ANY),
     # of lesions: all films' together, so that a film without any counts by its false ones alone
     Score(
         "lesion_f1",
@@ -275,6 +295,24 @@ SCORES = (
         lambda f, w: _mean_known(f, "pointed", w),
         main=False,
         needs="shapes",
+        of=(Truth.masks, Truth.boxes),
+    ),
+    # of boxes: all films' together
+    Score(
+        "box_hit",
+        "boxes hit",
+        lambda f, w: _boxes(f, w, lambda s: s.boxes_hit),
+        main=False,
+        needs="shapes",
+        of=(Truth.boxes,),
+    ),
+    Score(
+        "box_iou",
+        "box IoU",
+        lambda f, w: _boxes(f, w, lambda s: s.boxes_iou),
+        main=False,
+        needs="shapes",
+        of=(Truth.boxes,),
     ),
     # what empty masks alone would score
     Score("all_empty_dice", "all-empty", lambda f, w: mean(~f.positive, w), varies=False),
@@ -288,14 +326,15 @@ TRAINING = tuple(score.key for score in SCORES if score.main and not score.needs
 def summary(films: Counted, weights: Weights | None = None) -> dict[str, np.ndarray]:
     """All scores of a set of films; with ``weights`` (b, n) one value a row, else of shape (1,).
 
-    A mean over no films is NaN. Scores that need what is not known are left out.
+    A mean over no films is NaN. Scores that need what is not known, or what the films' truth does
+    not give, are left out.
     """
     w = np.ones((1, len(films.truth))) if weights is None else weights
     return {score.key: score.compute(films, w) for score in SCORES if _can(score, films)}
 
 
 def _can(score: Score, films: Counted) -> bool:
-    return not score.needs or getattr(films, score.needs) is not None
+    return films.known in score.of and (not score.needs or getattr(films, score.needs) is not None)
 
 
 def number(value: float | None) -> str:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from pneumo.data.sources import siim
-from pneumo.data.sources.readers import Box, Kind, Reader, Reading
+from pneumo.data.sources.readers import Box, Reader, Reading
 from pneumo.errors import PneumoError
 from pneumo.evaluation import agreement
 from pneumo.evaluation.settings import SecondReaders
 from pneumo.masks import rle
+from pneumo.masks.truth import Truth
 
 
 def runs(first, last):
@@ -40,7 +41,7 @@ def judged(reader, table, **options):
 
 def masks(**readings):
     made = {image: Reading(text != rle.EMPTY, text) for image, text in readings.items()}
-    return Reader("us", Kind.masks, made)
+    return Reader("us", Truth.masks, made)
 
 
 def test_masks_are_judged_as_a_run_is_on_the_films_that_both_have(table):
@@ -75,7 +76,7 @@ def test_patients_are_drawn_with_all_their_films(table):
 
 def test_labels_have_no_dice(table):
     made = {"a": Reading(True), "b": Reading(False), "c": Reading(True), "d": Reading(False)}
-    found, values = judged(Reader("us", Kind.labels, made), table, count=0)
+    found, values = judged(Reader("us", Truth.labels, made), table, count=0)
     assert {key: one.value for key, one in values.items()} == {
         "sensitivity": 0.5,
         "specificity": 0.5,
@@ -90,7 +91,7 @@ def test_a_box_meets_a_mask_or_not_and_says_nothing_of_other_films(table):
         "b": Reading(True, boxes=[Box(0, 10, 5, 5)]),
         "c": Reading(True, boxes=[Box(0, 0, 5, 5)]),
     }
-    found, values = judged(Reader("us", Kind.boxes, made), table)
+    found, values = judged(Reader("us", Truth.boxes, made), table)
     assert {key: (one.value, one.films) for key, one in values.items()} == {"box_met": (0.5, 2)}
     assert "1 of them have an empty mask" in agreement.described(found)[0]
 

@@ -12,6 +12,7 @@ from sklearn import metrics as independent
 from pneumo.evaluation import scores
 from pneumo.evaluation.scores import Outcomes
 from pneumo.masks.scores import Shapes, iou_mean_precision, iou_stepped, mean, summary
+from pneumo.masks.truth import Truth
 
 
 def outcomes(seed=0, n=300, patients=60, sharpness=3.0):
@@ -171,7 +172,8 @@ def test_groups_by_sex_and_age_hold_the_films_of_which_they_are_known():
 def shaped(values):
     o = outcomes(n=len(values))
     columns = np.array(values, float).T
-    return Outcomes(**{**vars(o), "truth": columns[0].astype(int), "shapes": Shapes(*columns[1:])})
+    none = np.zeros((3, len(values)))  # boxes
+    return Outcomes(**{**vars(o), "truth": columns[0].astype(int), "shapes": Shapes(*columns[1:], *none)})
 
 
 def test_lesions_are_counted_together_and_boundaries_where_they_exist():
@@ -225,3 +227,18 @@ def test_intervals_without_patients_are_too_narrow_by_as_much_as_is_said(real_da
     assert held["film"] / 80 == pytest.approx(0.57, abs=0.15)
     assert held["patient"] / 80 == pytest.approx(0.91, abs=0.1)
     assert "57 %" in scores.NARROW
+
+
+def test_groups_by_site_and_chest_tube_hold_the_films_of_which_they_are_known():
+    o = outcomes(n=4)
+    o.sites, o.tubes = ["A", None, "B", "A"], [True, False, None, True]
+    found = {name: rows.tolist() for name, rows in scores.groups(o).items()}
+    assert (found["site A"], found["site B"]) == ([0, 3], [2])
+    assert (found["tube yes"], found["tube no"]) == ([0, 3], [1])
+
+
+def test_films_without_masks_have_no_groups_by_size():
+    o = outcomes(n=4)
+    assert any(name.startswith("size") for name in scores.groups(o))
+    o.truths = [Truth.masks, Truth.boxes, Truth.masks, Truth.masks]
+    assert not any(name.startswith("size") for name in scores.groups(o))

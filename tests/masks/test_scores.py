@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pneumo.masks.scores import Films, number, summary
+from pneumo.masks.scores import Films, Shapes, number, summary
+from pneumo.masks.truth import Truth
 
 # found by half, missed, rightly empty, found where nothing is
 FILMS = Films(np.array([10, 0, 0, 4]), np.array([10, 6, 0, 0]), np.array([5, 0, 0, 0]))
@@ -35,3 +36,16 @@ def test_the_image_level_score_ranks_films():
 
 def test_a_score_that_there_is_not_is_a_dash():
     assert [number(value) for value in (0.5, None, float("nan"))] == ["0.5000", "–", "–"]
+
+
+def test_scores_that_a_truth_does_not_give_are_left_out():
+    """Boxes say where, not which pixels; labels not even that."""
+    films = Films(np.array([9, 0]), np.array([16, 0]), np.array([4, 0]), score=np.array([0.9, 0.1]))
+    films.shapes = Shapes(*np.zeros((8, 2)), np.array([3, 0]), np.array([2, 0]), np.array([1.5, 0]))
+    films.truths = [Truth.boxes, Truth.boxes]
+    found = summary(films)
+    assert (found["box_hit"], found["box_iou"]) == (pytest.approx(2 / 3), 0.5)
+    everywhere = {"sensitivity", "specificity", "roc_auc", "pr_auc"}
+    assert set(found) == {*everywhere, "pointing", "box_hit", "box_iou"}
+    films.truths = [Truth.boxes, Truth.labels]
+    assert set(summary(films)) == everywhere

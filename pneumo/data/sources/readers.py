@@ -20,7 +20,6 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,11 @@ from pneumo.data.csv_files import image_id
 from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
+from pneumo.masks.truth import Truth
 
 NAMES = Path(__file__).with_name("chestx_det_names.csv")
 FINDING = "Pneumothorax"
 SIDE = rle.SHAPE[0]  # all these readers count pixels at the challenge's size
-
-
-class Kind(Enum):
-    """What a reader says of a film; it decides what can be scored."""
-
-    masks = "masks"
-    boxes = "boxes"
-    labels = "labels"
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class Reader:
     """A reader's readings by image id, and what was left aside: cases by reason."""
 
     name: str
-    kind: Kind
+    kind: Truth
     readings: dict[str, Reading]
     left_aside: dict[str, list[str]] = field(default_factory=dict)
 
@@ -112,7 +104,7 @@ def chestx_det(
                 found.readings[nih] = Reading(bool(polygons), runs)
     if unknown:
         found.left_aside["films whose NIH name is not known"] = unknown
-    return _joined("ChestX-Det", Kind.masks, paths, found, nih_names, on_error)
+    return _joined("ChestX-Det", Truth.masks, paths, found, nih_names, on_error)
 
 
 def nih_boxes(
@@ -135,7 +127,7 @@ def nih_boxes(
                 raise _twice("NIH boxes", name, seen[name, box], path)
             seen[name, box] = path
             found.readings.setdefault(name, Reading(True)).boxes.append(box)
-    return _joined("NIH boxes", Kind.boxes, paths, found, nih_names, on_error)
+    return _joined("NIH boxes", Truth.boxes, paths, found, nih_names, on_error)
 
 
 def google_labels(
@@ -159,7 +151,7 @@ def google_labels(
             else:
                 reason = "films without YES or NO (unknown, so not negative)"
                 found.left_aside.setdefault(reason, []).append(name)
-    return _joined("Google", Kind.labels, paths, found, nih_names, on_error)
+    return _joined("Google", Truth.labels, paths, found, nih_names, on_error)
 
 
 def filled(polygons: Sequence[Sequence[tuple[float, float]]]) -> np.ndarray:
@@ -258,7 +250,7 @@ def _twice(reader: str, name: str, first: Path, second: Path) -> PneumoError:
 
 def _joined(
     reader: str,
-    kind: Kind,
+    kind: Truth,
     paths: Sequence[Path],
     found: _Found,
     nih_names: Mapping[str, str],
