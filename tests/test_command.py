@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from conftest import say
 
 
@@ -37,3 +38,19 @@ def test_a_place_may_have_blanks_brackets_and_quotes(tmp_path, monkeypatch):
     (tmp_path / place).mkdir()
     status, out, _ = say("list", [f"runs_dir={place}"], tmp_path, monkeypatch)
     assert (status, out) == (0, f"{place}: no runs yet\n")
+
+
+@pytest.mark.parametrize("own", [["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"]])
+@pytest.mark.parametrize("module", ["evaluate", "predict"])
+def test_a_system_of_ones_own_is_found_by_every_command(tmp_path, monkeypatch, module, own):
+    (tmp_path / "mine" / "system").mkdir(parents=True)
+    (tmp_path / "mine" / "system" / "both.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - /experiment: exp2\n"
+        "system: {name: both, experiments: [exp2, exp5], blend: mean}\n"
+    )
+    status, _, errors = say(module, [*own, "+system=both"], tmp_path, monkeypatch)
+    assert status == 1
+    assert errors.startswith("error: system both: no finished run of exp2, fold 0, below runs; ")
+    assert errors.count("\n") == 1
+    status, _, errors = say(module, ["+system=both"], tmp_path, monkeypatch)
+    assert (status, errors.partition(";")[0]) == (1, "error: system=both: no such choice")

@@ -175,7 +175,13 @@ def _is_of(system: System, experiment: str, config: Config) -> bool:
         for one in _overridden(tuple(system.overrides), experiment)
     )
     recorded = runs.leaves(config.to_dict())
-    wanted = {key: value for key, value in changed.items() if plain.get(key) != value}
+    # a division is one whole: folds that happen to be the default are part of it, its draw is not
+    divided = any(key.partition(".")[0] == "split" for key in typed)
+    wanted = {
+        key: value
+        for key, value in changed.items()
+        if plain.get(key) != value or (divided and key.startswith("split.") and key != "split.seed")
+    }
     return all(recorded.get(key) == value for key, value in wanted.items())
 
 

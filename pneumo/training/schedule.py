@@ -38,8 +38,8 @@ def build(config: Scheduler, optimizer: Optimizer, epochs: int, steps: int) -> S
     """
     base = max(group["lr"] for group in optimizer.param_groups)
     match config:
-        case Cosine(interval=Interval.epoch, warmup=0):
-            return Schedule(CosineAnnealingLR(optimizer, T_max=epochs, eta_min=config.lr_min))
+        case Cosine(interval=Interval.epoch, warmup=0, lr_min=0):
+            return Schedule(CosineAnnealingLR(optimizer, T_max=epochs))
         case Cosine():
             each_step = config.interval is Interval.step
             total = steps if each_step else epochs

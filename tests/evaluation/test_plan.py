@@ -1,5 +1,6 @@
 """A study's plan: which fits it takes, each once, and what is left of them."""
 
+import dataclasses
 import json
 from itertools import pairwise
 
@@ -7,11 +8,19 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from pneumo import runs
+from pneumo.data.settings import SiimData
 from pneumo.errors import PneumoError
 from pneumo.evaluation import plan
 from pneumo.evaluation.settings import Arm, Compute, Study
 from pneumo.settings import CONF, checked, options_of
-from pneumo.training.settings import System
+from pneumo.training.options import (
+    Augmentation,
+    FixedShare,
+    LinearShare,
+    Resolution,
+    StepShares,
+)
+from pneumo.training.settings import Scale, System, load_config
 
 MINI = ("data=phantom", "scale=mini")
 ARMS = (  # fewer than the study has, which are quicker to plan
@@ -88,6 +97,49 @@ def test_one_stage_costs_what_two_stages_cost():
     made, _ = planned(ARMS, "study.compute=paper", "study.folds=[0,1]", "study.seeds=[0]")
     assert of(made, "one stage").fits[0].epochs == 120
     assert plan.cost(of(made, "one stage").fits, Compute.paper) == 120
+
+
+@pytest.fixture(scope="module")
+def fit():
+    """A fit of 4 epochs of phantoms, half of them positive, at 256²; and with what is said."""
+    typed = ["+experiment=exp2", "data=phantom", "data.positive_rate=0.5", "epochs=4"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        one = load_config(compose("train", [*typed, "averaging=none", "resolution.size=256"]))
+    return lambda **said: dataclasses.replace(one, **said)
+
+
+@pytest.mark.parametrize(("compute", "costs"), [(Compute.pixels, 4 / 4), (Compute.paper, 4 / 2)])
+def test_an_epoch_costs_its_pixels_or_in_the_papers_count_its_side(fit, compute, costs):
+    assert plan.cost([fit()], compute) == costs
+    assert plan.cost([fit(), fit(epochs=12)], compute) == 4 * costs
+
+
+@pytest.mark.parametrize(("compute", "costs"), [(Compute.pixels, 4 / 16), (Compute.paper, 4 / 4)])
+def test_an_epoch_of_windows_costs_what_the_windows_hold(fit, compute, costs):
+    windows = fit(resolution=Resolution(size=1024), augmentation=Augmentation(window=128))
+    assert plan.cost([windows], compute) == costs
+
+
+@pytest.mark.parametrize(
+    ("sampling", "epochs"),
+    [
+        (FixedShare(share=0.8), 4 * 5 / 8),
+        (LinearShare(start=1.0, end=0.5), 0.5 * (8 / 8 + 8 / 7 + 8 / 6 + 8 / 5)),
+        (StepShares(shares=[1.0, 0.25], epochs=[0, 3]), 3 * 0.5 + 2),
+    ],
+)
+def test_an_epoch_of_a_share_of_positives_is_shorter_by_what_it_leaves_out(fit, sampling, epochs):
+    """All of n positives among 2 n films are n / share films an epoch."""
+    assert plan.cost([fit(sampling=sampling)], Compute.paper) == pytest.approx(epochs / 2)
+
+
+def test_the_share_of_positives_is_that_of_the_scale_then_of_phantoms_then_the_challenges(fit):
+    shared = {"sampling": FixedShare(share=1.0), "resolution": Resolution(size=512)}
+    of_scale = fit(**shared, scale=Scale(positive_rate=0.25))
+    assert plan.cost([of_scale], Compute.pixels) == 4 * 0.25
+    assert plan.cost([fit(**shared)], Compute.pixels) == 4 * 0.5
+    challenge = fit(**shared, data=SiimData(name="siim"))
+    assert plan.cost([challenge], Compute.pixels) == pytest.approx(4 * 0.2215)
 
 
 def test_what_is_typed_holds_for_every_fit_unless_its_arm_says_otherwise():

@@ -173,7 +173,8 @@ def shaped(values):
     o = outcomes(n=len(values))
     columns = np.array(values, float).T
     none = np.zeros((3, len(values)))  # boxes
-    return Outcomes(**{**vars(o), "truth": columns[0].astype(int), "shapes": Shapes(*columns[1:], *none)})
+    shapes = Shapes(*columns[1:], *none)
+    return Outcomes(**{**vars(o), "truth": columns[0].astype(int), "shapes": shapes})
 
 
 def test_lesions_are_counted_together_and_boundaries_where_they_exist():

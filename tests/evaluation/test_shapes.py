@@ -1,5 +1,7 @@
 """Lesions and boundaries of whole sets of films."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from evaluation.synthetic import synthetic
@@ -25,6 +27,28 @@ def test_shapes_are_those_of_the_masks_and_millimetres_those_of_the_film(tmp_pat
     assert removed.hits.sum() == 0
     assert np.array_equal(removed.nsd_px == 0, known.positive)
     assert np.isnan(removed.nsd_px[~known.positive]).all()
+
+
+CLOSED, PASSED = [0, 3], [1, 2]
+
+
+def test_a_gate_leaves_all_of_a_closed_film_missed_and_the_others_as_they_are(tmp_path):
+    part = synthetic(tmp_path, "a", films=4, presence=[0.2, 0.9, 0.9, 0.2])
+    rule, how = Postprocess(0.5, 0), Measures()
+    free, ranked = shapes.measure([part], rule, True, how)
+    gated = dataclasses.replace(rule, presence_threshold=0.5)
+    found, candidates = shapes.measure([part], gated, True, how)
+    for name, values in vars(found).items():
+        assert np.array_equal(values[PASSED], vars(free)[name][PASSED], equal_nan=True), name
+    assert np.isin(ranked.film, CLOSED).any()
+    assert not np.isin(candidates.film, CLOSED).any()
+    assert np.array_equal(candidates.lesions, ranked.lesions)
+    assert found.hits[CLOSED].sum() == found.false[CLOSED].sum() == 0
+    assert found.missed[CLOSED].tolist() == [0, 1]  # the first film is negative
+    assert free.false[CLOSED].all()
+    assert np.array_equal(found.nsd_px[CLOSED], [np.nan, 0], equal_nan=True)
+    assert np.isnan(found.hd95_px[CLOSED]).all()
+    assert np.array_equal(found.pointed, free.pointed, equal_nan=True)
 
 
 @pytest.fixture

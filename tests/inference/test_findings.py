@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
-from inference.stand_ins import edited, finding
+from inference.stand_ins import Bright, edited, finding
 from PIL import Image
 
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
 from pneumo.inference import bundle, dicom_objects, findings
+from pneumo.inference.probability import Platt
 from pneumo.inference.settings import Polarity, Unsuitable, Use
 from pneumo.masks.settings import Postprocess, Removal
 
@@ -74,6 +75,48 @@ def test_the_probability_exceeds_the_threshold_exactly_where_there_is_a_mask(rem
             rule = Postprocess(threshold, area, 96, Removal[removal])
             found = findings.judged(findings.Reading(None), levels, rule)
             assert (found.area > 0) == (found.probability > threshold)
+
+
+GATED, UNGATED = Postprocess(0.5, 0, presence_threshold=0.6), Postprocess(0.5, 0)
+
+
+def told(presence, rule, fitted=GATED):
+    """A small film's finding by a network that tells presence, with a curve fitted under a rule."""
+    picture = io.BytesIO()
+    Image.fromarray(np.full((64, 64), 90, np.uint8)).save(picture, "PNG")
+    model = Bright(fitted)
+    model.curve = Platt(0.5, -np.log(2))  # half the logit, then half the odds
+    model.says = lambda film, tta=None: (Bright().says(film)[0], presence)
+    return findings.find(findings.read("x.png", picture.getvalue(), Use()), model, rule)
+
+
+def test_a_gate_empties_a_film_and_its_probability_is_made_of_its_presence_score():
+    opened, closed = told(0.8, GATED), told(0.5, GATED)
+    assert opened.area == pytest.approx(32 * 32, rel=0.1)
+    assert (opened.score, opened.presence) == (0.8, 0.8)
+    assert opened.probability == pytest.approx(1 / 2)
+    assert closed.area == 0
+    assert closed.levels.max() == 230
+    assert (closed.score, closed.presence) == (0.5, 0.5)
+    assert closed.probability == pytest.approx(1 / 3)
+
+
+def test_without_a_gate_a_film_is_scored_by_its_map_and_presence_is_only_told():
+    found = told(0.1, UNGATED, fitted=UNGATED)
+    assert found.area > 0
+    assert (found.score, found.presence) == (pytest.approx(230 / 255), 0.1)
+    assert found.probability == pytest.approx(1 / (1 + 2 * (25 / 230) ** 0.5))
+
+
+@pytest.mark.parametrize(("rule", "fitted"), [(GATED, UNGATED), (UNGATED, GATED)])
+def test_a_curve_of_scores_of_the_other_kind_is_not_used(rule, fitted):
+    found = told(0.8, rule, fitted)
+    assert found.probability == found.score
+
+
+def test_a_gate_for_a_network_that_tells_no_presence_is_refused():
+    with pytest.raises(PneumoError, match=r"presence_threshold=0\.6: this model has no presence"):
+        told(None, GATED)
 
 
 def test_notes_say_what_tags_do_not(film):

@@ -6,7 +6,7 @@ from conftest import TINY, one
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import lineage
-from pneumo.training.settings import System
+from pneumo.training.settings import Blend, System, system_of
 
 SYSTEM = System(name="alone", experiments=["exp5"], overrides=list(TINY[:3]))
 
@@ -25,3 +25,22 @@ def test_a_folder_that_holds_another_fit_is_named_with_what_differs(finished, mo
     monkeypatch.chdir(finished[0])
     with pytest.raises(PneumoError, match=r"data\.max_megapixels: 100 → 50\); keep both with tag="):
         lineage.train_system(SYSTEM, [*TINY[3:], "data.max_megapixels=50"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "folds"),
+    [([], [0, 1, 2, 3, 4]), (["scale=mini"], [0, 1]), (["scale=mini", "scale.folds=3"], [0, 1, 2])],
+)
+def test_as_many_folds_of_a_system_are_trained_as_its_scale_has(monkeypatch, typed, folds):
+    fitted = []
+    monkeypatch.setattr(lineage, "declared", lambda overrides: None)
+    monkeypatch.setattr(lineage, "train", lambda wanted, overrides: fitted.append(overrides) or [])
+    lineage.train_system(system_of("exp5_folds"), ["+system=exp5_folds", *typed])
+    own = ["split=kfold5", *typed, "+experiment=exp5"]
+    assert fitted == [[*own, f"fold={fold}"] for fold in folds]
+
+
+def test_a_systems_own_settings_may_limit_its_folds_and_what_is_typed_may_lift_that():
+    system = System("few", ["exp5"], [3, 1, 2], Blend.folds, overrides=["scale.folds=2"])
+    assert lineage.folds_of(system, []) == [3, 1]
+    assert lineage.folds_of(system, ["scale.folds=null"]) == [3, 1, 2]

@@ -137,6 +137,35 @@ def test_restarts_are_torchs_warm_restarts(first, factor):
     assert found == pytest.approx(epoch_rates(theirs, other, 44))
 
 
+RATES = (1e-5, 1e-3, 2e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "last"),
+    [
+        (Cosine(), 0),
+        (Cosine(lr_min=1e-4), 1e-4),
+        (Cosine(warmup=0.25, lr_min=1e-4), 1e-4),
+        (Cosine(interval=Interval.step, lr_min=1e-4), 1e-4),
+        (OneCycle(end_factor=0.1), 1e-4),
+        (Cyclic(cycles=4, lr_min=1e-4), 1e-3),
+        (Waves(half_period=20, lr_min=1e-4), 1e-4),
+        (Restarts(first=8, tail_epochs=[18], tail_rates=[1e-4]), 1e-4),
+        (Plateau(patience=3, factor=0.2), 1e-3 * 0.2**6),
+    ],
+)
+def test_every_group_of_an_optimizer_keeps_its_share_of_the_highest_rate(config, last):
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in RATES]
+    one = torch.optim.Adam(groups)
+    scheduler = schedule.build(config, one, 20, 20).scheduler
+    for _ in range(20):
+        one.step()
+        scheduler.step(*[1.0] * isinstance(config, Plateau))
+        lowest, highest, other = (group["lr"] for group in one.param_groups)
+        assert (lowest, other) == pytest.approx((highest / 100, highest / 5))
+    assert highest == pytest.approx(last)
+
+
 X5 = Restarts(tail_epochs=[40, 42], tail_rates=[1e-5, 5e-6])
 
 
