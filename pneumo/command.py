@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pneumo import __version__, mistakes
 from pneumo.errors import PneumoError
-from pneumo.settings import CONF, default_of, fields, keys, options_of
+from pneumo.settings import CONF, NAMED, default_of, fields, keys, options_of
 
 
 def run(
@@ -54,7 +54,9 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     if folder:  # Hydra would take the name of a system for an option of a group of that folder
-        sys.argv[1:] = _without_config_dir(sys.argv[1:])
+        sys.argv[1:] = [
+            re.sub(r"^data=", f"+{NAMED}@data=", one) for one in _without_config_dir(sys.argv[1:])
+        ]
     started = failed = False
 
     def job(raw: DictConfig) -> None:
@@ -141,7 +143,9 @@ ADDED = ("experiment", "study", "sweep", "system")  # groups that are chosen wit
 
 def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
     """The groups whose options a command chooses from, and the options' names."""
-    names = [key for key, one in fields(schema) if dataclasses.is_dataclass(one.type)]
+    names = [
+        key for key, one in fields(schema) if dataclasses.is_dataclass(one.type) or key == "data"
+    ]
     whole = [key for key, _ in fields(schema) if key in ("system", "study")]
     names += ["study"] if "study" in whole else whole  # the arms of a study name its systems
     if config_name == "train":

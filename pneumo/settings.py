@@ -35,6 +35,9 @@ def register(name: str, schema: type) -> None:
     ConfigStore.instance().store(name=name, node=schema)
 
 
+NAMED = "named/data"  # Hydra's group of data sets for commands that see no ``conf/data``
+
+
 def register_options(group: str, **options: type) -> None:
     """Make the options of a group known to Hydra as ``schema/<group>/<option>``."""
     OPTIONS[group] = options

@@ -7,8 +7,18 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
+from hydra.core.config_store import ConfigStore
+
 from pneumo.errors import PneumoError
-from pneumo.settings import BETWEEN_0_AND_1, declare, register, register_options, require
+from pneumo.settings import (
+    BETWEEN_0_AND_1,
+    NAMED,
+    OPTIONS,
+    declare,
+    register,
+    register_options,
+    require,
+)
 
 
 class OnError(Enum):
@@ -194,3 +204,5 @@ class Check:
 
 register("check_schema", Check)
 register_options("data", siim=SiimData, phantom=PhantomData, folder=FolderData)
+for format_name, node in OPTIONS["data"].items():  # for commands that see no conf/data
+    ConfigStore.instance().store(group=NAMED, name=format_name, node=node(name=format_name))

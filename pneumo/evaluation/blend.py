@@ -35,7 +35,8 @@ from pneumo.evaluation.members import (
 from pneumo.evaluation.settings import Tune
 from pneumo.inference import mapping, maps, stack
 from pneumo.inference.maps import Predictions
-from pneumo.inference.settings import Films
+from pneumo.inference.seen import Trained
+from pneumo.inference.settings import Films, Seen
 from pneumo.inference.stack import Stack
 from pneumo.training.settings import Blend, Presence, system_of
 
@@ -74,7 +75,10 @@ def gather(settings: Films, batch_size: int = 16) -> list[Predictions]:
             _warn_of_others(settings, members)
             if len(members) > 1:
                 out.enter_context(without_news())
-            each = [predict(member, settings, batch_size) for member in members]
+            without = None
+            if settings.seen is Seen.exclude:
+                without = _trained(members)
+            each = [predict(member, settings, batch_size, without) for member in members]
             _gathered[key] = blend(each, members, settings)
     return _gathered[key]
 
@@ -89,10 +93,25 @@ def _warn_of_others(settings: Films, members: Sequence[Member]) -> None:
         )
 
 
-def predict(member: Member, settings: Films, batch_size: int = 16) -> Predictions:
-    """What one member says, made where it is missing. Raises PneumoError."""
+def predict(
+    member: Member, settings: Films, batch_size: int = 16, without: Trained | None = None
+) -> Predictions:
+    """What one member says, see ``mapping.predict``. Raises PneumoError."""
     asked = dataclasses.replace(settings, checkpoints=member.checkpoints)
-    return mapping.predict(member.folder, asked, batch_size)
+    return mapping.predict(member.folder, asked, batch_size, without)
+
+
+def _trained(members: Sequence[Member]) -> Trained:
+    """What any of the members was trained on. Raises PneumoError."""
+    each = []
+    for member in members:
+        known = mapping.trained_by(member.folder)
+        if known is None:
+            raise PneumoError(
+                f"seen=exclude: what {member.folder} was trained on is not known; use seen=keep"
+            )
+        each.append(known)
+    return Trained.join(each)
 
 
 def blend(
@@ -328,6 +347,7 @@ def united(each: Sequence[Predictions], members: Sequence[Member], ensembles: Pa
         "members": [one.contents["weights"] for one in each],
         "weights": files.digest([one.contents["weights"] for one in each]),
         "left_out": first.contents["left_out"],
+        "excluded": first.contents.get("excluded", 0),
         **{
             key: _most([one.contents[key] for one in each])
             for key in ("seen_in_training", "patients_in_training")

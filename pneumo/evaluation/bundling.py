@@ -17,6 +17,7 @@ from pneumo.evaluation.settings import Choose, Export, Tune
 from pneumo.inference import bundle, mapping
 from pneumo.inference.maps import Predictions
 from pneumo.inference.probability import Platt
+from pneumo.inference.seen import Trained
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
 from pneumo.training.network import build_network
@@ -97,7 +98,10 @@ def export(settings: Export) -> dict[str, Any]:
             licences,
         ),
     }
-    bundle.write(Path(settings.out), card, networks, cards, settings.onnx)
+    trained = [mapping.trained_by(member.folder) for member in members]
+    known = [one for one in trained if one is not None]
+    seen = Trained.join(known) if len(known) == len(trained) else None
+    bundle.write(Path(settings.out), card, networks, cards, settings.onnx, seen)
     return bundle.read_card(Path(settings.out))
 
 

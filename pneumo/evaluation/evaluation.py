@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,18 @@ import numpy as np
 
 from pneumo import files, runs, tracking
 from pneumo.errors import PneumoError
-from pneumo.evaluation import blend, calibration, methods, operating, scores, shapes
+from pneumo.evaluation import (
+    blend,
+    calibration,
+    external,
+    methods,
+    operating,
+    scores,
+    shapes,
+)
 from pneumo.evaluation.apart import apart
 from pneumo.evaluation.choosing import Result, beforehand, compare, joined, judge, outcomes
+from pneumo.evaluation.external import Judged
 from pneumo.evaluation.members import Member, asked_for, members_of
 from pneumo.evaluation.results import (
     Comparison,
@@ -24,11 +34,14 @@ from pneumo.evaluation.results import (
 from pneumo.evaluation.settings import Evaluate, Measures, Tune
 from pneumo.inference.findings import spacings
 from pneumo.inference.maps import Predictions
+from pneumo.inference.probability import Platt
 from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.settings import Postprocess, Rule
 from pneumo.masks.truth import Truth
 from pneumo.training.record import Record
 from pneumo.training.settings import Source, system_of
+
+log = logging.getLogger(__name__)
 
 FOLDER = "evaluations"  # beside the maps
 STACKED_ON_THESE = "OPTIMISTIC: the stack was fitted on some of these films"
@@ -47,21 +60,18 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     Raises PneumoError.
     """
     each = _compares_methods(settings)
-    parts = blend.one_by_one(settings) if each else blend.gather(settings)
+    judged = external.of_bundle(settings) if settings.model is not None else _of_runs(settings)
+    parts, rule, records, before = judged.parts, judged.rule, judged.records, judged.before
     if settings.spacing:
         table = spacings(settings)
         parts = [part.spaced(table) for part in parts]
-    members = members_of(settings)
-    records = [member.record for member in members]
-    rule = declared_rule(settings, members)
     # of several fits on the same films, one's would be chosen on the films of the others
     tune = Tune.none if each else settings.tune
-    results = judge(parts, rule, settings.tta, tune, settings.seed)
-    before = None
+    if settings.data is not None and tune is Tune.honest:
+        tune = Tune.none  # an external validation has the thresholds it came with
+    results = judge(parts, rule, judged.tta, tune, settings.seed)
     if tune is Tune.validation:
-        validation = blend.on_validation(settings)
-        results.append(beforehand(parts, validation, rule, settings.tta))
-        before = outcomes(validation, rule, settings.tta)
+        results.append(beforehand(parts, blend.on_validation(settings), rule, judged.tta))
     _explain(results, settings.on, records)
     for result in results:
         if result.name == "tuned" and parts[0].contents.get("presence_by"):
@@ -87,24 +97,27 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         chosen_on=before,
     )
     has_masks = everything.known is Truth.masks
+    # films that were looked at beforehand could give none
+    no_curve = bool(each) or (before is not None and judged.curve is None)
     lesions_at = _measure_shapes(parts, results, settings) if measured else []
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
         weights=[part.contents["weights"] for part in parts],
         sizes=[part.contents["size"] for part in parts],
         on=settings.on,
-        data=records[0].config.data.name if settings.on in ("val", "test") else "folder",
-        tta=settings.tta,
+        data=judged.data,
+        tta=judged.tta,
         films=len(cases),
         positives=sum(bool(case.annotations) for case in cases.values()),
         patients=len({case.patient for case in cases.values() if case.patient}),
         films_of_unknown_patient=sum(not case.patient for case in cases.values()),
         left_out=sum(len(part.contents["left_out"]) for part in parts),
+        excluded=sum(part.contents.get("excluded") or 0 for part in parts),
         seen_in_training=_total([part.contents["seen_in_training"] for part in parts]),
         patients_in_training=_total([part.contents["patients_in_training"] for part in parts]),
         results=[result.judgement(*resampled) for result in results],
         truth=everything.known,
-        pixels=calibration.of_pixels(joined(parts, settings.tta)) if has_masks else None,
+        pixels=calibration.of_pixels(joined(parts, judged.tta)) if has_masks else None,
         operating=as_test(everything, measures.specificities),
         at_sensitivities=as_test(
             everything, measures.sensitivities, fixed=operating.Fixed.sensitivity
@@ -112,32 +125,64 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         by_size=operating.by_size(everything, measures, *resampled, before) if has_masks else [],
         froc=lesions_at if has_masks else [],
         film_calibration=(
-            None if each else film_calibration(parts, everything, *resampled, before)
+            None if no_curve else film_calibration(parts, everything, *resampled, judged.curve)
         ),
         measures=dataclasses.asdict(measures),
         commit=runs.commit(),
         command=_command(settings, rule),
         fits=len(parts) if each else 1,
     )
+    if settings.data is not None:
+        found.internal = external.internal(judged, settings)
+        if found.internal is not None:
+            found.drops = external.drops(found.declared.all, found.internal)
     if settings.against is not None:
         ours = [everything]
         if each:
-            ours = [outcomes([part], rule, settings.tta) for part in parts]
+            ours = [outcomes([part], rule, judged.tta) for part in parts]
         found.against = _against(settings, ours)
-    how = [settings.tta, settings.tune.name, settings.seed, settings.resamples, settings.spacing]
+    how = [judged.tta, settings.tune.name, settings.seed, settings.resamples, settings.spacing]
     how.append(dataclasses.asdict(settings.measures))
     slug = files.digest([*how, str(settings.against), plain(rule)])[:8]
     folder = parts[0].folder
     if len(parts) > 1:
         folder = Path(settings.runs_dir) / "joined" / files.digest(found.runs)[:12]
-    path = folder / FOLDER / f"{'tta' if settings.tta else 'plain'}-{slug}.json"
+    path = folder / FOLDER / f"{'tta' if judged.tta else 'plain'}-{slug}.json"
     files.write_json(path, found.to_dict())
     _write_films(path.with_suffix(".csv"), results)
     return found, path
 
 
+def _of_runs(settings: Evaluate) -> Judged:
+    """What runs, or their blend, say of the films, and what they knew beforehand."""
+    parts = blend.one_by_one(settings) if _compares_methods(settings) else blend.gather(settings)
+    members = members_of(settings)
+    records = [member.record for member in members]
+    rule = declared_rule(settings, members)
+    if settings.data is not None:
+        data = settings.data.name
+    else:
+        data = records[0].config.data.name if settings.on in ("val", "test") else "folder"
+    judged = Judged(parts, rule, settings.tta, data, records)
+    if settings.tune is Tune.validation or settings.data is not None:
+        try:
+            validation = blend.on_validation(settings)
+        except PneumoError as error:
+            if settings.tune is Tune.validation:
+                raise
+            log.warning("Without a comparison with their own validation films: %s", error)
+            return judged
+        judged.before = outcomes(validation, rule, settings.tta)
+        curve = calibration.curve_of(judged.before)
+        if curve is not None:
+            judged.curve = curve, f"fitted on the {len(judged.before):,} validation films"
+    return judged
+
+
 def _compares_methods(settings: Evaluate) -> bool:
     """Whether several runs stand on both sides, and nothing says how they become one."""
+    if settings.model is not None:
+        return False
     if settings.against is None or settings.system is not None or settings.blend is not None:
         return False
     return min(len(runs.find(side)) for side in (settings.run, settings.against)) > 1
@@ -201,18 +246,15 @@ def film_calibration(
     films: scores.Outcomes,
     resamples: int,
     seed: int,
-    before: scores.Outcomes | None = None,
+    known: tuple[Platt, str] | None = None,
 ) -> calibration.Films | None:
-    """The calibration of films by a curve of others: of validation films known ``before``.
+    """The calibration of films by a curve of others: one ``known`` before, and how it came about.
 
-    Without those each has that of the other folds, or of the other half by patient. None where
+    Without one each film has that of the other folds, or of the other half by patient. None where
     there are not films enough.
     """
-    if before is not None:
-        curve = calibration.curve_of(before)
-        if curve is None:
-            return None
-        how = f"fitted on the {len(before):,} validation films"
+    if known is not None:
+        curve, how = known
         return calibration.under(films, curve(films.score), how, resamples, seed)
     try:
         groups, how = apart(parts, seed)

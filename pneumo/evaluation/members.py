@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -12,7 +13,7 @@ from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
 from pneumo import runs
 from pneumo.errors import PneumoError
-from pneumo.inference.settings import Films
+from pneumo.inference.settings import ELSEWHERE, Films, Seen
 from pneumo.settings import CONF, PLACES
 from pneumo.training import record
 from pneumo.training.lineage import INCIDENTAL, NAMED, SHARED
@@ -47,7 +48,10 @@ class Member:
 def asked_for(settings: Films) -> dict[str, str]:
     """The settings that choose runs and films, as typed, without those left at their defaults."""
     asked: dict[str, str] = {}
-    if settings.system is not None:
+    model = getattr(settings, "model", None)
+    if model is not None:
+        asked["model"] = model
+    elif settings.system is not None:
         asked["+system"] = settings.system
     elif isinstance(settings.run, str):
         asked["run"] = settings.run
@@ -57,9 +61,20 @@ def asked_for(settings: Films) -> dict[str, str]:
         chosen = getattr(settings, key)
         if chosen is not None:
             asked[key] = chosen.name
+    if settings.data is not None:
+        asked["data"] = settings.data.format
+        named = {**vars(settings.data), "cache": None, "format": None}
+        if settings.data.name == settings.data.format:
+            named["name"] = None
+        default = {one.name: one.default for one in dataclasses.fields(settings.data)}
+        for key, value in named.items():
+            if value is not None and value != default[key]:
+                asked[f"data.{key}"] = value.name if isinstance(value, Enum) else str(value)
+        if settings.seen is not Seen.keep:
+            asked["seen"] = settings.seen.name
     for key in ("setting", "on", "size", "ids", "root", "annotations", "patients"):
         value = getattr(settings, key)
-        if value is not None:
+        if value is not None and value != ELSEWHERE:
             asked[key] = str(value)
     if settings.mask_size is not None:
         asked["mask_size"] = settings.mask_size.name

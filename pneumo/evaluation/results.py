@@ -121,6 +121,24 @@ class Comparison:
 
 
 @dataclass
+class Internal:
+    """What a model scores on films of its own data that were held out, and where that is from."""
+
+    scored: Scored
+    how: str
+
+
+@dataclass
+class Drop:
+    """A score of an external minus that of the internal validation, with a 95 % interval."""
+
+    internal: float
+    external: float
+    difference: float
+    interval: tuple[float, float] | None
+
+
+@dataclass
 class Evaluation:
     """Everything that was found of one or several runs on one set of films."""
 
@@ -153,6 +171,10 @@ class Evaluation:
     fits: int = 1  # trainings of one method, each judged for itself, where methods are compared
     against: Comparison | None = None
     truth: Truth = Truth.masks  # what is known of all of these films
+    # of another data set: films left out since they or their patients were in training
+    excluded: int = 0
+    internal: Internal | None = None  # what was scored on its own data
+    drops: dict[str, Drop] = field(default_factory=dict)  # these films' scores minus those
 
     @property
     def declared(self) -> Judgement:
@@ -181,6 +203,11 @@ class Evaluation:
                 f"{self.patients_in_training:,} of these films are of patients whose other films "
                 "were in the training data"
             )
+        if self.excluded:
+            lines.append(
+                f"{self.excluded:,} films of this set were left out: they, or others of their "
+                "patients, were in the training data"
+            )
         if self.left_out:
             lines.append(
                 f"{self.left_out:,} films that belong to this set are not here or cannot be read"
@@ -198,6 +225,11 @@ class Evaluation:
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         values["warnings"] = self.warnings
         values["truth"] = self.truth.name
+        values["internal"] = None
+        if self.internal is not None:
+            scored = {"films": self.internal.scored.films, **self.internal.scored.to_dict()}
+            values["internal"] = {"how": self.internal.how, **scored}
+        values["drops"] = {key: vars(drop) for key, drop in self.drops.items()}
         values["results"] = [result.to_dict() for result in self.results]
         values["calibration"] = {
             "pixels": plain_values(values.pop("pixels")),

@@ -108,6 +108,12 @@ class Measures:
 class Evaluate(Films, Spacings):
     """What ``python -m pneumo.evaluate`` takes."""
 
+    model: str | None = declare(
+        None,
+        "a bundle (python -m pneumo.export) instead of runs: judged on data= by its own thresholds "
+        "and calibration",
+        place=True,
+    )
     tta: bool = declare(True, "mean of the film and its mirror image")
     postprocess: Rule = declare(factory=Rule, help="thresholds to use instead")
     tune: Tune = declare(
@@ -128,13 +134,32 @@ class Evaluate(Films, Spacings):
     log: Tracking = declare(factory=Tracking, help="Weights & Biases")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Films.__post_init__(self)
+        Spacings.__post_init__(self)
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.model is not None:
+            self._check_bundle()
         if self.tune is Tune.validation and self.on == "val":
             raise PneumoError(
                 "tune=validation chooses on the validation films and scores on others: give "
                 "on=test or a folder; on the validation films themselves, tune=honest"
+            )
+
+    def _check_bundle(self) -> None:
+        """Raise PneumoError for what is asked of a bundle, but only runs can do."""
+        if self.data is None:
+            raise PneumoError(
+                f"model={self.model}: say which films it is judged on, data=candid data.root=… (or "
+                "another data set; its own validation is in its card)"
+            )
+        for key in ("run", "system", "against", "blend", "checkpoints", "size"):
+            if getattr(self, key) is not None:
+                raise PneumoError(f"model and {key} are both set: a bundle is judged as it is")
+        if self.tune is Tune.validation:
+            raise PneumoError(
+                "tune=validation: a bundle has no validation films to choose on; it is judged by "
+                "its own thresholds"
             )
 
 

@@ -2,6 +2,7 @@
 
 from pneumo.evaluation import calibration
 from pneumo.evaluation.results import Evaluation, Judgement, OfSize, Point, Scored, known
+from pneumo.inference.settings import ELSEWHERE
 from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
 from pneumo.masks.scores import LABELS, MAIN, SCORES, SHAPES, number
 from pneumo.masks.truth import Truth
@@ -22,10 +23,11 @@ def describe(found: Evaluation, detail: bool = False) -> str:
     if unknown:
         who += f" and {unknown:,} films of unknown patient"
     tta = "flip TTA" if found.tta else "no TTA"
+    place = found.data if found.on == ELSEWHERE else found.on
     sizes = " and ".join(f"{size}²" for size in dict.fromkeys(found.sizes))
     several = f"; the mean of {found.fits} fits, each judged for itself" if found.fits > 1 else ""
     lines = [
-        f"{', '.join(found.runs)} on {found.on} at {sizes}, {tta}: "
+        f"{', '.join(found.runs)} on {place} at {sizes}, {tta}: "
         f"{found.films:,} films, {found.positives:,} positive, {who}{several}"
     ]
     lines += [f"WARNING: {warning}" for warning in found.warnings]
@@ -39,6 +41,7 @@ def describe(found: Evaluation, detail: bool = False) -> str:
         lines += [f"  {key:<19}{_value_text(result.all, key)}" for key in keys if key in known_of]
         if detail or result is found.declared:
             lines += _group_lines(result, "dice" if found.truth is Truth.masks else "roc_auc")
+    lines += _drop_lines(found, detail)
     lines += _measured_lines(found, detail)
     lines.append(f"\n{ABBREVIATIONS}")
     if found.result("tuned") is not None:
@@ -74,6 +77,24 @@ def _group_lines(result: Judgement, key: str) -> list[str]:
         if not name.startswith("size"):
             count += f", {group.positives:,} positive"
         lines.append(f"  {name:<19}{_value_text(group, key)}  ({count})")
+    return lines
+
+
+def _drop_lines(found: Evaluation, detail: bool) -> list[str]:
+    """What is left on these films of the scores of the internal validation."""
+    if found.internal is None:
+        return []
+    films = counted(found.internal.scored.films, "film")
+    lines = [f"\nAgainst its internal validation ({films}, {found.internal.how})"]
+    for key, drop in found.drops.items():
+        if detail or key in MAIN:
+            spread = ""
+            if drop.interval is not None:
+                spread = "  [{:+.4f}, {:+.4f}]".format(*drop.interval)
+            lines.append(
+                f"  {key:<19}{drop.internal:.4f} → {drop.external:.4f}, {drop.difference:+.4f}"
+                f"{spread}"
+            )
     return lines
 
 

@@ -4,6 +4,7 @@ model/card.json              architecture, input, thresholds and how they were c
                              from a film's score to its probability, scores, data, licence, limits
 model/weights-0.safetensors  one file for each member; several members (folds, runs) are averaged
 model/weights-0.onnx         optional, the same networks for ONNX Runtime
+model/training.json          digests of the films, and patients, it was trained on
 
 A bundle may come from anyone. Pickled weights could run any program when they are loaded, so
 weights are safetensors or ONNX files, which hold numbers only. A card could name files elsewhere on
@@ -15,10 +16,10 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from pneumo.inference.engine import (
 )
 from pneumo.inference.maps import JUDGED
 from pneumo.inference.probability import Platt
+from pneumo.inference.seen import Trained
 from pneumo.inference.stack import Stack
 from pneumo.masks.histograms import Histograms
 from pneumo.masks.resize import enlarge, shrink
@@ -44,7 +46,7 @@ from pneumo.settings import Machine, settings_from
 from pneumo.training import record
 from pneumo.training.options import Model
 
-CARD = "card.json"
+CARD, TRAINING = "card.json", "training.json"
 FORMAT = "pneumo-bundle-1"
 INTENDED_USE = "Research on pneumothorax segmentation in frontal chest X-rays."
 # what a network knows of the world, by the format of its training data
@@ -109,6 +111,13 @@ class Role:
     tells: bool = True
 
 
+class Said(NamedTuple):
+    """What a bundle says of n films: maps, levels uint8 (n, size, size), and presence (n,)."""
+
+    levels: np.ndarray
+    presence: np.ndarray | None
+
+
 @dataclass
 class Bundle:
     """A model ready for use on single films."""
@@ -122,6 +131,7 @@ class Bundle:
     curve: Platt = field(default_factory=Platt)  # from a film's score to its probability
     roles: list[Role] = field(default_factory=list)  # of the members; none: all are averaged alike
     stack: Stack | None = None  # makes the presence score of what the members say
+    trained: Trained | None = None  # the films it was trained on, where they are told
 
     @property
     def name(self) -> str:
@@ -176,18 +186,62 @@ class Bundle:
         card says) it is the mean with the mirror image's.
         """
         tta = self.tta if tta is None else tta
-        roles = self.roles or [Role(place, "") for place in range(len(self.members))]
         said = []
         for size, engine in self.members:
             films = shrink(film, size)[None]
             said.append(with_flip(engine, films)[1] if tta else engine(films))
+        return self._of_all(said)
+
+    def says_of(self, films: Mapping[int, np.ndarray]) -> tuple[Said, Said]:
+        """What it says of n films, without TTA and with it.
+
+        ``films``: by each member's size uint8 (n, size, size), upright, see ``shrink``.
+        """
+        both = [with_flip(engine, films[size]) for size, engine in self.members]
+        plain, flip = ([said[way] for said in both] for way in range(2))
+        return self._of_each(plain), self._of_each(flip)
+
+    @property
+    def size(self) -> int:
+        """The side of its maps."""
+        return max(self.members[place][0] for place in self._averaged())
+
+    def _of_each(self, said: Sequence[Probabilities]) -> Said:
+        films = [
+            self._of_all(
+                [
+                    Probabilities(
+                        one.maps[row : row + 1],
+                        None if one.presence is None else one.presence[row : row + 1],
+                    )
+                    for one in said
+                ]
+            )
+            for row in range(len(said[0].maps))
+        ]
+        told = [presence for _, presence in films if presence is not None]
+        return Said(
+            np.stack([levels for levels, _ in films]),
+            np.array(told, np.float32) if told else None,
+        )
+
+    def _averaged(self) -> list[int]:
+        """The places of the members whose maps are averaged."""
+        roles = self._roles()
+        return [place for place, role in enumerate(roles) if role.weight > 0]
+
+    def _roles(self) -> list[Role]:
+        return self.roles or [Role(place, "") for place in range(len(self.members))]
+
+    def _of_all(self, said: Sequence[Probabilities]) -> tuple[np.ndarray, float | None]:
+        """What all members say of one film → its map, uint8 levels, and presence."""
+        roles = self._roles()
         maps = [to_levels(one.maps[0]) for one in said]
         presence = self._presence(maps, said, roles)
-        averaged = [place for place, role in enumerate(roles) if role.weight > 0]
+        averaged = self._averaged()
         if len(averaged) == 1:
             return maps[averaged[0]], presence
-        largest = max(self.members[place][0] for place in averaged)
-        enlarged = [enlarge(maps[place], (largest, largest)) for place in averaged]
+        enlarged = [enlarge(maps[place], (self.size, self.size)) for place in averaged]
         mean = np.average(enlarged, axis=0, weights=[roles[place].weight for place in averaged])
         return mean.round().astype(np.uint8), presence
 
@@ -305,7 +359,17 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
                 (member.size, torch_engine(member.model, member.weights, "model", machine))
             )
     used = "onnx" if onnx else "torch"
-    return Bundle(folder, card, built, rule, tta, used, curve, roles, stacks)
+    trained = _trained(folder, card)
+    return Bundle(folder, card, built, rule, tta, used, curve, roles, stacks, trained)
+
+
+def _trained(folder: Path, card: dict[str, Any]) -> Trained | None:
+    """The films that a bundle was trained on, which older ones do not tell. Raises PneumoError."""
+    told = card.get("training")
+    if told is None:
+        return None
+    _check(folder / TRAINING, told["sha256"])
+    return Trained.from_dict(json.loads((folder / TRAINING).read_text(encoding="utf-8")))
 
 
 def _member(folder: Path, values: dict[str, Any]) -> Member:
@@ -355,8 +419,9 @@ def write(
     networks: Sequence[Any],
     cards: Sequence[dict[str, Any]],
     onnx: bool,
+    trained: Trained | None = None,
 ) -> None:
-    """Write a bundle, whole or not at all: networks, then the card.
+    """Write a bundle, whole or not at all: networks, the films of the training, then the card.
 
     An older bundle of that name is replaced.
 
@@ -374,7 +439,7 @@ def write(
         foreign = [
             path.name
             for path in folder.iterdir()
-            if path.name != CARD and not path.match("weights-*.*")
+            if path.name not in (CARD, TRAINING) and not path.match("weights-*.*")
         ]
         if foreign:
             raise PneumoError(
@@ -400,6 +465,9 @@ def write(
                 entry["onnx_difference"] = export_onnx(network, entry["size"], path)
                 entry["onnx_sha256"] = files.sha256(path)
             members.append({**entry, "run": about})
+        if trained is not None:
+            files.write_json(partial / TRAINING, trained.to_dict())
+            card = {**card, "training": {"sha256": files.sha256(partial / TRAINING)}}
         files.write_json(partial / CARD, {"format": FORMAT, **card, "members": members})
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)

@@ -17,13 +17,15 @@ from pneumo import files, runs
 from pneumo.data import cache, index
 from pneumo.data.csv_files import read_ids
 from pneumo.data.films import Item, patients_from_films, read_folder
-from pneumo.data.settings import MaskSize, OnError, PhantomData, SiimData
+from pneumo.data.settings import Data, MaskSize, OnError, PhantomData, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import maps
+from pneumo.inference.bundle import Bundle
 from pneumo.inference.engine import mean_of, to_levels, torch_engine, with_flip
 from pneumo.inference.maps import Predictions
-from pneumo.inference.settings import Films
+from pneumo.inference.seen import Trained
+from pneumo.inference.settings import Films, Seen
 from pneumo.settings import Machine
 from pneumo.training import record
 from pneumo.training.record import Record
@@ -44,16 +46,30 @@ class Part:
     rows: np.ndarray
     # films asked for that are not there or cannot be read, with reasons
     left_out: list[str] = field(default_factory=list)
+    excluded: int = 0  # films left out because they, or their patients, were in training
+
+    def at(self, start: int, stop: int) -> np.ndarray:
+        """Some of its films, uint8 (stop - start, size, size)."""
+        batch = self.rows[start:stop]
+        for row in batch.tolist():
+            self.films.verify(row)
+        return np.array(self.films.images[batch])
 
 
-def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
-    """One run's maps on one set of films, made unless they are there. Raises PneumoError."""
+def predict(
+    folder: Path, settings: Films, batch_size: int = 16, without: Trained | None = None
+) -> Predictions:
+    """One run's maps on one set of films, made unless they are there.
+
+    Of another data set ``without`` the films, and those of patients, that weights were trained on.
+    Raises PneumoError.
+    """
     about = record.read(folder)
     declared = _declared(folder, about, settings)
     paths = weights_of(folder, settings.checkpoints)
     hashes = [files.sha256(path) for path in paths]
     weights = hashes[0] if len(paths) == 1 else files.digest(hashes)
-    name = settings.on if settings.on in ("val", "test") else _name(Path(settings.on))
+    name = _name_of(settings)
     size = declared.resolution.size
     another = [] if size == about.config.resolution.size else [f"{size}px"]
     if settings.checkpoints is Checkpoints.best:
@@ -74,7 +90,7 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
                 raise
             return before  # the films are gone, so no more can be told of them
     else:
-        part = _test(declared, settings) if settings.on == "test" else _folder(declared, settings)
+        part = _asked(declared, settings, without)
         # the same films elsewhere on the disk give the same maps, so their paths do not count
         known = [case.identity for case in part.cases]
         key = files.digest([maps.VERSION, weights, part.films.fingerprint, known, *told])
@@ -83,10 +99,60 @@ def predict(folder: Path, settings: Films, batch_size: int = 16) -> Predictions:
         "run": str(folder),
         "weights": weights,
         "left_out": part.left_out,
-        **_seen(folder, about, part, settings.on),
+        "excluded": part.excluded,
+        **_seen(None if settings.on == "val" else trained_by(folder), part, settings),
     }
     fill = _Filler(declared, paths, part, settings.machine, batch_size)
     return maps.write(place, key, part.cases, size, fill, facts)
+
+
+def predict_by_bundle(model: Bundle, settings: Films, batch_size: int = 16) -> Predictions:
+    """A bundle's maps on another data set, made unless they are there. Raises PneumoError."""
+    data = settings.data
+    assert data is not None
+    sizes = sorted({size for size, _ in model.members})
+    trained = model.trained
+    if settings.seen is Seen.exclude and trained is None:
+        raise PneumoError(
+            f"seen=exclude: {model.folder} does not tell the films it was trained on; export it "
+            "anew, or use seen=keep"
+        )
+    without = trained if settings.seen is Seen.exclude else None
+    parts = {size: of_set(data, size, settings.runs_dir, without) for size in sizes}
+    part = parts[sizes[0]]
+    if any(other.films.ids != part.films.ids for other in parts.values()):
+        raise PneumoError(f"{data.root}: its films changed meanwhile; run the command again")
+    weights = files.digest([model.card["members"], model.card.get("stack")])
+    known = [case.identity for case in part.cases]
+    key = files.digest([maps.VERSION, weights, part.films.fingerprint, known, model.engine])
+    place = Path(settings.runs_dir) / "bundles" / f"{model.name}-{weights[:8]}" / _name_of(settings)
+    facts = {
+        "on": settings.on,
+        "run": str(model.folder),
+        "weights": weights,
+        "left_out": part.left_out,
+        "excluded": part.excluded,
+        **_seen(trained, part, settings),
+    }
+
+    def fill(arrays: maps.Arrays, begin: int) -> Iterator[int]:
+        for start, stop in _batches(len(part.rows), begin, batch_size):
+            films = {size: one.at(start, stop) for size, one in parts.items()}
+            for column, said in enumerate(model.says_of(films)):
+                arrays[column][start:stop] = said.levels
+                if said.presence is not None:
+                    arrays.presence[start:stop, column] = said.presence
+            if _is_to_be_kept(start, stop, batch_size, len(part.rows)):
+                yield stop
+
+    return maps.write(place, key, part.cases, model.size, fill, facts)
+
+
+def trained_by(folder: Path) -> Trained | None:
+    """What a run's weights were trained on; None if a part of it is not known."""
+    about = record.read(folder)
+    films = record.trained_on(folder, about)
+    return None if films is None else Trained.on(films, about.config.data.name)
 
 
 def weights_of(folder: Path, wanted: Checkpoints | None) -> list[Path]:
@@ -133,22 +199,51 @@ def _declared(folder: Path, about: Record, settings: Films) -> Config:
     return dataclasses.replace(declared, runs_dir=runs_dir, data=data, resolution=resolution)
 
 
-def _seen(folder: Path, about: Record, part: Part, on: str) -> dict[str, Any]:
-    """How many of the films, and how many films of their patients, these weights were trained on.
+def _asked(declared: Config, settings: Films, without: Trained | None) -> Part:
+    """The films that are asked for, other than the validation part."""
+    if settings.data is not None:
+        return of_set(settings.data, declared.resolution.size, settings.runs_dir, without)
+    return _test(declared, settings) if settings.on == "test" else _folder(declared, settings)
 
-    None if it is not known.
+
+def of_set(data: Data, size: int, runs_dir: str, without: Trained | None = None) -> Part:
+    """The films of a data set at a size², without those of a training. Raises PneumoError."""
+    found = index.read(data, runs_dir)
+    part = _part(found.items, data, size, data.on_error, labelled=True)
+    reasons = [f"{case}: {reason}" for reason, cases in found.left_aside.items() for case in cases]
+    part = dataclasses.replace(part, left_out=reasons + part.left_out)
+    if without is None:
+        return part
+    kept = [
+        place
+        for place, case in enumerate(part.cases)
+        if not (without.has(case) or without.has_patient(case, data.name))
+    ]
+    if not kept:
+        raise PneumoError(
+            f"seen=exclude: all {len(part.cases):,} films of {data.root}, or their patients, were "
+            "in training"
+        )
+    excluded = len(part.cases) - len(kept)
+    cases = [part.cases[place] for place in kept]
+    return dataclasses.replace(part, cases=cases, rows=part.rows[kept], excluded=excluded)
+
+
+def _seen(trained: Trained | None, part: Part, settings: Films) -> dict[str, Any]:
+    """How many of the films, and how many films of their patients, weights were trained on.
+
+    None if it is not known. A validation part was held out.
     """
-    trained = record.trained_on(folder, about)
     if trained is None:
-        return {"seen_in_training": None if on != "val" else 0, "patients_in_training": None}
-    patients = {patient for patient in trained.values() if patient}
+        held_out = settings.on == "val"
+        return {"seen_in_training": 0 if held_out else None, "patients_in_training": None}
+    # a folder, or a test set, is taken for one of the training's own source
+    name = next(iter(trained.sets)) if settings.data is None else settings.data.name
     of_patients = None
-    if patients and any(case.patient for case in part.cases):
-        of_patients = sum(case.patient in patients for case in part.cases)
-    return {
-        "seen_in_training": sum(case.id in trained for case in part.cases),
-        "patients_in_training": of_patients,
-    }
+    if trained.patients and any(case.patient for case in part.cases):
+        of_patients = sum(trained.has_patient(case, name) for case in part.cases)
+    seen = sum(trained.has(case) for case in part.cases)
+    return {"seen_in_training": seen, "patients_in_training": of_patients}
 
 
 def _validation(folder: Path, declared: Config, about: Record) -> Part:
@@ -183,13 +278,13 @@ def _validation(folder: Path, declared: Config, about: Record) -> Part:
 
 def _test(declared: Config, settings: Films) -> Part:
     """The round-1 test set; for phantoms, films that no run has seen."""
-    source = declared.data
+    source, size = declared.data, declared.resolution.size
     if isinstance(source, PhantomData):
         limit = min(source.images, declared.scale.images or source.images)
         fresh = dataclasses.replace(source, images=max(4, limit // 4), seed=source.seed + 1_000_000)
         fresh = dataclasses.replace(fresh, root=f"{source.root}-test" if source.root else None)
         drawn = index.read(declared.scale.of(fresh), declared.runs_dir)
-        return _part(drawn.items, declared, OnError.stop, labelled=True)
+        return _part(drawn.items, source, size, OnError.stop, labelled=True)
     if not isinstance(source, SiimData):
         raise PneumoError(f"on=test: data={source.format} has no test set; name a folder, on=…")
     listed = settings.ids or source.round1_test
@@ -203,7 +298,7 @@ def _test(declared: Config, settings: Films) -> Part:
     absent = [image for image in wanted if image not in items]
     if not present:
         raise PneumoError(f"{source.root}: none of the films of {listed} is there")
-    part = _part(present, declared, source.on_error, labelled=True)
+    part = _part(present, source, size, source.on_error, labelled=True)
     reasons = [f"{image}: not below {source.root}, or not in its table" for image in absent]
     return dataclasses.replace(part, left_out=reasons + part.left_out)
 
@@ -212,7 +307,8 @@ def _folder(declared: Config, settings: Films) -> Part:
     """Any folder of films, with its table of run lengths if there is one."""
     on_error = settings.on_error or OnError.stop
     if not settings.annotations:
-        return _part(read_folder(Path(settings.on)), declared, on_error, labelled=False)
+        films = read_folder(Path(settings.on))
+        return _part(films, declared.data, declared.resolution.size, on_error, labelled=False)
     annotated = siim.read_index(
         SiimData(
             name="folder",
@@ -224,16 +320,18 @@ def _folder(declared: Config, settings: Films) -> Part:
             on_missing=OnError.skip,
         )
     )
-    part = _part(annotated.items, declared, on_error, labelled=True)
+    size = declared.resolution.size
+    part = _part(annotated.items, declared.data, size, on_error, labelled=True)
     reasons = []
     for reason, cases in annotated.left_aside.items():
         reasons += [f"{case}: {reason}" for case in cases]
     return dataclasses.replace(part, left_out=reasons + part.left_out)
 
 
-def _part(items: list[Item], declared: Config, on_error: OnError, labelled: bool) -> Part:
-    limit = declared.data.max_megapixels * 1_000_000
-    made = cache.build(items, declared.resolution.size, Path(declared.data.cache), on_error, limit)
+def _part(items: list[Item], data: Data, size: int, on_error: OnError, labelled: bool) -> Part:
+    """Films with a cache of them at size², where and as ``data`` says."""
+    limit = data.max_megapixels * 1_000_000
+    made = cache.build(items, size, Path(data.cache), on_error, limit)
     if not any(item.patient for item in items):
         patients = patients_from_films(items)
         items = [dataclasses.replace(item, patient=patients.get(item.id)) for item in items]
@@ -242,7 +340,17 @@ def _part(items: list[Item], declared: Config, on_error: OnError, labelled: bool
     return Part(cases, made, np.arange(len(made.ids)), made.left_aside)
 
 
-def _name(folder: Path) -> str:
+def _name_of(settings: Films) -> str:
+    """What predictions are kept under: val, test, or the name and a digest of a folder or set."""
+    data = settings.data
+    if data is None:
+        return settings.on if settings.on in ("val", "test") else _folder_name(Path(settings.on))
+    places = {**vars(data), "root": str(data.root and Path(data.root).resolve()), "cache": ""}
+    told = files.digest({key: str(value) for key, value in places.items()})[:8]
+    return f"{data.name}-{told}" + "-unseen" * (settings.seen is Seen.exclude)
+
+
+def _folder_name(folder: Path) -> str:
     """A folder's predictions are kept under its name and a digest of its place."""
     if not folder.is_dir():
         raise PneumoError(f"on={folder}: must be val, test, or a folder of films that exists")
@@ -266,20 +374,29 @@ class _Filler:
     def __call__(self, arrays: maps.Arrays, begin: int) -> Iterator[int]:
         model, machine = self.declared.model, self.machine
         engine = mean_of([torch_engine(model, path, "run", machine) for path in self.weights])
-        title, rows = "Predicting films", self.part.rows
-        quiet = not sys.stderr.isatty()
-        with tqdm(total=len(rows), initial=begin, desc=title, unit="film", disable=quiet) as bar:
-            for start in range(begin, len(rows), self.batch_size):
-                batch = rows[start : start + self.batch_size]
-                for row in batch.tolist():
-                    self.part.films.verify(row)
-                stop = start + len(batch)
-                films = np.array(self.part.films.images[batch])
-                for column, told in enumerate(with_flip(engine, films)):
-                    arrays[column][start:stop] = to_levels(told.maps)
-                    if told.presence is not None:
-                        arrays.presence[start:stop, column] = told.presence
-                bar.update(len(batch))
-                number = start // self.batch_size
-                if number % FLUSH == FLUSH - 1 or stop == len(rows):
-                    yield stop
+        rows = self.part.rows
+        for start, stop in _batches(len(rows), begin, self.batch_size):
+            films = self.part.at(start, stop)
+            for column, told in enumerate(with_flip(engine, films)):
+                arrays[column][start:stop] = to_levels(told.maps)
+                if told.presence is not None:
+                    arrays.presence[start:stop, column] = told.presence
+            if _is_to_be_kept(start, stop, self.batch_size, len(rows)):
+                yield stop
+
+
+def _batches(count: int, begin: int, size: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of each batch of ``count`` films, from one on, with a bar on a terminal."""
+    quiet = not sys.stderr.isatty()
+    with tqdm(
+        total=count, initial=begin, desc="Predicting films", unit="film", disable=quiet
+    ) as bar:
+        for start in range(begin, count, size):
+            stop = min(start + size, count)
+            yield start, stop
+            bar.update(stop - start)
+
+
+def _is_to_be_kept(start: int, stop: int, size: int, count: int) -> bool:
+    """Whether maps are to be on disk for sure after this batch."""
+    return (start // size) % FLUSH == FLUSH - 1 or stop == count

@@ -4,11 +4,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from pneumo.data.settings import MaskSize, OnError
+from pneumo.data.settings import Data, MaskSize, OnError
 from pneumo.errors import PneumoError
 from pneumo.masks.settings import Rule
 from pneumo.settings import Machine, declare, register, require
 from pneumo.training.settings import Blend, Checkpoints
+
+ELSEWHERE = "data"  # what ``on`` is where ``data`` names the films
+
+
+class Seen(Enum):
+    """What to do with films that were in training, or whose patients were."""
+
+    keep = "keep"  # judge them, and say how many they are
+    exclude = "exclude"
 
 
 @dataclass
@@ -38,6 +47,13 @@ class Films:
         "val (the run's own validation part), test (the round-1 test set; new phantoms), or a "
         "folder of films",
         place=True,
+    )
+    data: Data | None = declare(
+        None, "another data set instead of on: data=candid data.root=… data.annotations=…"
+    )
+    seen: Seen = declare(
+        Seen.keep,
+        "films of another data set that were in training, or whose patients were: keep or exclude",
     )
     size: int | None = declare(
         None, "side at which the network sees the films; null: as it was trained"
@@ -69,6 +85,14 @@ class Films:
     )
     runs_dir: str = declare("runs", "where means of several runs, and sweeps, are kept", place=True)
     machine: Machine = declare(factory=Machine, help="where and how the work is done")
+
+    def __post_init__(self) -> None:
+        if self.data is None:
+            require(self.on != ELSEWHERE, "on", self.on, "a folder, or name a data set with data=")
+            return
+        if self.on not in ("val", ELSEWHERE):
+            raise PneumoError(f"on={self.on} and data={self.data.name}: choose one")
+        self.on = ELSEWHERE
 
 
 class Polarity(Enum):
@@ -174,6 +198,7 @@ class Predict(Use, Films):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        Films.__post_init__(self)
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
 
 

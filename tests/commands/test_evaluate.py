@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,3 +267,66 @@ def test_maps_of_older_versions_are_told_of_sex_age_and_spacing_without_being_ma
     assert done.returncode == 0, done.stderr
     assert (place / "plain.npy").stat().st_mtime_ns == before
     assert json.loads((place / "contents.json").read_text()) == contents
+
+
+ELSEWHERE = ("data=phantom", "data.images=12", "data.seed=9", "resamples=20", "log.wandb=disabled")
+
+
+def judged_elsewhere(folder, monkeypatch, *arguments):
+    """What ``evaluate`` wrote of another data set, and what it said."""
+    status, said, errors = say("evaluate", [*arguments, "machine.threads=1"], folder, monkeypatch)
+    assert status == 0, errors
+    path = Path(re.search(r"^In full: (.*)$", said, re.MULTILINE)[1])
+    return json.loads((folder / path).read_text()), said
+
+
+def test_a_bundle_is_judged_on_another_data_set_as_it_is(model, tmp_path, monkeypatch):
+    found, said = judged_elsewhere(tmp_path, monkeypatch, f"model={model}", *ELSEWHERE)
+    card = json.loads((model / "card.json").read_text())
+    (result,) = found["results"]  # no thresholds are chosen from these films
+    assert result["rules"] == [card["postprocess"]]
+    assert (found["films"], found["seen_in_training"], found["excluded"]) == (12, 0, 0)
+    drop = found["drops"]["dice"]
+    assert drop["internal"] == card["scores"]["scores"]["dice"]
+    assert drop["external"] == result["scores"]["dice"]
+    assert "as the bundle stores it" in found["calibration"]["films"]["how"]
+    assert "Against its internal validation (6 films, as the bundle states it)" in said
+    assert "phantom at 64²" in said
+
+
+def test_films_of_the_training_are_counted_and_left_out_when_asked(model, tmp_path, monkeypatch):
+    same = ("data=phantom", "data.images=24", "data.seed=3", "data.positive_rate=0.34")
+    asked = (f"model={model}", *same, *ELSEWHERE[3:])
+    found, said = judged_elsewhere(tmp_path, monkeypatch, *asked)
+    assert (found["films"], found["seen_in_training"]) == (24, 18)
+    assert "18 of these films were in the training data" in said
+    found, said = judged_elsewhere(tmp_path, monkeypatch, *asked, "seen=exclude")
+    assert (found["films"], found["excluded"], found["seen_in_training"]) == (6, 18, 0)
+    assert "18 films of this set were left out" in said
+
+
+def test_runs_are_judged_on_another_data_set_against_their_own_validation(evaluated, monkeypatch):
+    folder, _ = evaluated
+    found, _ = judged_elsewhere(folder, monkeypatch, "run=runs/exp5/*/*", *ELSEWHERE)
+    assert found["internal"]["films"] == 6
+    assert set(found["drops"]) >= {"dice", "roc_auc"}
+    assert found["calibration"]["films"]["how"] == "fitted on the 6 validation films"
+    assert "data=phantom data.images=12 data.seed=9" in found["command"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ((), "say which films it is judged on"),
+        (("data=phantom", "run=x"), "model and run are both set"),
+        (("data=phantom", "on=test"), "on=test and data=phantom: choose one"),
+        (("data=phantom", "tune=validation"), "no validation films to choose on"),
+        (("data=xray",), "data=xray: no such choice; choose one of"),
+        (("data=folder", "data.root=x", "data.masks=y"), "data.root=x: no such file or folder"),
+    ],
+)
+def test_a_bundle_and_a_data_set_that_do_not_go_together(model, tmp_path, monkeypatch, typed, told):
+    status, _, errors = say("evaluate", [f"model={model}", *typed], tmp_path, monkeypatch)
+    assert status == 1
+    assert told in errors
+    assert len(errors.splitlines()) == 1

@@ -22,6 +22,7 @@ from pneumo.inference.engine import Probabilities
 from pneumo.inference.settings import Unsuitable, Use
 from pneumo.inference.stack import Stack
 from pneumo.masks.histograms import Histograms
+from pneumo.masks.resize import shrink
 from pneumo.masks.settings import Postprocess
 from pneumo.training.network import build_network
 from pneumo.training.options import Architecture, Attention, BatchNorm, Model, Pooling
@@ -237,3 +238,21 @@ def test_a_blend_weighs_maps_and_stacks_what_is_said_of_the_film():
         total[0, level] = 1024 * 1024
         columns.append(stack.features(of_maps(total), np.array([told]))[1])
     assert presence == pytest.approx(float(made(np.concatenate(columns, axis=1))[0]), abs=1e-6)
+
+
+def test_many_films_at_once_give_what_each_gives_alone():
+    def bright(films):
+        level = films.astype(np.float32).mean((1, 2)) / 255
+        return Probabilities(np.ones(films.shape, np.float32) * level[:, None, None], level)
+
+    roles = [Role(0, "a"), Role(1, "b", 0.5)]
+    members = [(32, bright), (16, bright)]
+    made = bundle.Bundle(Path(), {}, members, Postprocess(), True, "torch", roles=roles)
+    films = np.random.default_rng(0).integers(0, 256, (3, 48, 48)).astype(np.uint8)
+    at = {size: np.stack([shrink(film, size) for film in films]) for size in (16, 32)}
+    for said, tta in zip(made.says_of(at), (False, True), strict=True):
+        assert said.levels.shape == (3, made.size, made.size) == (3, 32, 32)
+        for row, film in enumerate(films):
+            levels, presence = made.says(film, tta)
+            assert np.array_equal(said.levels[row], levels)
+            assert said.presence[row] == pytest.approx(presence)
