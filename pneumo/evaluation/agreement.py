@@ -92,7 +92,7 @@ def compare(settings: SecondReaders) -> list[Agreement]:
     )
     return [
         judge(
-            read(_files(given), nih_names, settings.on_error),
+            read(files_of(given), nih_names, settings.on_error),
             table,
             patients,
             share=share,
@@ -146,7 +146,7 @@ def judge(
         int(films.marked.sum()),
         int((films.positive & films.marked).sum()),
         share,
-        _values(reader.kind, films, weights, share),
+        values_of(SCORED[reader.kind], films, weights, share),
         left_aside,
     )
 
@@ -194,8 +194,10 @@ def scored(films: Films, share: float, weights: Weights | None = None) -> dict[s
     return scores
 
 
-def _values(kind: Truth, films: Films, weights: Weights | None, share: float) -> list[Value]:
-    """What can be scored of a kind of reader."""
+def values_of(
+    keys: Sequence[str], films: Films, weights: Weights | None, share: float
+) -> list[Value]:
+    """Some scores of films with their intervals, by rows of ``weights``."""
     scores = scored(films, share)
     spread = {} if weights is None else scored(films, share, weights)
     every = len(films.truth)
@@ -210,14 +212,15 @@ def _values(kind: Truth, films: Films, weights: Weights | None, share: float) ->
         "box_met": ("a box meets the mask", positive),
     }
     values = []
-    for key in SCORED[kind]:
+    for key in keys:
         label, number = rows[key]
-        interval = middle(spread[key]) if key in spread else (math.nan, math.nan)
+        # a single film says nothing of others
+        interval = middle(spread[key]) if key in spread and number > 1 else (math.nan, math.nan)
         values.append(Value(key, label, float(scores[key][0]), *interval, number))
     return values
 
 
-def _files(given: Any) -> list[Path]:
+def files_of(given: Any) -> list[Path]:
     """The files that are named: one, a pattern, or a list of these."""
     named = given if isinstance(given, list) else [given]
     paths: list[Path] = []
@@ -267,6 +270,13 @@ def described(one: Agreement) -> list[str]:
             ]
     lines += [f"  left aside: {len(cases):,} {reason}" for reason, cases in one.left_aside.items()]
     return lines
+
+
+def told(value: Value) -> str:
+    """A score with its interval in a cell."""
+    if not math.isfinite(value.low):
+        return _number(value.value)
+    return f"{_number(value.value)} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def _number(value: float) -> str:

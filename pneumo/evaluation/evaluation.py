@@ -19,6 +19,7 @@ from pneumo.evaluation import (
     external,
     methods,
     operating,
+    opinions,
     scores,
     shapes,
 )
@@ -143,11 +144,21 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         found.against = _against(settings, ours)
     how = [judged.tta, settings.tune.name, settings.seed, settings.resamples, settings.spacing]
     how.append(dataclasses.asdict(settings.measures))
+    if settings.reader.given:
+        how.append({key: str(value) for key, value in vars(settings.reader).items()})
     slug = files.digest([*how, str(settings.against), plain(rule)])[:8]
     folder = parts[0].folder
     if len(parts) > 1:
         folder = Path(settings.runs_dir) / "joined" / files.digest(found.runs)[:12]
     path = folder / FOLDER / f"{'tta' if judged.tta else 'plain'}-{slug}.json"
+    if settings.reader.given:
+        if not has_masks:
+            raise PneumoError(
+                "reader: readers are compared with masks, but of these films only "
+                f"{everything.known.name} are known"
+            )
+        beside = path.with_suffix("").with_name(f"{path.stem}-readers")
+        found.readers = _beside_readers(judged, settings, beside)
     files.write_json(path, found.to_dict())
     _write_films(path.with_suffix(".csv"), results)
     return found, path
@@ -177,6 +188,25 @@ def _of_runs(settings: Evaluate) -> Judged:
         if curve is not None:
             judged.curve = curve, f"fitted on the {len(judged.before):,} validation films"
     return judged
+
+
+def _beside_readers(judged: Judged, settings: Evaluate, folder: Path) -> list[opinions.Opinion]:
+    """Second readers of the same films; where all disagree, tables and pictures in a folder."""
+    asked, found = settings.reader, []
+    own = [record.config.data.patients for record in judged.records]
+    names = opinions.names_of(asked, [settings.patients, *own])
+    for reader in opinions.read(asked, names):
+        how = (judged.parts, judged.rule, judged.tta, reader)
+        try:
+            one = opinions.judge(*how, asked, settings.resamples, settings.seed)
+        except PneumoError as error:  # of other films, as those of another part may be
+            log.warning("%s", error)
+            continue
+        if one.disagreed:
+            place = folder / reader.name.lower().replace(" ", "-")
+            opinions.write_disagreements(place, one, *how, asked.pictures)
+        found.append(one)
+    return found
 
 
 def _compares_methods(settings: Evaluate) -> bool:

@@ -13,9 +13,10 @@ from markupsafe import Markup
 from pneumo import files, runs, templates
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
-from pneumo.evaluation import choosing, scores, surfaces
+from pneumo.evaluation import choosing, opinions, scores, surfaces
+from pneumo.evaluation.agreement import Value
 from pneumo.evaluation.published import Run
-from pneumo.evaluation.results import plain_values
+from pneumo.evaluation.results import known, plain_values
 from pneumo.inference import maps
 from pneumo.inference.maps import Predictions
 from pneumo.masks import pictures
@@ -87,12 +88,48 @@ def _run(run: Run, gallery: int, alone: bool) -> dict[str, Any]:
         "operating": [declared[key] for key in ("sensitivity", "specificity")],
         "calibration": plain_values(found.pixels),
         "film_calibration": plain_values(found.film_calibration),
+        "readers": [_reader(one) for one in found.readers],
         "leak": run.record.data.validation_positives_sharing_a_patient,
         "by_patient": run.record.data.by_patient,
         "gallery": _gallery(part, outcomes, rule, gallery),
         "made": [_made(folder, about) for folder, about in run.chain],
         "evaluated": {"command": found.command, "commit": found.commit},
     }
+
+
+def _reader(one: opinions.Opinion) -> dict[str, Any]:
+    """A second reader and the run, on the films that both have; with pictures where all differ."""
+    told = {key: getattr(one, key) for key in ("reader", "films", "patients", "positives")}
+    rates = {value.key: known(value.value) for value in one.alone}
+    return {
+        **told,
+        "scores": [
+            {"label": ours.label, "reader": _interval(theirs), "model": _interval(ours)}
+            for theirs, ours in zip(one.alone, one.model, strict=True)
+        ],
+        "rates": [rates.get(key) for key in ("sensitivity", "specificity")],
+        "truths": [
+            {"truth": against.truth, "films": against.films, **_interval(value)}
+            for against in one.by_truth
+            for value in against.values
+            if value.key == "dice_positive"
+        ],
+        "alone": next((_interval(v) for v in one.alone if v.key == "dice_positive"), None),
+        "disagreed": len(one.disagreed),
+        "pictures": [
+            {
+                "id": film.id,
+                "picture": _encoded(cv2.imread(film.picture)),
+                "pixels": [film.challenge_px, film.reader_px, film.model_px],
+            }
+            for film in one.disagreed
+            if film.picture
+        ],
+    }
+
+
+def _interval(value: Value) -> dict[str, float | None]:
+    return {key: known(getattr(value, key)) for key in ("value", "low", "high")}
 
 
 def _surface(part: Predictions, tta: bool) -> dict[str, list[list[int | None]]]:
@@ -184,9 +221,15 @@ def _picture(part: Predictions, row: int, rule: Postprocess) -> str | None:
         cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) for mask in masks
     )
     rgb = pictures.overlay(small, truth, prediction, width=2)
-    ok, encoded = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80]
-    )
+    return _encoded(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+
+def _encoded(bgr: np.ndarray | None) -> str | None:
+    """A picture (H, W, 3) as the page embeds it."""
+    if bgr is None:
+        return None
+    small = cv2.resize(bgr, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    ok, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode() if ok else None
 
 

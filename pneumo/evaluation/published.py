@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pneumo.data.settings import SplitKind
-from pneumo.evaluation import comparable
+from pneumo.evaluation import comparable, opinions
 from pneumo.evaluation.results import Evaluation, Point, Scored
 from pneumo.evaluation.scores import NARROW
 from pneumo.masks.rule import ABBREVIATIONS
@@ -81,7 +81,20 @@ def build(found: list[Run], systems: Sequence[Judged] = ()) -> list[Table]:
         _table_6(systems),
         _scores(same),
         *_measured(found),
+        *_readers(same),
     ]
+
+
+def _readers(same: dict[str, list[Run]]) -> list[Table]:
+    """Second readers beside the runs, or beside their folds where these are joined."""
+    found = {}
+    for name, members in same.items():
+        joined = next((run.joined for run in members if run.joined), None)
+        judged = [joined] if joined else [run.found["val", True] for run in members]
+        for place, one in enumerate(judged):
+            if one.readers:
+                found[name + (f", run {place + 1}" if len(judged) > 1 else "")] = one.readers
+    return opinions.tables(found) if found else []
 
 
 def _table_2(same: dict[str, list[Run]]) -> Table:

@@ -11,7 +11,7 @@ from pneumo.evaluation.blend import without_news
 from pneumo.evaluation.members import members_of, typed_besides
 from pneumo.evaluation.published import Judged, Run
 from pneumo.evaluation.results import Evaluation
-from pneumo.evaluation.settings import Evaluate, Report, Tune
+from pneumo.evaluation.settings import Evaluate, ReaderFiles, Report, Tune
 from pneumo.settings import options_of
 from pneumo.training import record
 from pneumo.training.settings import Blend, system_of
@@ -129,6 +129,7 @@ def _evaluate(
         tta=tta,
         tune=Tune.validation if on == "test" else Tune.honest,
         resamples=settings.resamples,
+        reader=settings.reader if on == "val" and tta else ReaderFiles(),
     )
     with without_news():
         return evaluation.evaluate(asked)[0]

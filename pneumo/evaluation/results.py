@@ -175,6 +175,7 @@ class Evaluation:
     excluded: int = 0
     internal: Internal | None = None  # what was scored on its own data
     drops: dict[str, Drop] = field(default_factory=dict)  # these films' scores minus those
+    readers: list[Any] = field(default_factory=list)  # second readers, see ``opinions.Opinion``
 
     @property
     def declared(self) -> Judgement:
@@ -229,6 +230,7 @@ class Evaluation:
         if self.internal is not None:
             scored = {"films": self.internal.scored.films, **self.internal.scored.to_dict()}
             values["internal"] = {"how": self.internal.how, **scored}
+        values["readers"] = [one.to_dict() for one in self.readers]
         values["drops"] = {key: vars(drop) for key, drop in self.drops.items()}
         values["results"] = [result.to_dict() for result in self.results]
         values["calibration"] = {

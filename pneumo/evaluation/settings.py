@@ -105,6 +105,40 @@ class Measures:
 
 
 @dataclass
+class ReaderFiles:
+    """What other readers said of the challenge's films, and how it is joined to them."""
+
+    chestx_det: Any = declare(
+        None,
+        "ChestX-Det's polygons: a file, a pattern or a list, e.g. ChestX_Det_*.json",
+        place=True,
+    )
+    google: Any = declare(
+        None, "Google's labels, e.g. google2019_nih-chest-xray-labels.csv.gz", place=True
+    )
+    nih_boxes: Any = declare(None, "NIH's boxes, e.g. BBox_List_2017.csv.gz", place=True)
+    names: str | None = declare(
+        None, "CSV of image id and NIH file name; null: the run's data.patients", place=True
+    )
+    on_error: OnError = declare(
+        OnError.stop, "stop at rows and readings that cannot be used, or skip them"
+    )
+    share: float = declare(
+        0.2215, "of positive films, to which Dice is re-weighted: the challenge's training films"
+    )
+    pictures: int = declare(12, "of films on which all disagree")
+
+    def __post_init__(self) -> None:
+        require(0 < self.share < 1, "reader.share", self.share, BETWEEN_0_AND_1)
+        require(self.pictures >= 0, "reader.pictures", self.pictures, "0 or more")
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any reader."""
+        return not (self.chestx_det is None and self.google is None and self.nih_boxes is None)
+
+
+@dataclass
 class Evaluate(Films, Spacings):
     """What ``python -m pneumo.evaluate`` takes."""
 
@@ -128,6 +162,7 @@ class Evaluate(Films, Spacings):
         place=True,
     )
     measures: Measures = declare(factory=Measures, help="what is measured beside the main scores")
+    reader: ReaderFiles = declare(factory=ReaderFiles, help="second readers beside the model")
     detail: bool = declare(False, "print all that is found, as it stands in the JSON file")
     resamples: int = declare(1000, "of the bootstrap by patient; 0 leaves intervals out")
     seed: int = declare(0, "of halves and bootstrap")
@@ -196,6 +231,7 @@ class Report:
     )
     resamples: int = declare(1000, "of the bootstrap by patient; 0 leaves intervals out")
     gallery: int = declare(4, "films of each kind")
+    reader: ReaderFiles = declare(factory=ReaderFiles, help="second readers beside the runs")
     machine: Machine = declare(factory=Machine, help="where and how the work is done")
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """An evaluation in words: what a reader of its scores must know, as text for a terminal."""
 
-from pneumo.evaluation import calibration
+from pneumo.evaluation import calibration, opinions
 from pneumo.evaluation.results import Evaluation, Judgement, OfSize, Point, Scored, known
 from pneumo.inference.settings import ELSEWHERE
 from pneumo.masks.rule import ABBREVIATIONS, plain, rule_text
@@ -51,6 +51,8 @@ def describe(found: Evaluation, detail: bool = False) -> str:
             "of these films, and states the score of `tuned`."
         )
     lines += _calibration_lines(found)
+    if found.readers:
+        lines += ["\n" + table.aligned() for table in opinions.tables({"this": found.readers})]
     if found.against is not None:
         for name, gap in found.against.differences.items():
             if known(gap.mean) is not None:

@@ -7,6 +7,7 @@ import numpy as np
 
 # cyan and orange, which colour-blind readers can tell apart, too
 TRUTH, PREDICTION = (0, 190, 255), (255, 140, 0)
+READER = (245, 230, 60)  # yellow
 HEAT_FROM = 12  # heat shows levels above this one, probabilities from .05 on
 
 
@@ -22,10 +23,16 @@ def overlay(
     grey = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     picture = np.repeat(grey[..., None], 3, axis=2)
     for mask, colour in ((truth, TRUTH), (prediction, PREDICTION)):
-        large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outlines, -1, colour, width)
+        outline(picture, mask, colour, width)
     return picture
+
+
+def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, ...], width: int = 1) -> None:
+    """Draw the outline of a mask (any size) into an RGB picture uint8 (H, W, 3), in place."""
+    size = (picture.shape[1], picture.shape[0])
+    large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, colour, width)
 
 
 def heat(film: np.ndarray, levels: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -58,6 +58,8 @@ def test_masks_are_judged_as_a_run_is_on_the_films_that_both_have(table):
         "dice_reweighted": (0.25 * 0.25 + 0.75 * 0.5, 4),
     }
     assert {key: (one.value, one.films) for key, one in values.items()} == expected
+    alone = values.pop("dice_found")  # a single film has no interval
+    assert np.isnan([alone.low, alone.high]).all()
     assert all(one.low <= one.value <= one.high for one in values.values())
     (reason,) = found.left_aside
     assert "not annotated, so not negative" in reason
