@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pneumo import files, runs, tracking
+from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
 from pneumo.evaluation import (
     blend,
@@ -32,7 +33,7 @@ from pneumo.evaluation.results import (
     Evaluation,
     Point,
 )
-from pneumo.evaluation.settings import Evaluate, Measures, Tune
+from pneumo.evaluation.settings import Evaluate, Measures, ReaderFiles, Tune
 from pneumo.inference.findings import spacings
 from pneumo.inference.maps import Predictions
 from pneumo.inference.probability import Platt
@@ -341,6 +342,13 @@ def _command(settings: Evaluate, rule: Postprocess) -> str:
         for key in ("spacing", "spacing_names")
         if getattr(settings, key) is not None
     }
+    if settings.reader.given:
+        default = ReaderFiles()
+        more |= {
+            f"reader.{key}": value.name if isinstance(value, OnError) else value
+            for key, value in vars(settings.reader).items()
+            if value != getattr(default, key)
+        }
     against = {} if settings.against is None else {"against": settings.against}
     asked = [
         f"{key}={value}"

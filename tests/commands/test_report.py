@@ -5,17 +5,18 @@ import json
 
 import numpy as np
 import pytest
-from conftest import complaint, launch, one, visited
+from conftest import complaint, launch, one, second_reader, visited
 
 from pneumo.evaluation import surfaces
 from pneumo.inference import maps
 
 
 @pytest.fixture(scope="module")
-def reported(finished):
-    """The report's folder, and what the command printed."""
-    folder, _ = finished
-    done = launch(folder, "resamples=20", "gallery=2", module="pneumo.report")
+def reported(predicted, tmp_path_factory):
+    """The report's folder, and what the command printed, of a run beside a second reader."""
+    folder, maps_of_run = predicted
+    reader = second_reader(maps_of_run, tmp_path_factory.mktemp("reader"))
+    done = launch(folder, "resamples=20", "gallery=2", *reader, module="pneumo.report")
     assert done.returncode == 0, done.stderr
     (place,) = (folder / "runs" / "report").iterdir()
     return place, done.stdout
@@ -23,7 +24,7 @@ def reported(finished):
 
 def test_tables_are_latex_too(reported):
     text = (reported[0] / "report.tex").read_text()
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 10
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 12
     assert r"32\textsuperscript{2}: 8 / 5" in text
     body = text.replace(r"\&", "").replace(r"\%", "").replace(r"\_", "")
     for line in body.splitlines():
@@ -91,6 +92,21 @@ def test_tables_hold_our_scores_beside_the_published_ones(finished, reported):
     assert "Table III" in printed
 
 
+def test_a_second_reader_stands_beside_the_run(finished, reported):
+    place, printed = reported
+    beside = {row["score"]: row for row in rows(place / "readers.csv")}
+    assert beside["sensitivity"]["model"] == "exp5"
+    assert beside["sensitivity"]["reader"] == "ChestX-Det"
+    assert 0 < float(beside["Dice on positives"]["reader alone"].split()[0]) < 1
+    assert beside["Dice"]["films"] == "6"
+    truths = [row["truth"] for row in rows(place / "truths.csv")]
+    assert truths[:2] == ["the challenge", "ChestX-Det"]
+    assert "Second readers on the same films" in printed
+    found = evaluation(finished[0], "val", "tta")
+    assert found["readers"][0]["reader"] == "ChestX-Det"
+    assert "reader.chestx_det=" in found["command"]
+
+
 def test_nothing_to_report_is_one_line(tmp_path):
     assert "no finished runs" in complaint(launch(tmp_path, module="pneumo.report"))
 
@@ -137,11 +153,13 @@ def test_sliders_move_the_scores(opened, finished):
 def test_the_page_shows_everything_and_fits(opened):
     width = opened.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]
-    for plot in ("curves", "roc", "pr", "calibration"):
+    for plot in ("curves", "roc", "pr", "calibration", "readers-scores", "readers-truths"):
         assert opened.locator(f"#{plot} .main-svg").count() > 0
     assert (
         opened.evaluate("document.getElementById('curves').data[0].x.length") == 9
     )  # 5 epochs, then 4, on one axis
+    line, *_ = opened.evaluate("document.getElementById('readers-truths').layout.shapes")
+    assert 0 < line["y0"] == line["y1"] < 1  # the reader's Dice on positives, by the challenge
     text = opened.inner_text("main")
     for part in (
         "Best",
