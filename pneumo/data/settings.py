@@ -69,19 +69,26 @@ class Data:
 
 
 @dataclass
-class SiimData(Data):
-    """The challenge's layout: a folder of films and a table of run lengths."""
+class TableData(Data):
+    """A folder of films and a file of what is known of them."""
 
     needed = ("root", "annotations")
 
-    format: str = declare("siim", "which of the formats this is")
-    annotations: str | None = declare(
-        None, "table (CSV or .csv.gz) of image id and run lengths", place=True
-    )
+    annotations: str | None = declare(None, "file of what is known of the films", place=True)
     on_missing: OnError = declare(
         OnError.stop,
         "stop if more than a twentieth of the table's images are not on disk, or skip them",
         incidental=True,
+    )
+
+
+@dataclass
+class SiimData(TableData):
+    """The challenge's layout: a folder of films and a table of run lengths."""
+
+    format: str = declare("siim", "which of the formats this is")
+    annotations: str | None = declare(
+        None, "table (CSV or .csv.gz) of image id and run lengths", place=True
     )
     mask_size: MaskSize = declare(
         MaskSize.challenge,
@@ -144,6 +151,15 @@ class FolderData(Data):
     )
 
 
+@dataclass
+class CandidData(TableData):
+    """CANDID-PTX: films, their table of run lengths and reports, and one of chest tubes."""
+
+    format: str = declare("candid", "which of the formats this is")
+    annotations: str | None = declare(None, "Pneumothorax_reports.csv", place=True)
+    tubes: str | None = declare(None, "chest_tube.csv, the films with a chest tube", place=True)
+
+
 class SplitKind(Enum):
     """How films are divided into training and validation."""
 
@@ -193,4 +209,4 @@ class Check:
 
 
 register("check_schema", Check)
-register_options("data", siim=SiimData, phantom=PhantomData, folder=FolderData)
+register_options("data", siim=SiimData, phantom=PhantomData, folder=FolderData, candid=CandidData)
