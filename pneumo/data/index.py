@@ -1,8 +1,16 @@
 """Data settings → an index of annotated films, whatever the format."""
 
 from pneumo.data.films import Index
-from pneumo.data.settings import CandidData, Data, FolderData, PhantomData, SiimData
-from pneumo.data.sources import candid, folder, phantom, siim
+from pneumo.data.settings import (
+    CandidData,
+    ChexlocalizeData,
+    CocoData,
+    Data,
+    FolderData,
+    PhantomData,
+    SiimData,
+)
+from pneumo.data.sources import candid, chexlocalize, coco, folder, phantom, siim
 
 
 def read(data: Data, runs_dir: str) -> Index:
@@ -14,6 +22,10 @@ def read(data: Data, runs_dir: str) -> Index:
             return folder.read_index(data)
         case CandidData():
             return candid.read_index(data)
+        case ChexlocalizeData():
+            return chexlocalize.read_index(data)
+        case CocoData():
+            return coco.read_index(data)
         case SiimData():
             return siim.read_index(data)
     raise TypeError(f"no source for {type(data).__name__}")

@@ -160,6 +160,29 @@ class CandidData(TableData):
     tubes: str | None = declare(None, "chest_tube.csv, the films with a chest tube", place=True)
 
 
+@dataclass
+class ChexlocalizeData(TableData):
+    """CheXlocalize: films of CheXpert and a JSON file of run lengths or polygons."""
+
+    format: str = declare("chexlocalize", "which of the formats this is")
+    annotations: str | None = declare(
+        None,
+        "gt_segmentations_….json (run lengths) or gt_annotations_….json (polygons)",
+        place=True,
+    )
+
+
+@dataclass
+class CocoData(TableData):
+    """A folder of films and a JSON file of instances in COCO's layout."""
+
+    format: str = declare("coco", "which of the formats this is")
+    annotations: str | None = declare(
+        None, "JSON file of images, categories and annotations", place=True
+    )
+    category: str = declare("pneumothorax", "name of the category of pneumothorax, in any case")
+
+
 class SplitKind(Enum):
     """How films are divided into training and validation."""
 
