@@ -2,15 +2,17 @@
 
 from pneumo.data.films import Index
 from pneumo.data.settings import (
+    BoxesData,
     CandidData,
     ChexlocalizeData,
     CocoData,
     Data,
     FolderData,
+    LabelsData,
     PhantomData,
     SiimData,
 )
-from pneumo.data.sources import candid, chexlocalize, coco, folder, phantom, siim
+from pneumo.data.sources import boxes, candid, chexlocalize, coco, folder, labels, phantom, siim
 
 
 def read(data: Data, runs_dir: str) -> Index:
@@ -26,6 +28,10 @@ def read(data: Data, runs_dir: str) -> Index:
             return chexlocalize.read_index(data)
         case CocoData():
             return coco.read_index(data)
+        case BoxesData():
+            return boxes.read_index(data)
+        case LabelsData():
+            return labels.read_index(data)
         case SiimData():
             return siim.read_index(data)
     raise TypeError(f"no source for {type(data).__name__}")

@@ -183,6 +183,46 @@ class CocoData(TableData):
     category: str = declare("pneumothorax", "name of the category of pneumothorax, in any case")
 
 
+class Agreement(Enum):
+    """How several readers of one film become one."""
+
+    any = "any"  # positive if one of them says so
+    majority = "majority"  # what more than half of them say; half and half is unknown
+    all = "all"  # positive if all of them say so
+
+
+@dataclass
+class BoxesData(TableData):
+    """A folder of films and boxes around findings: of VinDr-CXR, NIH or PadChest-GR."""
+
+    format: str = declare("boxes", "which of the formats this is")
+    annotations: str | None = declare(
+        None,
+        "annotations_train.csv (VinDr-CXR), BBox_List_2017.csv (NIH) or grounded_reports_*.json "
+        "(PadChest-GR)",
+        place=True,
+    )
+    readers: Agreement = declare(
+        Agreement.majority, "how several readers of a film become one: any, majority or all"
+    )
+    labels: str | None = declare(
+        None, "table of labels of whole films, for sets that list only positive ones", place=True
+    )
+    column: str = declare("Pneumothorax", "the column of that table")
+
+
+@dataclass
+class LabelsData(TableData):
+    """A folder of films and a table of labels of whole films."""
+
+    format: str = declare("labels", "which of the formats this is")
+    annotations: str | None = declare(None, "table of image id and labels", place=True)
+    column: str = declare("Pneumothorax", "the column of the label")
+    readers: Agreement = declare(
+        Agreement.majority, "how several rows of a film become one: any, majority or all"
+    )
+
+
 class SplitKind(Enum):
     """How films are divided into training and validation."""
 

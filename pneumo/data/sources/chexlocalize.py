@@ -81,7 +81,8 @@ def _annotations(film: dict[str, Any], path: Path) -> tuple[list[str], tuple[int
 def size_of(told: Any, keys: str) -> tuple[int, int]:
     """Rows and columns that a list, or the ``size`` of run lengths, states. Raises ValueError."""
     size = told.get("size") if isinstance(told, dict) else told
-    is_size = isinstance(size, list) and len(size) == 2
-    if not (is_size and all(type(side) is int and side > 0 for side in size)):
-        raise ValueError(f"its size is not known ({keys} must be two whole numbers, [H, W])")
-    return size[0], size[1]
+    if isinstance(size, list) and len(size) == 2:
+        rows, columns = size
+        if type(rows) is int and type(columns) is int and rows > 0 and columns > 0:
+            return rows, columns
+    raise ValueError(f"its size is not known ({keys} must be two whole numbers, [H, W])")
