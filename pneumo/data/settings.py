@@ -271,5 +271,64 @@ class Check:
     verbose: bool = declare(False, "list every case left aside")
 
 
+class Layout(Enum):
+    """Data sets in whose layout phantoms can be written."""
+
+    candid = "candid"
+    chexlocalize = "chexlocalize"
+    coco = "coco"
+    vindr = "vindr"
+    nih = "nih"
+    padchest = "padchest"
+    labels = "labels"
+    ptx498 = "ptx498"
+
+
+@dataclass
+class Drawing:
+    """What ``python -m pneumo.phantoms`` takes."""
+
+    runs_dir: str = declare("runs", "folder of all runs", place=True)
+    layout: Layout | None = declare(
+        None, f"the data set whose layout they have: {', '.join(one.name for one in Layout)}"
+    )
+    out: str | None = declare(None, "folder to write, which must not be there yet", place=True)
+    images: int = declare(60, "how many films are drawn")
+    positive_rate: float = declare(0.34, "share of films with pneumothorax")
+    seed: int = declare(0, "other seeds draw other films")
+    difficulty: Difficulty = declare(
+        Difficulty.easy, "easy or hard, as data.difficulty of phantoms"
+    )
+
+    def __post_init__(self) -> None:
+        for key, value in (("layout", self.layout), ("out", self.out)):
+            if value is None:
+                choices = ", ".join(one.name for one in Layout)
+                what = f"one of {choices}" if key == "layout" else "a folder to write"
+                raise PneumoError(f"{key} is not set: give {what}, {key}=…")
+
+    @property
+    def phantoms(self) -> PhantomData:
+        """The films to draw. Raises PneumoError, in the words of ``data=phantom``."""
+        return PhantomData(
+            name="phantom",
+            images=self.images,
+            positive_rate=self.positive_rate,
+            seed=self.seed,
+            difficulty=self.difficulty,
+        )
+
+
 register("check_schema", Check)
-register_options("data", siim=SiimData, phantom=PhantomData, folder=FolderData, candid=CandidData)
+register("phantoms_schema", Drawing)
+register_options(
+    "data",
+    siim=SiimData,
+    phantom=PhantomData,
+    folder=FolderData,
+    candid=CandidData,
+    chexlocalize=ChexlocalizeData,
+    coco=CocoData,
+    boxes=BoxesData,
+    labels=LabelsData,
+)
