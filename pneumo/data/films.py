@@ -14,9 +14,9 @@ from pneumo.masks.truth import Truth, least
 
 # what is known of films, for people
 KNOWN = {
-    Truth.masks: "masks of pneumothorax",
-    Truth.boxes: "boxes around pneumothorax",
-    Truth.labels: "whether they show pneumothorax, not where",
+    Truth.masks: "masks",
+    Truth.boxes: "boxes alone",
+    Truth.labels: "labels of whole films alone",
 }
 FILMS = (".dcm", ".dicom", *dicom.IMAGES)
 
