@@ -11,6 +11,7 @@ from pneumo import __version__
 COMMANDS = [
     "train",
     "siim",
+    "phantoms",
     "predict",
     "evaluate",
     "study",

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and their fingerprints."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pneumo.errors import PneumoError
 
 
 @contextmanager
@@ -41,6 +44,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, plain or gzipped. Raises PneumoError."""
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+        return json.loads(raw)
+    except FileNotFoundError:
+        raise PneumoError(f"{path}: no such file") from None
+    except (OSError, EOFError, ValueError) as error:
+        raise PneumoError(f"{path}: not a readable JSON file ({error})") from None
 
 
 def sha256(path: Path) -> str:

@@ -14,7 +14,7 @@ from pneumo import command, pool
 from pneumo.data import dicom
 from pneumo.data.films import Item
 from pneumo.data.index import read
-from pneumo.data.settings import Check, OnError, SiimData
+from pneumo.data.settings import Check, OnError, TableData
 from pneumo.data.sources.siim import SiimIndex
 from pneumo.errors import PneumoError
 from pneumo.settings import checked
@@ -24,7 +24,7 @@ def check(raw: DictConfig) -> None:
     """Print what a data set holds, and decode each of its films unless told not to."""
     settings = checked(raw)
     data = settings.data
-    if isinstance(data, SiimData):  # what is missing is what is asked for here
+    if isinstance(data, TableData):  # what is missing is what is asked for here
         data = dataclasses.replace(data, on_missing=OnError.skip)
     index = read(data, settings.runs_dir)
     if settings.decode:

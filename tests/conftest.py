@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
@@ -88,6 +89,14 @@ def write_film(path, array, bits=None, **tags):
     for key, value in tags.items():
         setattr(data, key, value)
     data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_picture(path, shape=(96, 128)):
+    """Write a film of noise as PNG or JPEG; other names have other noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(len(str(path.name)))
+    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
     return path
 
 

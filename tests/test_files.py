@@ -1,8 +1,11 @@
 """Files that are written whole or not at all."""
 
+import gzip
+
 import pytest
 
 from pneumo import files
+from pneumo.errors import PneumoError
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -35,3 +38,14 @@ def test_fingerprints(tmp_path):
     assert files.sha256(tmp_path / "a") == expected
     assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1})
     assert files.digest({"a": 1, "b": 2}) != files.digest({"a": 2, "b": 1})
+
+
+def test_json_is_read_plain_or_gzipped_and_else_named(tmp_path):
+    for name, content in (("a.json", b'{"a": 1}'), ("a.json.gz", gzip.compress(b'{"a": 1}'))):
+        (tmp_path / name).write_bytes(content)
+        assert files.read_json(tmp_path / name) == {"a": 1}
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(PneumoError, match=r"b\.json: not a readable JSON file"):
+        files.read_json(tmp_path / "b.json")
+    with pytest.raises(PneumoError, match=r"c\.json: no such file"):
+        files.read_json(tmp_path / "c.json")

@@ -3,11 +3,28 @@
 import csv
 import gzip
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pneumo.errors import PneumoError
+
+# what columns of image ids and of patients are called, in lower case
+IMAGE_COLUMNS = (
+    "image index",
+    "image_id",
+    "imageid",
+    "sopinstanceuid",
+    "anon_sopuid",
+    "path",
+    "file_name",
+    "filename",
+    "nih_name",
+    "image",
+    "id",
+)
+PATIENT_COLUMNS = ("patient id", "patientid", "patient_id", "patient")
 
 
 def read_ids(path: Path) -> list[str]:
@@ -29,15 +46,33 @@ def read_names(path: Path) -> dict[str, str]:
 
 
 def read_patients(path: Path) -> dict[str, str]:
-    """Read a two-column CSV of image id and patient.
+    """Read the patient of each image: of a CSV of two columns, or of columns named so.
 
     An NIH file name such as 00028864_007.png stands for its patient, 00028864.
     """
-    patients = {}
-    for image, name in read_names(path).items():
-        nih = re.fullmatch(r"(\d{8})_\d{3}", name)
-        patients[image] = nih[1] if nih else name
-    return patients
+    names = [cell.strip().lower() for cell in header(path) or []]
+    of_image = next((name for name in names if name in IMAGE_COLUMNS), None)
+    of_patient = next((name for name in names if name in PATIENT_COLUMNS), None)
+    if of_image and of_patient and len(names) > 2:
+        found = {
+            image_id(cells[of_image]): cells[of_patient]
+            for _, cells in records(path)
+            if cells.get(of_image) and cells.get(of_patient)
+        }
+    else:
+        found = read_names(path)
+    return {image: _nih_patient(name) or name for image, name in found.items()}
+
+
+def patient_in(name: str) -> str | None:
+    """The patient that a film's name tells, of NIH (00028864_007) and CheXpert (patient64541)."""
+    chexpert = re.search(r"(?:^|/)(patient\d+)(?:_|/)", name)
+    return _nih_patient(name) or (chexpert[1] if chexpert else None)
+
+
+def _nih_patient(name: str) -> str | None:
+    nih = re.fullmatch(r"(\d{8})_\d{3}", name)
+    return nih[1] if nih else None
 
 
 def read_sites(path: Path) -> dict[str, str]:
@@ -56,18 +91,24 @@ def header(path: Path) -> list[str] | None:
     return None
 
 
+def columns(path: Path) -> list[str]:
+    """The names of a table's columns, in lower case. Raises PneumoError for a table without."""
+    for _, cells in _lines(path):
+        # a first column without a name is one of row numbers
+        if _is_header(cells if cells and cells[0].strip() else cells[1:2], False):
+            return [cell.strip().lower() for cell in cells]
+        break
+    raise PneumoError(f"{path}: its first line must name its columns")
+
+
 def records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Lines of a CSV with their numbers, each as cells by the names of its header, in lower case.
 
     Raises PneumoError for a file without a header. A line may have fewer cells than the header.
     """
-    names: list[str] | None = None
-    for number, cells in _lines(path):
-        if names is None:
-            if not _is_header(cells, False):
-                raise PneumoError(f"{path}: its first line must name its columns")
-            names = [cell.strip().lower() for cell in cells]
-        elif any(cell.strip() for cell in cells):
+    names = columns(path)
+    for number, cells in itertools.islice(_lines(path), 1, None):
+        if any(cell.strip() for cell in cells):
             yield number, dict(zip(names, map(str.strip, cells), strict=False))
 
 
@@ -117,4 +158,4 @@ def _is_header(cells: list[str], table: bool) -> bool:
     if table:
         second = cells[1].strip() if len(cells) > 1 else ""
         return bool(re.match(r"[A-Za-z]", second))
-    return bool(re.fullmatch(r"[A-Za-z_ ]+", cells[0].strip()))
+    return bool(cells and re.fullmatch(r"[A-Za-z_ ]+", cells[0].strip()))

@@ -10,8 +10,14 @@ import numpy as np
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
-from pneumo.masks.truth import Truth
+from pneumo.masks.truth import Truth, least
 
+# what is known of films, for people
+KNOWN = {
+    Truth.masks: "masks",
+    Truth.boxes: "boxes alone",
+    Truth.labels: "labels of whole films alone",
+}
 FILMS = (".dcm", ".dicom", *dicom.IMAGES)
 
 
@@ -78,6 +84,12 @@ class Index:
         patients = {item.patient for item in self.items if item.patient}
         if patients:
             counts.append(("patients on disk", len(patients)))
+        sites = {item.site for item in self.items if item.site}
+        if sites:
+            counts.append(("sites", len(sites)))
+        tubes = [item.tube for item in self.items if item.tube is not None]
+        if tubes:
+            counts.append((f"with a chest tube, of {len(tubes):,} where it is known", sum(tubes)))
         return counts
 
     def describe(self, cases: int = 5) -> str:
@@ -88,6 +100,9 @@ class Index:
         counts = self.counts()
         width = max(len(f"{number:,}") for _, number in counts)
         lines = [f"{number:>{width},}  {name}" for name, number in counts]
+        truth = least(item.truth for item in self.items)
+        if truth is not Truth.masks:
+            lines.append(f"Known of them: {KNOWN[truth]}")
         for reason, left_aside in self.left_aside.items():
             lines.append(f"\nLeft aside, {reason}: {len(left_aside):,}")
             shown = left_aside[:cases] if cases else left_aside

@@ -1,8 +1,18 @@
 """Data settings → an index of annotated films, whatever the format."""
 
 from pneumo.data.films import Index
-from pneumo.data.settings import Data, FolderData, PhantomData, SiimData
-from pneumo.data.sources import folder, phantom, siim
+from pneumo.data.settings import (
+    BoxesData,
+    CandidData,
+    ChexlocalizeData,
+    CocoData,
+    Data,
+    FolderData,
+    LabelsData,
+    PhantomData,
+    SiimData,
+)
+from pneumo.data.sources import boxes, candid, chexlocalize, coco, folder, labels, phantom, siim
 
 
 def read(data: Data, runs_dir: str) -> Index:
@@ -12,6 +22,16 @@ def read(data: Data, runs_dir: str) -> Index:
             return siim.read_index(phantom.in_place(data, runs_dir))
         case FolderData():
             return folder.read_index(data)
+        case CandidData():
+            return candid.read_index(data)
+        case ChexlocalizeData():
+            return chexlocalize.read_index(data)
+        case CocoData():
+            return coco.read_index(data)
+        case BoxesData():
+            return boxes.read_index(data)
+        case LabelsData():
+            return labels.read_index(data)
         case SiimData():
             return siim.read_index(data)
     raise TypeError(f"no source for {type(data).__name__}")

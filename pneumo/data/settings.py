@@ -79,19 +79,26 @@ class Data:
 
 
 @dataclass
-class SiimData(Data):
-    """The challenge's layout: a folder of films and a table of run lengths."""
+class TableData(Data):
+    """A folder of films and a file of what is known of them."""
 
     needed = ("root", "annotations")
 
-    format: str = declare("siim", "which of the formats this is")
-    annotations: str | None = declare(
-        None, "table (CSV or .csv.gz) of image id and run lengths", place=True
-    )
+    annotations: str | None = declare(None, "file of what is known of the films", place=True)
     on_missing: OnError = declare(
         OnError.stop,
         "stop if more than a twentieth of the table's images are not on disk, or skip them",
         incidental=True,
+    )
+
+
+@dataclass
+class SiimData(TableData):
+    """The challenge's layout: a folder of films and a table of run lengths."""
+
+    format: str = declare("siim", "which of the formats this is")
+    annotations: str | None = declare(
+        None, "table (CSV or .csv.gz) of image id and run lengths", place=True
     )
     mask_size: MaskSize = declare(
         MaskSize.challenge,
@@ -154,6 +161,78 @@ class FolderData(Data):
     )
 
 
+@dataclass
+class CandidData(TableData):
+    """CANDID-PTX: films, their table of run lengths and reports, and one of chest tubes."""
+
+    format: str = declare("candid", "which of the formats this is")
+    annotations: str | None = declare(None, "Pneumothorax_reports.csv", place=True)
+    tubes: str | None = declare(None, "chest_tube.csv, the films with a chest tube", place=True)
+
+
+@dataclass
+class ChexlocalizeData(TableData):
+    """CheXlocalize: films of CheXpert and a JSON file of run lengths or polygons."""
+
+    format: str = declare("chexlocalize", "which of the formats this is")
+    annotations: str | None = declare(
+        None,
+        "gt_segmentations_….json (run lengths) or gt_annotations_….json (polygons)",
+        place=True,
+    )
+
+
+@dataclass
+class CocoData(TableData):
+    """A folder of films and a JSON file of instances in COCO's layout."""
+
+    format: str = declare("coco", "which of the formats this is")
+    annotations: str | None = declare(
+        None, "JSON file of images, categories and annotations", place=True
+    )
+    category: str = declare("pneumothorax", "name of the category of pneumothorax, in any case")
+
+
+class Agreement(Enum):
+    """How several readers of one film become one."""
+
+    any = "any"  # positive if one of them says so
+    majority = "majority"  # what more than half of them say; half and half is unknown
+    all = "all"  # positive if all of them say so
+
+
+@dataclass
+class BoxesData(TableData):
+    """A folder of films and boxes around findings: of VinDr-CXR, NIH or PadChest-GR."""
+
+    format: str = declare("boxes", "which of the formats this is")
+    annotations: str | None = declare(
+        None,
+        "annotations_train.csv (VinDr-CXR), BBox_List_2017.csv (NIH) or grounded_reports_*.json "
+        "(PadChest-GR)",
+        place=True,
+    )
+    readers: Agreement = declare(
+        Agreement.majority, "how several readers of a film become one: any, majority or all"
+    )
+    labels: str | None = declare(
+        None, "table of labels of whole films, for sets that list only positive ones", place=True
+    )
+    column: str = declare("Pneumothorax", "the column of that table")
+
+
+@dataclass
+class LabelsData(TableData):
+    """A folder of films and a table of labels of whole films."""
+
+    format: str = declare("labels", "which of the formats this is")
+    annotations: str | None = declare(None, "table of image id and labels", place=True)
+    column: str = declare("Pneumothorax", "the column of the label")
+    readers: Agreement = declare(
+        Agreement.majority, "how several rows of a film become one: any, majority or all"
+    )
+
+
 class SplitKind(Enum):
     """How films are divided into training and validation."""
 
@@ -202,7 +281,66 @@ class Check:
     verbose: bool = declare(False, "list every case left aside")
 
 
+class Layout(Enum):
+    """Data sets in whose layout phantoms can be written."""
+
+    candid = "candid"
+    chexlocalize = "chexlocalize"
+    coco = "coco"
+    vindr = "vindr"
+    nih = "nih"
+    padchest = "padchest"
+    labels = "labels"
+    ptx498 = "ptx498"
+
+
+@dataclass
+class Drawing:
+    """What ``python -m pneumo.phantoms`` takes."""
+
+    runs_dir: str = declare("runs", "folder of all runs", place=True)
+    layout: Layout | None = declare(
+        None, f"the data set whose layout they have: {', '.join(one.name for one in Layout)}"
+    )
+    out: str | None = declare(None, "folder to write, which must not be there yet", place=True)
+    images: int = declare(60, "how many films are drawn")
+    positive_rate: float = declare(0.34, "share of films with pneumothorax")
+    seed: int = declare(0, "other seeds draw other films")
+    difficulty: Difficulty = declare(
+        Difficulty.easy, "easy or hard, as data.difficulty of phantoms"
+    )
+
+    def __post_init__(self) -> None:
+        for key, value in (("layout", self.layout), ("out", self.out)):
+            if value is None:
+                choices = ", ".join(one.name for one in Layout)
+                what = f"one of {choices}" if key == "layout" else "a folder to write"
+                raise PneumoError(f"{key} is not set: give {what}, {key}=…")
+
+    @property
+    def phantoms(self) -> PhantomData:
+        """The films to draw. Raises PneumoError, in the words of ``data=phantom``."""
+        return PhantomData(
+            name="phantom",
+            images=self.images,
+            positive_rate=self.positive_rate,
+            seed=self.seed,
+            difficulty=self.difficulty,
+        )
+
+
 register("check_schema", Check)
-register_options("data", siim=SiimData, phantom=PhantomData, folder=FolderData)
+register("phantoms_schema", Drawing)
+register_options(
+    "data",
+    siim=SiimData,
+    phantom=PhantomData,
+    folder=FolderData,
+    candid=CandidData,
+    chexlocalize=ChexlocalizeData,
+    coco=CocoData,
+    boxes=BoxesData,
+    labels=LabelsData,
+)
 for format_name, node in OPTIONS["data"].items():  # for commands that see no conf/data
     ConfigStore.instance().store(group=NAMED, name=format_name, node=node(name=format_name))

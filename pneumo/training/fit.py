@@ -16,8 +16,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pneumo import files, runs
+from pneumo.data.films import KNOWN
 from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
+from pneumo.masks.truth import Truth
 from pneumo.settings import keys
 from pneumo.training import averaging, best, logbook
 from pneumo.training.device import device_name, precision, set_threads, uses_cuda
@@ -81,7 +83,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     data = FilmData(config)
     data.prepare(_division(config, folder))
     record = Record(config, Origin.now(), data.facts(), parent)
-    _check_watched(config, record.data.validation_positive)
+    _check_watched(config, record.data.validation_positive, data.truth)
     checkpoint = folder / runs.CHECKPOINT
     resuming = checkpoint.is_file()
     if resuming:
@@ -101,7 +103,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         load_weights(network, Path(parent.path))
     if config.machine.compile:
         network.compile()
-    module = SegmentationModule(network, config, data.steps)
+    module = SegmentationModule(network, config, data.steps, data.truth)
     chosen = logbook.loggers(config, folder, _shareable(record))
     try:
         trainer = _trainer(config, folder, data, chosen)
@@ -247,17 +249,28 @@ def _check_apart(weights: Path, data: FilmData) -> None:
         )
 
 
-def _check_watched(config: Config, positives: int) -> None:
-    """Refuse to go by a score that no validation film has."""
+def _check_watched(config: Config, positives: int, truth: Truth) -> None:
+    """Refuse to go by a score that no validation film has, or that the truth does not give."""
     handoff = config.handoff
     patient = config.stopping.patience is not None
     counts = handoff.source is Source.best or handoff.keep > 0 or patient
+    if counts and truth is not Truth.masks:
+        raise PneumoError(
+            f"handoff.score={handoff.score.name}: a score of masks, but known of these films are "
+            f"{KNOWN[truth]}; use handoff.source=last without handoff.keep and stopping.patience"
+        )
     if counts and handoff.score is Watched.dice_positive and not positives:
         raise PneumoError(
             "handoff.score=dice_positive: no validation film shows pneumothorax; use "
             "handoff.source=last without handoff.keep and stopping.patience, or another split"
         )
     course = config.scheduler
+    by_masks = isinstance(course, Plateau) and course.watched is not Signal.loss
+    if by_masks and truth is not Truth.masks:
+        raise PneumoError(
+            f"scheduler.watched: a score of masks, but known of these films are {KNOWN[truth]}; "
+            "use scheduler.watched=loss"
+        )
     reduces = isinstance(course, Plateau) and course.watched is Signal.dice_positive
     if reduces and not positives:
         raise PneumoError(

@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pneumo import files, pool
 from pneumo.data import cache, index, likeness
-from pneumo.data.films import Item, patients_from_films
+from pneumo.data.films import KNOWN, Item, patients_from_films
 from pneumo.data.likeness import Look
 from pneumo.data.parts import divide, restore
 from pneumo.data.settings import PhantomData
 from pneumo.errors import PneumoError
+from pneumo.masks.truth import Truth, least
 from pneumo.training import augmentation
 from pneumo.training.device import uses_cuda
 from pneumo.training.record import DataFacts
@@ -27,6 +28,7 @@ from pneumo.training.sampling import SIDE, EpochFilms
 from pneumo.training.settings import Config
 
 log = logging.getLogger(__name__)
+OF_WHOLE_FILMS = ("goossen_cnn", "goossen_mil")  # experiments whose loss compares no masks
 
 
 class FilmDataset(Dataset[dict[str, torch.Tensor]]):
@@ -124,6 +126,8 @@ class FilmData(pl.LightningDataModule):
         if isinstance(data, PhantomData):
             data = config.scale.of(data)
         self.index = index.read(data, config.runs_dir)
+        self.truth = least(item.truth for item in self.index.items)
+        self._check_truth()
         items = self._fewer(self.index.items)
         patients = {item.id: item.patient for item in items}
         if not any(patients.values()):
@@ -158,6 +162,23 @@ class FilmData(pl.LightningDataModule):
         self._check_enough()
         self.training = FilmDataset(self.films, self.parts.training, transform, config.seed)
         self.validation = FilmDataset(self.films, self.parts.validation)
+
+    def _check_truth(self) -> None:
+        """Refuse to learn masks from films of which none is known."""
+        if self.truth is Truth.masks:
+            return
+        loss, sampling = self.config.loss, self.config.sampling
+        known = f"data={self.config.data.format}: known of its films are {KNOWN[self.truth]}"
+        if loss.needs_masks:
+            raise PneumoError(
+                f"{known}, and loss={loss.name} learns from masks; to learn from whole films: "
+                f"{' or '.join(f'+experiment={name}' for name in OF_WHOLE_FILMS)}"
+            )
+        if sampling.least_px:
+            raise PneumoError(
+                f"{known}, so that sampling.least_px={sampling.least_px} cannot tell small masks; "
+                "use sampling.least_px=0"
+            )
 
     def facts(self) -> DataFacts:
         """What a run's record keeps of the data: fingerprints and counts, no paths."""

@@ -33,6 +33,8 @@ from pneumo.training.network import probabilities
 from pneumo.training.settings import Config
 
 log = logging.getLogger(__name__)
+# shown of every epoch: scores of masks, or of whole films where nothing else is known
+OF_MASKS, OF_FILMS = ["iou", "dice", "dice_positive"], ["sensitivity", "specificity"]
 COLUMNS = ("epoch", "lr", "train/loss", "val/loss", *(f"val/{key}" for key in TRAINING))
 
 
@@ -82,7 +84,7 @@ class History(Callback):
             logger.log_metrics(
                 {"epoch": trainer.current_epoch, "lr": self._lr}, step=trainer.global_step
             )
-        shown = ("iou", "dice", "dice_positive")
+        shown = [key for key in OF_MASKS if f"val/{key}" in values] or OF_FILMS
         scores = ", ".join(f"{LABELS[key]} {row[f'val/{key}']:.4f}" for key in shown)
         tqdm.write(  # above the bar, if there is one
             f"  epoch {row['epoch'] + 1}/{trainer.max_epochs}: loss {row['train/loss']:.4f}, "

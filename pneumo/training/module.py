@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pneumo.masks.rule import to_mask
 from pneumo.masks.settings import Postprocess
+from pneumo.masks.truth import Truth
 from pneumo.training import loss, optimizer, schedule
 from pneumo.training.metrics import ImageScores
 from pneumo.training.network import Network, Output, batch_norms, probabilities
@@ -32,14 +33,14 @@ class SegmentationModule(pl.LightningModule):
 
     Logs per epoch ``train/loss``, ``val/loss`` and the scores of ``ImageScores`` as ``val/…``, of
     masks made with the experiment's own thresholds (``config.postprocess``). Schedules are made for
-    ``steps`` optimizer steps in the whole fit.
+    ``steps`` optimizer steps in the whole fit. ``truth`` is what is known of the films.
     """
 
-    def __init__(self, network: Network, config: Config, steps: int):
+    def __init__(self, network: Network, config: Config, steps: int, truth: Truth = Truth.masks):
         super().__init__()
         self.network, self.config, self.steps = network, config, steps
         self._freeze()
-        self.scores = ImageScores()
+        self.scores = ImageScores(truth)
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
 

@@ -397,11 +397,18 @@ class Loss:
     )
     lovasz_symmetric: bool = declare(False, "the mean of the index of mask and of background")
 
+    @property
+    def needs_masks(self) -> bool:
+        """Whether any part of it compares masks."""
+        return any(self._of_masks())
+
+    def _of_masks(self) -> list[float]:
+        """The weights of the losses of masks."""
+        weights = [self.bce, self.dice, self.focal, self.lovasz]
+        return [*weights, self.own_weight] if self.own else weights
+
     def __post_init__(self) -> None:
-        of_masks = [self.bce, self.dice, self.focal, self.lovasz]
-        if self.own:
-            of_masks.append(self.own_weight)
-        weights = [*of_masks, self.presence, self.presence_focal]
+        weights = [*self._of_masks(), self.presence, self.presence_focal]
         valid = min(weights) >= 0 and sum(weights) > 0
         rule = (
             "of non-negative weights, one of bce, dice, focal, lovasz and own, or presence or "

@@ -159,7 +159,7 @@ def test_the_page_shows_everything_and_fits(opened):
         opened.evaluate("document.getElementById('curves').data[0].x.length") == 9
     )  # 5 epochs, then 4, on one axis
     line, *_ = opened.evaluate("document.getElementById('readers-truths').layout.shapes")
-    assert 0 < line["y0"] == line["y1"] < 1  # the reader's Dice on positives, by the challenge
+    assert 0 < line["x0"] == line["x1"] < 1  # the reader's Dice on positives, by the challenge
     text = opened.inner_text("main")
     for part in (
         "Best",

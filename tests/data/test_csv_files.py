@@ -50,3 +50,30 @@ def test_records_are_cells_by_the_names_of_their_header(tmp_path):
     path.write_text("1.png,YES\n")
     with pytest.raises(PneumoError, match=r"labels\.csv: its first line must name its columns"):
         list(csv_files.records(path))
+
+
+def test_patients_stand_in_columns_of_that_name_where_there_are_more_than_two(tmp_path):
+    text = "Image Index,Finding Labels,Follow-up #,Patient ID\n00000001_000.png,Effusion,0,1\n"
+    assert csv_files.read_patients(write(tmp_path / "nih.csv", text)) == {"00000001_000": "1"}
+    text = "StudyID,ImageID,PatientID\ns,a.png,p7\ns,b.png,\n"
+    assert csv_files.read_patients(write(tmp_path / "padchest.csv", text)) == {"a": "p7"}
+
+
+def test_a_first_column_without_a_name_holds_row_numbers(tmp_path):
+    path = write(tmp_path / "t.csv", ",Image Index,Label\n0,1.png,YES\n")
+    assert csv_files.columns(path) == ["", "image index", "label"]
+    assert list(csv_files.records(path)) == [(2, {"": "0", "image index": "1.png", "label": "YES"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("00028864_007", "00028864"),
+        ("patient64541_study1_view1_frontal", "patient64541"),
+        ("CheXpert-v1.0/valid/patient64541/study1/view1_frontal", "patient64541"),
+        ("inpatient12/film", None),
+        ("film", None),
+    ],
+)
+def test_names_of_nih_and_chexpert_tell_the_patient(name, patient):
+    assert csv_files.patient_in(name) == patient

@@ -69,12 +69,47 @@ def test_colours_palettes_and_lossy_pictures_are_masks_too(place):
         assert np.array_equal(cache.build(read(place).items, 64, place / "cache").masks[0], plain)
 
 
-def test_the_layout_of_ptx_498(tmp_path):
-    film(tmp_path / "films" / "SiteA" / "7.1.img.png")
-    picture(tmp_path / "films" / "SiteA" / "7.2.mask.png", square())
-    data = FolderData(name="ptx", root=str(tmp_path / "films"), masks=str(tmp_path / "films"))
-    (item,) = index.read(data, "runs").items
-    assert (item.id, item.positive) == ("7", True)
+def test_ptx_498_numbers_the_films_of_each_site_from_one_on(tmp_path):
+    root = tmp_path / "PTX-498"
+    for site in ("SiteA", "SiteB"):
+        film(root / site / "7.1.img.png")
+        picture(root / site / "7.2.mask.png", square() * (site == "SiteB"))
+        for name in ("7.1.img.nii.gz", "7.2.mask.nii"):  # its copies for other programs
+            (root / site / name).write_bytes(b"NIfTI")
+    found = index.read(FolderData(name="ptx", root=str(root), masks=str(root)), "runs")
+    assert [(item.id, item.site, item.positive) for item in found.items] == [
+        ("SiteA-7", "SiteA", False),
+        ("SiteB-7", "SiteB", True),
+    ]
+    assert found.left_aside == {}
+    (root / "who.csv").write_text("film,patient,site\nSiteA-7,P1,North\n")
+    data = FolderData(name="ptx", root=str(root), masks=str(root), patients=str(root / "who.csv"))
+    items = index.read(data, "runs").items
+    assert [(item.patient, item.site) for item in items] == [("P1", "North"), (None, "SiteB")]
+
+
+def test_numbered_films_and_masks_that_are_of_no_site_keep_their_names(tmp_path):
+    film(tmp_path / "images" / "7.1.img.png")
+    picture(tmp_path / "masks" / "7.2.mask.png", square())
+    data = FolderData(name="own", root=str(tmp_path), masks=str(tmp_path))
+    assert [(i.id, i.site) for i in index.read(data, "runs").items] == [("7", None)]
+
+
+def test_the_challenges_films_as_pictures_beside_masks_of_the_same_name(tmp_path):
+    for name, mask in (("0_test_1_", square()), ("1_train_0_", square() * 0)):
+        film(tmp_path / "png_images" / f"{name}.png")
+        picture(tmp_path / "png_masks" / f"{name}.png", mask)
+    for part in ("train", "test"):
+        (tmp_path / f"stage_1_{part}_images.csv").write_text("new_filename,ImageId,has_pneumo\n")
+    data = FolderData(
+        name="mirror", root=str(tmp_path / "png_images"), masks=str(tmp_path / "png_masks")
+    )
+    found = index.read(data, "runs")
+    assert [(item.id, item.positive) for item in found.items] == [
+        ("0_test_1_", True),
+        ("1_train_0_", False),
+    ]
+    assert found.left_aside == {}
 
 
 def test_patients_and_sites_come_from_a_table(place):

@@ -7,11 +7,15 @@ import shutil
 import pytest
 import torch
 from conftest import TINY, launch, one
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from pneumo import runs
 from pneumo.errors import PneumoError
+from pneumo.masks.truth import Truth
+from pneumo.settings import CONF
 from pneumo.training import fit, record
+from pneumo.training.settings import load_config
 from pneumo.training.weights import read_card
 
 
@@ -98,3 +102,22 @@ def test_best_epochs_stay_beside_the_weights_and_a_child_that_is_no_better_hands
     theirs = load_file(child / runs.WEIGHTS)
     assert all(torch.equal(weights[key], theirs[key]) for key in weights)
     assert [read_card(path)["epoch"] for path in runs.checkpoints(child)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["handoff.keep=2"], r"handoff\.score=dice_positive: .* labels of whole films alone"),
+        (["stopping.patience=3"], r"handoff\.score=dice_positive: a score of masks"),
+        (["scheduler=plateau", "scheduler.watched=dice"], r"use scheduler\.watched=loss"),
+    ],
+)
+def test_a_fit_does_not_go_by_scores_of_masks_where_there_are_none(typed, message):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config = load_config(compose("train", ["+experiment=goossen_cnn", *typed]))
+    fit._check_watched(config, 5, Truth.masks)
+    with pytest.raises(PneumoError, match=message):
+        fit._check_watched(config, 5, Truth.labels)
+    with initialize_config_dir(CONF, version_base="1.3"):
+        plain = load_config(compose("train", ["+experiment=goossen_cnn", "scheduler=plateau"]))
+    fit._check_watched(plain, 5, Truth.labels)

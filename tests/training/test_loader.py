@@ -4,14 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import write_picture
 from hydra import compose, initialize_config_dir
 
 from pneumo.data import cache
 from pneumo.data.settings import SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
+from pneumo.masks.truth import Truth
 from pneumo.settings import CONF
-from pneumo.training.loader import EpochSampler, FilmData, FilmDataset
+from pneumo.training.loader import OF_WHOLE_FILMS, EpochSampler, FilmData, FilmDataset
 from pneumo.training.options import Sampling
 from pneumo.training.sampling import EpochFilms
 from pneumo.training.settings import load_config
@@ -137,3 +139,49 @@ def test_a_damaged_film_is_not_trained_on(films, tmp_path):
     images.flush()
     with pytest.raises(PneumoError, match="damaged"):
         FilmDataset(cache._open(folder), np.arange(24))[7]
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Twelve films of which only labels are known, and what is typed to train on them."""
+    rows = ["id,Pneumothorax"]
+    for number in range(12):
+        write_picture(tmp_path / "films" / f"{number}.png", (64, 80))
+        rows.append(f"{number},{number % 3 == 0:d}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    data = ["data=labels", f"data.root={tmp_path}/films", f"data.annotations={tmp_path}/labels.csv"]
+    return [*data, f"runs_dir={tmp_path}", "resolution.size=32", "split.validation=0.25"]
+
+
+def prepared(typed):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        made = FilmData(load_config(compose("train", typed)))
+    made.prepare()
+    return made
+
+
+@pytest.mark.parametrize("experiment", OF_WHOLE_FILMS)
+def test_experiments_of_whole_films_learn_from_labels(labelled, experiment):
+    made = prepared([f"+experiment={experiment}", *labelled])
+    assert made.truth is Truth.labels
+    for dataset in (made.training, made.validation):
+        present = [bool(dataset[i]["mask"].any()) for i in range(len(dataset))]
+        assert present == [made.positive[row] for row in dataset.rows]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (
+            ["+experiment=exp2"],
+            r"data=labels: known of its films are labels of whole films alone, and loss=bce_dice "
+            r"learns from masks; .*\+experiment=goossen_cnn or \+experiment=goossen_mil",
+        ),
+        (["+experiment=x5_cls_seresnext50"], "loss=x5_classifier learns from masks"),
+        (["+experiment=goossen_cnn", "loss.own=a.b"], "loss=presence learns from masks"),
+        (["+experiment=taylor"], "sampling.least_px=8630 cannot tell small masks"),
+    ],
+)
+def test_masks_are_not_learnt_from_films_without(labelled, typed, message):
+    with pytest.raises(PneumoError, match=message):
+        prepared([*typed, *labelled])

@@ -69,3 +69,24 @@ def test_the_time_of_a_fit_adds_up_over_interruptions(monkeypatch):
     assert after.seconds == 5
     epochs(unknown, 3, 5)  # its checkpoint is of a version that kept no time
     assert math.isnan(unknown.seconds)
+
+
+def test_an_epoch_shows_what_the_truth_of_its_films_gives(tmp_path, capsys):
+    def line(**values):
+        trainer = SimpleNamespace(
+            is_global_zero=True,
+            current_epoch=0,
+            max_epochs=1,
+            callback_metrics={"train/loss": 1.0, "val/loss": 1.0, **values},
+            loggers=[],
+            global_step=1,
+        )
+        history = logbook.History(tmp_path / "metrics.csv")
+        history._lr = 0.1
+        history.on_train_epoch_end(trainer, None)
+        return capsys.readouterr().out
+
+    found = {"val/sensitivity": 0.75, "val/specificity": 0.5}
+    assert line(**found).strip().endswith("sensitivity 0.7500, specificity 0.5000")
+    masks = {"val/iou": 0.1, "val/dice": 0.2, "val/dice_positive": math.nan}
+    assert line(**found, **masks).strip().endswith("IoU 0.1000, Dice 0.2000, on positives nan")

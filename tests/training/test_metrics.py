@@ -2,6 +2,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
+from pneumo.masks.truth import Truth
 from pneumo.training import metrics
 from pneumo.training.settings import Handoff
 
@@ -73,3 +74,11 @@ def test_challenge_dice_equals_an_independent_library():
     iou = smp.metrics.iou_score(*stats, reduction="micro-imagewise")
     assert scores.compute()["dice"] == pytest.approx(float(dice))
     assert scores.compute()["iou"] == pytest.approx(float(iou))
+
+
+@pytest.mark.parametrize("truth", [Truth.labels, Truth.boxes])
+def test_films_without_masks_are_only_found_or_not(truth):
+    """A mask of a whole film, or of a box, would make any Dice look like one."""
+    scores = metrics.ImageScores(truth)
+    scores.update(PREDICTION, TARGET)
+    assert scores.compute() == {"sensitivity": pytest.approx(2 / 3), "specificity": 0.5}

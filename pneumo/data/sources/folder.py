@@ -1,8 +1,10 @@
 """A folder of films beside a folder of mask pictures → annotated films.
 
 A film's mask bears its name: ``a.png`` or ``a.dcm`` with ``a.png``, ``a_mask.png`` or
-``a.mask.png`` (then the film may be ``a.img.png``, as in PTX-498). A mask that is black everywhere
-says "no pneumothorax"; a film without a mask picture is not annotated, and so not negative.
+``a.mask.png`` (then the film may be ``a.img.png``). PTX-498's ``SiteA/1.1.img.png`` with
+``SiteA/1.2.mask.png`` is the film ``SiteA-1`` of the site ``SiteA``; its NIfTI copies are not read.
+A mask that is black everywhere says "no pneumothorax"; a film without a mask picture is not
+annotated, and so not negative.
 """
 
 import functools
@@ -36,7 +38,7 @@ def read_index(data: FolderData) -> Index:
     for path in find_films(Path(data.root)):
         if path in taken:
             continue  # films and masks share a folder
-        name = _plain(name_of(path))
+        name = _plain(path, name_of(path))
         if name in films:
             raise PneumoError(f"{path}: has the same name as {films[name]}")
         if name in masks:
@@ -63,7 +65,8 @@ def read_index(data: FolderData) -> Index:
             continue
         text, shape = found
         runs = [] if rle.is_empty(text) else [text]
-        items.append(Item(name, path, runs, patients.get(name), sites.get(name), shape))
+        site = sites.get(name) or _site(path)
+        items.append(Item(name, path, runs, patients.get(name), site, shape))
     if not items:
         raise PneumoError(f"none of the masks can be used; the first: {unusable[0]}")
     left_aside = {
@@ -82,7 +85,7 @@ def _masks(root: Path) -> dict[str, Path]:
     marked = [path for path in pictures if _is_marked(path)]
     masks: dict[str, Path] = {}
     for path in marked or pictures:
-        name = _plain(path.stem)
+        name = _plain(path, path.stem)
         if name in masks:
             raise PneumoError(f"{path}: a second mask of film {name}, beside {masks[name]}")
         masks[name] = path
@@ -95,12 +98,23 @@ def _is_marked(path: Path) -> bool:
     return re.search(r"[._-]mask$", path.stem, re.IGNORECASE) is not None
 
 
-def _plain(name: str) -> str:
-    """What film and mask have in common: ``1.1.img`` and ``1.2.mask`` of PTX-498 are ``1``."""
+def _plain(path: Path, name: str) -> str:
+    """What film and mask have in common: ``SiteA/1.1.img`` and ``SiteA/1.2.mask`` are ``SiteA-1``.
+
+    PTX-498 numbers the films of each site from 1 on.
+    """
     numbered = re.fullmatch(r"(.+)\.[12]\.(img|mask)", name, re.IGNORECASE)
     if numbered:
-        return numbered[1]
+        site = _site(path)
+        return f"{site}-{numbered[1]}" if site else numbered[1]
     return re.sub(r"[._-](img|mask)$", "", name, flags=re.IGNORECASE)
+
+
+def _site(path: Path) -> str | None:
+    """The site of a film of PTX-498, by the folder that it is in."""
+    numbered = re.search(r"\.[12]\.(img|mask)\.[^.]+$", path.name, re.IGNORECASE)
+    folder = re.fullmatch(r"site.*", path.parent.name, re.IGNORECASE)
+    return folder[0] if numbered and folder else None
 
 
 def _annotation(pair: tuple[Path, Path], on_error: OnError) -> tuple[str, tuple[int, int]] | str:

@@ -16,21 +16,18 @@ What a reader did not say is unknown, never negative: a film without an NIH box 
 pneumothorax.
 """
 
-import gzip
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw
-
+from pneumo import files
 from pneumo.data import csv_files
 from pneumo.data.csv_files import image_id
 from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
-from pneumo.masks import rle
+from pneumo.masks import coco, rle
+from pneumo.masks.coco import Polygon
 from pneumo.masks.truth import Truth
 
 NAMES = Path(__file__).with_name("chestx_det_names.csv")
@@ -100,7 +97,7 @@ def chestx_det(
                 found.faults[nih] = f"{path}, {film['file_name']}: {fault}"
             else:
                 # most films have none, and encoding an empty mask takes as long as any other
-                runs = rle.encode(filled(polygons)) if polygons else rle.EMPTY
+                runs = rle.encode(coco.filled(polygons)) if polygons else rle.EMPTY
                 found.readings[nih] = Reading(bool(polygons), runs)
     if unknown:
         found.left_aside["films whose NIH name is not known"] = unknown
@@ -154,29 +151,9 @@ def google_labels(
     return _joined("Google", Truth.labels, paths, found, nih_names, on_error)
 
 
-def filled(polygons: Sequence[Sequence[tuple[float, float]]]) -> np.ndarray:
-    """The union of polygons with their outlines → uint8 mask of 0 and 1, 1024².
-
-    Pillow's rule. OpenCV's ``fillPoly`` also takes in pixels that an outline merely crosses, which
-    makes these masks a little larger: Dice .352 instead of .350 on the challenge's positives.
-    """
-    picture = Image.new("L", (SIDE, SIDE))
-    for polygon in polygons:
-        ImageDraw.Draw(picture).polygon(list(polygon), fill=1, outline=1)
-    return np.array(picture)
-
-
 def _json(path: Path) -> list[dict[str, Any]]:
     """The films of one of ChestX-Det's files."""
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        films = json.loads(raw)
-    except FileNotFoundError:
-        raise PneumoError(f"{path}: no such file") from None
-    except (OSError, EOFError, ValueError) as error:
-        raise PneumoError(f"{path}: not a readable JSON file ({error})") from None
+    films = files.read_json(path)
     wanted = ("file_name", "syms", "polygons")
     if not isinstance(films, list) or not all(
         isinstance(film, dict) and all(key in film for key in wanted) for film in films
@@ -185,30 +162,20 @@ def _json(path: Path) -> list[dict[str, Any]]:
     return films
 
 
-def _polygons(
-    film: dict[str, Any], path: Path
-) -> tuple[str, list[list[tuple[float, float]]], str | None]:
+def _polygons(film: dict[str, Any], path: Path) -> tuple[str, list[Polygon], str | None]:
     """A film's name, its polygons of pneumothorax, and what is wrong with them, if anything is."""
     name = image_id(str(film["file_name"]))
     if len(film["syms"]) != len(film["polygons"]):
         counts = f"{len(film['syms'])} findings, {len(film['polygons'])} polygons"
         return name, [], f"{counts}; there must be one for each"
-    polygons: list[list[tuple[float, float]]] = []
+    polygons: list[Polygon] = []
     for finding, points in zip(film["syms"], film["polygons"], strict=True):
         if finding != FINDING:
             continue
         try:
-            array = np.asarray(points, np.float64)
-        except (TypeError, ValueError):
-            array = np.empty(0)
-        if array.ndim != 2 or array.shape[1] != 2 or len(array) < 3:
-            return name, [], "a polygon must be a list of three or more points [x, y]"
-        # written so that NaN, which compares with nothing, is outside too
-        outside = ~((array >= 0) & (array <= SIDE)).all(axis=1)
-        if outside.any():
-            x, y = array[outside][0]
-            return name, [], f"a polygon reaches ({x:g}, {y:g}), outside the film of {SIDE}²"
-        polygons.append([(float(x), float(y)) for x, y in array])
+            polygons.append(coco.polygon(points, rle.SHAPE))
+        except ValueError as error:
+            return name, [], str(error)
     return name, polygons, None
 
 
@@ -261,7 +228,7 @@ def _joined(
     Raises PneumoError where no film joins, and, unless ``on_error`` is skip, for films that join
     to several of the challenge's and for readings that are wrong.
     """
-    files = ", ".join(map(str, paths))
+    names = ", ".join(map(str, paths))
     images: dict[str, list[str]] = {}
     for image, name in nih_names.items():
         images.setdefault(name, []).append(image)
@@ -292,7 +259,7 @@ def _joined(
     if not readings:
         example = f" (names such as {elsewhere[0]})" if elsewhere else ""
         raise PneumoError(
-            f"{reader}: none of the {len(elsewhere)} films of {files} joins to a film of the "
+            f"{reader}: none of the {len(elsewhere)} films of {names} joins to a film of the "
             f"challenge{example}; does patients= lead from image ids to NIH file names?"
         )
     return Reader(reader, kind, readings, left_aside)

@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pneumo.data import csv_files, dicom
+from pneumo.data import csv_files, dicom, joining
 from pneumo.data.csv_files import image_id, read_ids, read_patients, read_sites
 from pneumo.data.films import Index, Item, find_films, name_of
 from pneumo.data.settings import MaskSize, OnError, SiimData
@@ -20,8 +20,6 @@ TABLE_I = {
     "round 1": (10_675, 11_582, 2_379),
     "round 2": (12_047, 12_954, 2_669),
 }
-
-MISSING = 0.05  # share of a table's images that may be missing unasked
 
 
 @dataclass
@@ -101,22 +99,17 @@ def read_index(data: SiimData) -> SiimIndex:
             )
         table.rows = {image: rows for image, rows in table.rows.items() if image not in test}
     files, unannotated, twice = _match(Path(data.root), table.rows)
-    left_aside["films without a row in the table (not annotated, so not negative)"] = unannotated
+    left_aside[joining.UNANNOTATED] = unannotated
     left_aside["films whose id stands on disk more than once (the first is used)"] = twice
     missing = [image for image in table.rows if image not in files]
-    left_aside["images of the table that are not on disk"] = missing
+    left_aside[joining.ABSENT] = missing
     if not files:
         first = next(iter(table.rows))
         raise PneumoError(
             f"{data.root}: none of its {len(unannotated)} films is in {data.annotations} "
             f"(ids such as {first}); is this the right table for this folder?"
         )
-    if len(missing) > MISSING * len(table.rows) and data.on_missing is OnError.stop:
-        raise PneumoError(
-            f"{data.root}: {len(missing):,} of the {len(table.rows):,} images of "
-            f"{data.annotations} are not there, e.g. {missing[0]}; to go on with the "
-            f"{len(files):,} that are: data.on_missing=skip"
-        )
+    joining.check_missing(data, missing, len(table.rows))
     patients = read_patients(Path(data.patients)) if data.patients else {}
     sites = read_sites(Path(data.patients)) if data.patients else {}
     items = [
