@@ -27,6 +27,9 @@ IMAGE_COLUMNS = (
 PATIENT_COLUMNS = ("patient id", "patientid", "patient_id", "patient")
 
 
+NIH_PATIENT = re.compile(r"\d{8}")  # a patient's number in NIH's file names, 00028864_007.png
+
+
 def read_ids(path: Path) -> list[str]:
     """The distinct ids of a sample submission, in order."""
     return list(dict.fromkeys(image_id(cells[0]) for _, cells in rows(path)))

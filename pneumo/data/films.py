@@ -74,6 +74,7 @@ class Index:
 
     items: list[Item]
     left_aside: dict[str, list[str]] = field(default_factory=dict)
+    set_of: dict[str, str] = field(default_factory=dict)  # by id, where there are several sets
 
     def counts(self) -> list[tuple[str, int]]:
         """What a user checks first: how many films, positives and patients."""

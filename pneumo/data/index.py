@@ -10,9 +10,20 @@ from pneumo.data.settings import (
     FolderData,
     LabelsData,
     PhantomData,
+    SeveralData,
     SiimData,
 )
-from pneumo.data.sources import boxes, candid, chexlocalize, coco, folder, labels, phantom, siim
+from pneumo.data.sources import (
+    boxes,
+    candid,
+    chexlocalize,
+    coco,
+    folder,
+    labels,
+    phantom,
+    several,
+    siim,
+)
 
 
 def read(data: Data, runs_dir: str) -> Index:
@@ -34,4 +45,7 @@ def read(data: Data, runs_dir: str) -> Index:
             return labels.read_index(data)
         case SiimData():
             return siim.read_index(data)
+        case SeveralData():
+            data.check_places()
+            return several.read_index(data, lambda one: read(one, runs_dir))
     raise TypeError(f"no source for {type(data).__name__}")

@@ -1,11 +1,11 @@
 """Data sets, one dataclass a format, and how films are divided."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 
@@ -18,6 +18,7 @@ from pneumo.settings import (
     register,
     register_options,
     require,
+    settings_from,
 )
 
 
@@ -64,6 +65,11 @@ class Data:
         own = type(self).format
         require(self.format == own, "data.format", self.format, f"{own} (choose with data=)")
         require(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "positive")
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats of its films."""
+        return [self.format]
 
     def check_places(self) -> None:
         """Raise PneumoError for a folder or file that is not named, or is not there."""
@@ -233,6 +239,81 @@ class LabelsData(TableData):
     )
 
 
+@dataclass
+class SeveralData(Data):
+    """Several data sets in one training, each by its own settings."""
+
+    format: str = declare("several", "which of the formats this is")
+    sets: dict[str, Any] = declare(
+        factory=dict,
+        help="settings of each set by its name: {a: {format: siim, root: …}, b: {format: …}}",
+        place=True,
+    )
+    shares: dict[str, float] = declare(
+        factory=dict, help="of each set in an epoch, by name; none: as many as there are"
+    )
+    leave_out: str | None = declare(
+        None, "a set that is not trained on, but is the test set (on=test)", named=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = list(self.sets)
+        if self.leave_out is not None:
+            require(self.leave_out in names, "data.leave_out", self.leave_out, _one_of(names))
+            require(len(names) > 1, "data.leave_out", self.leave_out, "not the only set")
+        trained = sorted(name for name in names if name != self.leave_out)
+        if self.shares:
+            told = {name: self.shares[name] for name in self.shares if name != self.leave_out}
+            all_told = sorted(told) == trained and all(share > 0 for share in told.values())
+            rule = f"a share above 0 for each of {', '.join(trained)}"
+            require(all_told, "data.shares", dict(self.shares), rule)
+
+    @property
+    def each(self) -> dict[str, Data]:
+        """The settings of every set by its name. Raises PneumoError."""
+        return {name: self._set(name, values) for name, values in self.sets.items()}
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats of the sets that are trained on."""
+        return [one.format for name, one in self.each.items() if name != self.leave_out]
+
+    def _set(self, name: str, values: Any) -> Data:
+        known = {key: node for key, node in OPTIONS["data"].items() if key != "several"}
+        if not isinstance(values, Mapping) or values.get("format") not in known:
+            raise PneumoError(
+                f"data.sets.{name}: needs its format, {_one_of(list(known))}: "
+                f"data.sets.{name}.format=…"
+            )
+        if "cache" in values or "max_megapixels" in values:
+            raise PneumoError(
+                f"data.sets.{name}: cache and max_megapixels are said once for all sets"
+            )
+        shared = {"name": name, "cache": self.cache, "max_megapixels": self.max_megapixels}
+        try:
+            return settings_from(known[values["format"]], {**shared, **values})
+        except ValueError as error:
+            raise PneumoError(f"data.sets.{name}: {error}") from None
+
+    def check_places(self) -> None:
+        """Raise PneumoError for a set without a place, or whose place is not there."""
+        if not self.sets:
+            raise PneumoError(
+                "data.sets is not set: give the settings of each set by its name, "
+                "data.sets={a: {format: siim, root: …}, b: {…}}"
+            )
+        for name, one in self.each.items():
+            try:
+                one.check_places()
+            except PneumoError as error:
+                raise PneumoError(f"data.sets.{name}: {error}") from None
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"one of {', '.join(names)}"
+
+
 class SplitKind(Enum):
     """How films are divided into training and validation."""
 
@@ -341,6 +422,7 @@ register_options(
     coco=CocoData,
     boxes=BoxesData,
     labels=LabelsData,
+    several=SeveralData,
 )
 for format_name, node in OPTIONS["data"].items():  # for commands that see no conf/data
     ConfigStore.instance().store(group=NAMED, name=format_name, node=node(name=format_name))

@@ -93,7 +93,7 @@ def export(settings: Export) -> dict[str, Any]:
         "encoder_licences": licences,
         "intended_use": bundle.INTENDED_USE,
         "limits": bundle.limits(
-            (about.config.data.format for about in records),
+            (one for about in records for one in about.config.data.formats),
             calibrated.get("share"),
             licences,
         ),

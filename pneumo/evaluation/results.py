@@ -211,7 +211,8 @@ class Evaluation:
             )
         if self.left_out:
             lines.append(
-                f"{self.left_out:,} films that belong to this set are not here or cannot be read"
+                f"{self.left_out:,} films that belong to this set are not here, cannot be read, or "
+                "nobody has said whether they show pneumothorax"
             )
         if self.films_of_unknown_patient and self.declared.all.intervals:
             lines.append(

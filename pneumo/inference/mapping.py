@@ -17,7 +17,7 @@ from pneumo import files, runs
 from pneumo.data import cache, index
 from pneumo.data.csv_files import read_ids
 from pneumo.data.films import Item, patients_from_films, read_folder
-from pneumo.data.settings import Data, MaskSize, OnError, PhantomData, SiimData
+from pneumo.data.settings import Data, MaskSize, OnError, PhantomData, SeveralData, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import maps
@@ -152,7 +152,9 @@ def trained_by(folder: Path) -> Trained | None:
     """What a run's weights were trained on; None if a part of it is not known."""
     about = record.read(folder)
     films = record.trained_on(folder, about)
-    return None if films is None else Trained.on(films, about.config.data.name)
+    data = about.config.data
+    sets = [data.name, *(data.sets if isinstance(data, SeveralData) else [])]
+    return None if films is None else Trained.on(films, *sets)
 
 
 def weights_of(folder: Path, wanted: Checkpoints | None) -> list[Path]:
@@ -186,7 +188,7 @@ def _declared(folder: Path, about: Record, settings: Films) -> Config:
             value = getattr(settings, key)
             if value is None:
                 continue
-            if not hasattr(declared.data, key):
+            if not hasattr(declared.data, key) or isinstance(declared.data, SeveralData):
                 raise PneumoError(f"{key}={value}: data={declared.data.format} takes none")
             moved[key] = value
     if isinstance(declared.data, SiimData):
@@ -285,6 +287,8 @@ def _test(declared: Config, settings: Films) -> Part:
         fresh = dataclasses.replace(fresh, root=f"{source.root}-test" if source.root else None)
         drawn = index.read(declared.scale.of(fresh), declared.runs_dir)
         return _part(drawn.items, source, size, OnError.stop, labelled=True)
+    if isinstance(source, SeveralData) and source.leave_out is not None:
+        return of_set(source.each[source.leave_out], size, declared.runs_dir)
     if not isinstance(source, SiimData):
         raise PneumoError(f"on=test: data={source.format} has no test set; name a folder, on=…")
     listed = settings.ids or source.round1_test

@@ -5,14 +5,12 @@ NIH's, which other sets that read NIH's films keep: eight digits.
 """
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pneumo.data.csv_files import NIH_PATIENT
 from pneumo.inference.maps import Case
-
-NIH_PATIENT = re.compile(r"\d{8}")
 
 
 @dataclass(frozen=True)
@@ -24,10 +22,14 @@ class Trained:
     sets: frozenset[str]  # names of the data sets
 
     @classmethod
-    def on(cls, films: Mapping[str, str | None], name: str) -> "Trained":
-        """Of films with their patients, of a data set of this name."""
-        patients = {patient for patient in films.values() if patient}
-        return cls(frozenset(map(mark, films)), frozenset(map(mark, patients)), frozenset({name}))
+    def on(cls, films: Mapping[str, str | None], *sets: str) -> "Trained":
+        """Of films with their patients, of data sets of these names.
+
+        Of several sets, names stand before the patients, and may before the films.
+        """
+        known = {_own(image, "/", sets) for image in films}
+        patients = {_own(patient, ": ", sets) for patient in films.values() if patient}
+        return cls(frozenset(map(mark, known)), frozenset(map(mark, patients)), frozenset(sets))
 
     @classmethod
     def join(cls, each: Iterable["Trained"]) -> "Trained":
@@ -56,6 +58,12 @@ class Trained:
     def from_dict(cls, values: Mapping[str, Any]) -> "Trained":
         """Of plain values."""
         return cls(*(frozenset(map(str, values[key])) for key in ("films", "patients", "sets")))
+
+
+def _own(name: str, separator: str, sets: Sequence[str]) -> str:
+    """What a film or patient is called in its own set."""
+    first, _, rest = name.partition(separator)
+    return rest if rest and first in sets else name
 
 
 def mark(text: str) -> str:

@@ -18,13 +18,13 @@ from pneumo.data import cache, index, likeness
 from pneumo.data.films import KNOWN, Item, patients_from_films
 from pneumo.data.likeness import Look
 from pneumo.data.parts import divide, restore
-from pneumo.data.settings import PhantomData
+from pneumo.data.settings import PhantomData, SeveralData
 from pneumo.errors import PneumoError
 from pneumo.masks.truth import Truth, least
 from pneumo.training import augmentation
 from pneumo.training.device import uses_cuda
 from pneumo.training.record import DataFacts
-from pneumo.training.sampling import SIDE, EpochFilms
+from pneumo.training.sampling import SIDE, EpochFilms, SharedSets
 from pneumo.training.settings import Config
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class EpochSampler(Sampler[int]):
     def __init__(
         self,
         dataset: FilmDataset,
-        drawn: EpochFilms | None = None,
+        drawn: EpochFilms | SharedSets | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -150,7 +150,7 @@ class FilmData(pl.LightningDataModule):
         positive = [self.positive[row] for row in self.parts.training]
         sampling = config.sampling
         areas = self._areas() if sampling.least_px else []
-        self.drawn = EpochFilms(sampling, positive, config.epochs, config.seed, areas)
+        self.drawn = self._epochs(positive, areas)
         if sampling.least_px:
             log.info(
                 "Left out of training, masks of fewer than %s px at 1024² (sampling.least_px): "
@@ -162,6 +162,23 @@ class FilmData(pl.LightningDataModule):
         self._check_enough()
         self.training = FilmDataset(self.films, self.parts.training, transform, config.seed)
         self.validation = FilmDataset(self.films, self.parts.validation)
+
+    def _epochs(self, positive: list[bool], areas: list[float]) -> EpochFilms | SharedSets:
+        """The films of each epoch, by the shares of data sets where they are stated."""
+        config = self.config
+        shares = config.data.shares if isinstance(config.data, SeveralData) else {}
+        if not shares:
+            return EpochFilms(config.sampling, positive, config.epochs, config.seed, areas)
+        sets = np.array([self.index.set_of[self.films.ids[row]] for row in self.parts.training])
+        each, told = [], []
+        for name in sorted(set(sets)):
+            places = np.flatnonzero(sets == name)
+            own = [positive[place] for place in places]
+            small = [areas[place] for place in places] if areas else []
+            drawn = EpochFilms(config.sampling, own, config.epochs, config.seed, small)
+            each.append((places, drawn))
+            told.append(shares[name])
+        return SharedSets(each, told)
 
     def _check_truth(self) -> None:
         """Refuse to learn masks from films of which none is known."""
@@ -270,7 +287,7 @@ class FilmData(pl.LightningDataModule):
         return sum(math.ceil(batches / self.config.optimizer.accumulate) for batches in each)
 
     def _loader(
-        self, dataset: FilmDataset, drawn: EpochFilms | None = None
+        self, dataset: FilmDataset, drawn: EpochFilms | SharedSets | None = None
     ) -> DataLoader[dict[str, torch.Tensor]]:
         rank, world_size = 0, 1
         if self.trainer:

@@ -61,9 +61,12 @@ class EpochFilms:
         """How many films an epoch holds."""
         return len(self.positives) + self._drawn(epoch)
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The films of an epoch in random order: int64 (count,), places in the training part."""
-        random = np.random.default_rng([self.seed, epoch])
+    def order(self, epoch: int, turn: int = 0) -> np.ndarray:
+        """The films of an epoch in random order: int64 (count,), places in the training part.
+
+        Another ``turn`` draws them anew.
+        """
+        random = np.random.default_rng([self.seed, epoch, turn] if turn else [self.seed, epoch])
         if not isinstance(self.config, SharedEpochs):
             return self.films[random.permutation(len(self.films))]
         drawn = random.choice(self.negatives, self._drawn(epoch), self.config.replacement)
@@ -87,3 +90,41 @@ class EpochFilms:
                 f"sampling={self.config.name}: no training film is {kind}; use sampling=all, or "
                 "another split"
             )
+
+
+class SharedSets:
+    """Films of several data sets, each in its share of an epoch as long as without shares.
+
+    A set gives its films as its own ``EpochFilms`` draws them: again and again where it has fewer
+    than its share, some of them where it has more.
+    """
+
+    def __init__(self, each: Sequence[tuple[np.ndarray, EpochFilms]], shares: Sequence[float]):
+        """Prepare a fit.
+
+        Args:
+            each: a set's places in the training part, and the epochs of these films alone.
+            shares: of the sets, in the same order; only their ratios count.
+        """
+        self.each = each
+        self.bounds = np.cumsum(shares) / np.sum(shares)
+        self.left_out = sum(drawn.left_out for _, drawn in each)
+
+    def count(self, epoch: int) -> int:
+        """How many films an epoch holds."""
+        return sum(drawn.count(epoch) for _, drawn in self.each)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The films of an epoch in random order: int64 (count,), places in the training part."""
+        total = self.count(epoch)
+        ends = np.rint(self.bounds * total).astype(int)
+        chosen = []
+        for (places, drawn), wanted in zip(self.each, np.diff(ends, prepend=0), strict=True):
+            turns = -(-wanted // drawn.count(epoch))
+            own = [drawn.order(epoch, turn) for turn in range(turns)]
+            if own:
+                chosen.append(places[np.concatenate(own)[:wanted]])
+        seed = self.each[0][1].seed
+        return np.random.default_rng([seed, epoch, len(self.each)]).permutation(
+            np.concatenate(chosen)
+        )

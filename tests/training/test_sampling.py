@@ -11,7 +11,7 @@ from pneumo.errors import PneumoError
 from pneumo.settings import CONF
 from pneumo.training.loader import EpochSampler, FilmDataset
 from pneumo.training.options import FixedShare, LinearShare, Sampling, StepShares
-from pneumo.training.sampling import EpochFilms
+from pneumo.training.sampling import EpochFilms, SharedSets
 from pneumo.training.settings import load_config
 
 FILMS = [place % 4 == 0 for place in range(40)]  # ten positive, thirty negative
@@ -193,3 +193,19 @@ def test_steps_shrink_with_the_epochs_unless_they_are_typed():
     assert declared.scaled().sampling.epochs == [0, 3, 5]
     with pytest.raises(PneumoError, match=r"sampling\.epochs=\[0, 35, 69\]"):
         declared.scaled({"sampling.epochs"})
+
+
+def test_sets_have_their_shares_whatever_their_sizes():
+    """Of 90 and 10 films, half and half: the small set again and again, the large one in part."""
+    config = Sampling(name="all")
+    places = np.arange(90), np.arange(90, 100)
+    each = [(own, EpochFilms(config, [True, False] * (len(own) // 2), 3, seed=1)) for own in places]
+    drawn = SharedSets(each, [1, 1])
+    assert drawn.count(0) == 100
+    order = drawn.order(0)
+    assert np.count_nonzero(order < 90) == 50
+    assert len(set(order[order < 90])) == 50  # none twice
+    assert np.bincount(order[order >= 90] - 90).tolist() == [5] * 10
+    assert not np.array_equal(np.sort(drawn.order(1)), np.sort(order))
+    assert np.array_equal(SharedSets(each, [2, 2]).order(0), order)
+    assert (np.diff(order >= 90) != 0).sum() > 20  # mixed, not one set after the other
