@@ -196,6 +196,13 @@ class FilmData(pl.LightningDataModule):
                 f"{known}, so that sampling.least_px={sampling.least_px} cannot tell small masks; "
                 "use sampling.least_px=0"
             )
+        positives = sum(item.positive for item in self.index.items)
+        if positives in (0, len(self.index.items)):
+            raise PneumoError(
+                f"{known}, and {positives:,} of {len(self.index.items):,} are positive: there is "
+                "nothing to tell apart; a table of labels can say which others are negative "
+                "(data.labels of data=boxes)"
+            )
 
     def facts(self) -> DataFacts:
         """What a run's record keeps of the data: fingerprints and counts, no paths."""

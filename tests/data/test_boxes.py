@@ -134,6 +134,15 @@ def test_nih_s_names_tell_the_patient(place):
     assert [item.patient for item in read(place, text).items] == ["00000001"]
 
 
+def test_nih_s_table_as_published(second_readers):
+    told = boxes._nih(second_readers / "nih_boxes_pneumothorax.csv", BoxesData(name="nih"))
+    assert len(told.films) == 98
+    assert told.malformed == {}
+    for film in told.films.values():
+        texts, shape = boxes._annotations(film, second_readers)
+        assert (len(texts), shape) == (1, rle.SHAPE)
+
+
 # --- PadChest-GR
 
 

@@ -65,6 +65,21 @@ def test_chexpert_s_paths_and_another_column(place):
     assert told(read(place, "id,PTX\na,yes\n", column="ptx")) == {"a": True}
 
 
+def test_films_from_the_side_are_left_aside(place):
+    """CheXpert labels all films of a study alike."""
+    text = "Path,Frontal/Lateral,Pneumothorax\na.png,Frontal,1.0\nb.png,Lateral,1.0\n"
+    found = read(place, text)
+    assert told(found) == {"a": True}
+    assert found.left_aside[labels.LATERAL] == ["b"]
+
+
+def test_google_s_table_as_published(second_readers):
+    path = second_readers / "google2019_pneumothorax.csv"
+    found = labels.read(path, "pneumothorax", Agreement.majority)
+    assert (len(found.positive), sum(found.positive.values())) == (4376, 238)
+    assert found.unknown == {}
+
+
 def test_lists_of_findings_as_nih_has_them(place):
     text = "Image Index,Finding Labels\na,Effusion|Pneumothorax\nb,No Finding\nc,\n"
     found = read(place, text, column="Finding Labels")

@@ -169,6 +169,12 @@ def test_experiments_of_whole_films_learn_from_labels(labelled, experiment):
         assert present == [made.positive[row] for row in dataset.rows]
 
 
+def test_positive_films_alone_teach_nothing(labelled, tmp_path):
+    (tmp_path / "labels.csv").write_text("id,Pneumothorax\n0,1\n1,1\n2,1\n3,\n")
+    with pytest.raises(PneumoError, match=r"3 of 3 are positive: there is nothing to tell apart"):
+        prepared(["+experiment=goossen_cnn", *labelled])
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [

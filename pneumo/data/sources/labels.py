@@ -21,6 +21,8 @@ FINDING = "pneumothorax"
 LISTED = "finding labels"  # a column of this name lists all findings of a film
 POSITIVE = ("1", "1.0", "yes", "true", "positive")
 NEGATIVE = ("0", "0.0", "no", "false", "negative")
+VIEW = "frontal/lateral"  # CheXpert's column, which labels all films of a study alike
+LATERAL = "films from the side"
 UNKNOWN = "films whose label says neither yes nor no (unknown, so not negative)"
 UNDECIDED = "films of which as many readers say yes as no (unknown, so not negative)"
 
@@ -62,17 +64,21 @@ def read(path: Path, column: str, readers: Agreement) -> Labels:
         raise PneumoError(f"{path}: no column {column}; it has {', '.join(names)} (data.column)")
     of_image = next((name for name in csv_files.IMAGE_COLUMNS if name in names), names[0])
     told: dict[str, list[bool]] = {}
+    unknown: dict[str, list[str]] = {}
     for line, cells in csv_files.records(path):
         if not cells.get(of_image):
             raise PneumoError(
                 f"{path}, line {line}: no image id (column {of_image or 'without name'})"
             )
-        votes = told.setdefault(image_id(cells[of_image]), [])
+        image = image_id(cells[of_image])
+        if cells.get(VIEW, "").lower() == "lateral":
+            unknown.setdefault(LATERAL, []).append(image)
+            continue
+        votes = told.setdefault(image, [])
         label = _label(cells.get(wanted, ""), wanted)
         if label is not None:
             votes.append(label)
     positive: dict[str, bool] = {}
-    unknown: dict[str, list[str]] = {}
     for image, votes in told.items():
         decided = agreed(votes, readers)
         if decided is None:
