@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,7 +78,9 @@ def asked(application, method, path, content=b"", **headers):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(application(scope, receive, send))
+    # in a thread of its own: in the tests' own thread Playwright's loop may be running
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(application(scope, receive, send))).result()
     body = b"".join(message.get("body", b"") for message in sent[1:])
     answer = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
     return sent[0]["status"], body, answer
