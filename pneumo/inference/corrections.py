@@ -117,6 +117,8 @@ class Corrections:
 
     def __init__(self, folder: Path, reader: str) -> None:
         self.folder, self.reader = folder, reader
+        self._known: dict[str, Any] = {}  # the record as it was read last
+        self._stamp: tuple[int, ...] | None = None  # of that file; None: to be read
         with self._alone():
             if (folder / TABLE).exists() and not (folder / RECORD).exists():
                 raise PneumoError(
@@ -193,15 +195,21 @@ class Corrections:
 
     def _read(self) -> dict[str, Any]:
         """The record's films by SHA-256, each with its id, shape and history."""
-        kept = _json(self.folder / RECORD)
-        if kept is None:
+        path = self.folder / RECORD
+        if not path.exists():
             return {}
+        status = path.stat()
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return self._known
+        kept = _json(path)
         if kept.get("format") != FORMAT:
             raise PneumoError(
-                f"{self.folder / RECORD}: not of a kind that this version reads "
+                f"{path}: not of a kind that this version reads "
                 f"(format {kept.get('format')!r}, wanted {FORMAT!r})"
             )
-        return dict(kept["films"])
+        self._known, self._stamp = kept["films"], stamp
+        return self._known
 
     def _state(self, record: dict[str, Any], film: Corrected) -> State:
         history = record.get(film.sha256, {}).get("history", [])
@@ -243,6 +251,7 @@ class Corrections:
     def _append(self, record: dict[str, Any], film: Corrected, *entries: dict[str, Any]) -> None:
         """Add to a film's history, and write record and table."""
         before = _table(record)
+        self._stamp = None  # what is changed here may fail to be written
         known = record.setdefault(film.sha256, {"history": []})
         known |= {"image": film.image, "rows": film.shape[0], "columns": film.shape[1]}
         known["history"] += entries

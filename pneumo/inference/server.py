@@ -141,6 +141,7 @@ class Films:
         return {
             "id": key,
             "name": shown.name,
+            "sha256": shown.sha256,
             "file": shown.file,
             "truth": shown.truth is not None,
             "correction": self._correction_facts(key),

@@ -420,6 +420,19 @@ def test_strokes_that_could_not_be_kept_are_not_left_without_a_question(kept, br
     other.close()
 
 
+def test_a_film_that_the_server_forgot_is_found_again_by_its_content(kept, browser, film):
+    with kept() as (address, _), visited(browser, address, 1200, READY) as page:
+        start_correcting(page)
+        ask(address + "api/films", method="DELETE")
+        stroke(page, (0.4, 0.4), (0.6, 0.4))
+        wait_for(page, "fault")
+        assert "drop it again" in page.inner_text(".correct .state")
+        ask(address + "api/films?name=again.dcm", film.read_bytes())
+        page.get_by_role("button", name="Try to keep the draft again").click()
+        wait_for(page, "draft")
+        assert mask_of(page, address).any()
+
+
 def test_without_a_folder_of_corrections_there_is_no_way_to_correct(page):
     assert page.get_by_role("button", name="Correct", exact=True).count() == 0
 
