@@ -214,7 +214,7 @@ def test_films_are_joined_by_uid_else_by_name_in_their_stored_orientation(tmp_pa
     """A film that lies on its side: the table counts its pixels as stored."""
     (tmp_path / "films").mkdir()
     stored = np.arange(SHAPE[0] * SHAPE[1], dtype=np.uint16).reshape(SHAPE)
-    path = write_film(tmp_path / "films" / "x.dcm", stored, 12, PatientOrientation=["F", "L"])
+    path = write_film(tmp_path / "films" / "x.dcm", stored, 12, PatientOrientation=["H", "R"])
     if not named:
         header = pydicom.dcmread(path)
         del header.SOPInstanceUID

@@ -95,9 +95,9 @@ def as_png(mask):
 
 
 def sideways(tmp_path, shape=(1600, 1200)):
-    """A DICOM film that lies on its side, larger than it is shown."""
+    """A DICOM film that lies on its side and is mirrored, larger than it is shown."""
     pixels = np.random.default_rng(0).integers(0, 4000, shape).astype(np.uint16)
-    return write_film(tmp_path / "side.dcm", pixels, 12, PatientOrientation=["F", "L"])
+    return write_film(tmp_path / "side.dcm", pixels, 12, PatientOrientation=["H", "R"])
 
 
 class Slanted(Bright):
