@@ -225,10 +225,11 @@ class Corrections:
         state = self._state(record, film)
         if seen is not None and seen != state.version:
             history = record.get(film.sha256, {}).get("history", [])
-            newest = state.said or (history[-1] if history else {})
+            is_in_history = history and seen.partition(".")[0] != str(len(history))
+            newest = (history[-1] if is_in_history else state.said) or {}
             raise Changed(
-                f"{film.image}: {newest.get('reader', 'somebody')} changed its correction "
-                f"elsewhere ({newest.get('time', 'time unknown')})"
+                f"{newest.get('reader', 'somebody')} changed this film's correction elsewhere "
+                f"({newest.get('time', 'time unknown')})"
             )
         return state
 

@@ -14,9 +14,12 @@ import pytest
 from conftest import complaint, launch, serving, visited
 from PIL import Image
 
+from pneumo import files
+from pneumo.data import dicom
 from pneumo.data.settings import MaskSize, SiimData
 from pneumo.data.sources import siim
 from pneumo.inference import bundle, findings
+from pneumo.inference.corrections import Basis, Corrected, Corrections
 from pneumo.inference.settings import Use
 
 TRUTH = (0, 190, 255)
@@ -380,8 +383,10 @@ def test_a_correction_is_cleared_undone_redone_and_taken_back(kept, browser):
         assert np.array_equal(after("Undo"), painted)
         assert np.array_equal(after("Undo"), found)
         assert np.array_equal(after("Redo"), painted)
-        after("Save the correction")
-        after("Back to the model's finding")
+        assert np.array_equal(after("Undo"), found)
+        assert np.array_equal(after("Redo"), painted)
+        after("Save")
+        after("Model's finding")
         wait_for(page, "model")
         assert np.array_equal(mask_of(page, address), found)
         assert np.array_equal(after("Undo"), painted)
@@ -400,17 +405,17 @@ def test_strokes_that_could_not_be_kept_are_not_left_without_a_question(kept, br
         wait_for(one, "draft")
         stroke(other, (0.4, 0.6), (0.6, 0.6))
         wait_for(other, "fault")
-        assert "changed its correction elsewhere" in other.inner_text(".correct .state")
+        assert "changed this film's correction elsewhere" in other.inner_text(".correct .state")
         theirs = mask_of(one, address)
         assert other.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))")
-        other.get_by_role("button", name="Keep this page's version").click()
+        other.get_by_role("button", name="Keep mine").click()
         wait_for(other, "draft")
         mine = mask_of(other, address)
         assert not np.array_equal(mine, theirs)
         assert other.evaluate("dispatchEvent(new Event('beforeunload', {cancelable: true}))")
         stroke(one, (0.4, 0.4), (0.6, 0.2))
         wait_for(one, "fault")
-        one.get_by_role("button", name="Take the other version").click()
+        one.get_by_role("button", name="Take theirs").click()
         wait_for(one, "draft")
         assert np.array_equal(mask_of(one, address), mine)
     stroke(one, (0.4, 0.4), (0.6, 0.2))
@@ -418,6 +423,29 @@ def test_strokes_that_could_not_be_kept_are_not_left_without_a_question(kept, br
     assert one.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))")
     one.close()
     other.close()
+
+
+def test_what_another_reader_saved_meanwhile_can_be_taken(kept, browser, film, tmp_path):
+    with kept() as (address, _), visited(browser, address, 1200, READY) as page:
+        start_correcting(page)
+        stroke(page, (0.4, 0.4), (0.6, 0.4))
+        wait_for(page, "draft")
+        theirs = np.zeros((1024, 1024), np.uint8)
+        theirs[300:400, 200:300] = 1
+        read = dicom.read(film)
+        which = Corrected(read.uid, files.sha256(film), read.stored_shape)
+        basis = Basis("other", [], {}, theirs)
+        Corrections(tmp_path / "corrections", "Dr B").save(which, theirs, basis, None)
+        stroke(page, (0.4, 0.6), (0.6, 0.6))
+        wait_for(page, "fault")
+        assert "Dr B changed this film's correction" in page.inner_text(".correct .state")
+        page.get_by_role("button", name="Take theirs").click()
+        wait_for(page, "saved")
+        assert "by Dr B" in page.inner_text(".correct .state")
+        assert np.array_equal(mask_of(page, address), theirs > 0)
+        page.keyboard.press("Control+z")
+        settled(page)
+        assert (mask_of(page, address) & ~(theirs > 0)).any()  # and mine is not lost
 
 
 def test_a_film_that_the_server_forgot_is_found_again_by_its_content(kept, browser, film):
@@ -428,7 +456,7 @@ def test_a_film_that_the_server_forgot_is_found_again_by_its_content(kept, brows
         wait_for(page, "fault")
         assert "drop it again" in page.inner_text(".correct .state")
         ask(address + "api/films?name=again.dcm", film.read_bytes())
-        page.get_by_role("button", name="Try to keep the draft again").click()
+        page.get_by_role("button", name="Try again").click()
         wait_for(page, "draft")
         assert mask_of(page, address).any()
 

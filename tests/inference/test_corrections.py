@@ -118,10 +118,10 @@ def test_a_page_that_has_not_seen_the_newest_version_is_refused(tmp_path):
     mine, theirs = Corrections(tmp_path, "Dr A"), Corrections(tmp_path, "Dr B")
     seen = mine.of(film()).version
     first = mine.draft(film(), box(0, 1, 0, 1), FOUND, seen)
-    with pytest.raises(Changed, match="Dr A changed its correction elsewhere"):
+    with pytest.raises(Changed, match="Dr A changed this film's correction elsewhere"):
         mine.draft(film(), box(0, 2, 0, 2), FOUND, seen)  # a second page of the same reader
     theirs.save(film(), box(0, 3, 0, 3), FOUND, theirs.of(film()).version)
-    with pytest.raises(Changed):
+    with pytest.raises(Changed, match="Dr B changed"):
         mine.save(film(), box(0, 2, 0, 2), FOUND, first.version)
     with pytest.raises(Changed):
         mine.withdraw(film(), first.version)
@@ -137,6 +137,9 @@ import numpy as np
 from pneumo.inference.corrections import Basis, Corrected, Corrections
 folder, start = Path(sys.argv[1]), int(sys.argv[2])
 store = Corrections(folder, f"Dr {start}")
+(folder / f"ready{start}").touch()
+while len(list(folder.glob("ready*"))) < 2:
+    pass
 for number in range(start, start + 8):
     film = Corrected(f"film{number}", f"{number:064x}", (60, 40))
     store.save(film, np.ones((60, 40), np.uint8), Basis("m", [], {}, np.zeros((60, 40))), None)

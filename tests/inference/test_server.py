@@ -221,7 +221,10 @@ def test_what_may_not_change_a_correction_is_refused(correcting):
     assert asked(app, "POST", address, good)[0] == 405
     assert asked(app, "PUT", address, good, if_match='"0.0"')[0] == 200
     status, body, _ = asked(app, "PUT", address, good, if_match='"0.0"')
-    assert (status, "Dr A changed its correction" in json.loads(body)["error"]) == (412, True)
+    assert (status, "Dr A changed this film's correction" in json.loads(body)["error"]) == (
+        412,
+        True,
+    )
 
 
 def test_without_a_folder_nothing_is_corrected_or_written(film, tmp_path, monkeypatch):
