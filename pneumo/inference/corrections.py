@@ -203,10 +203,11 @@ class Corrections:
         if stamp == self._stamp:
             return self._known
         kept = _json(path)
-        if kept.get("format") != FORMAT:
+        found = kept.get("format") if isinstance(kept, dict) else None
+        if found != FORMAT:
             raise PneumoError(
                 f"{path}: not of a kind that this version reads "
-                f"(format {kept.get('format')!r}, wanted {FORMAT!r})"
+                f"(format {found!r}, wanted {FORMAT!r})"
             )
         self._known, self._stamp = kept["films"], stamp
         return self._known
@@ -227,10 +228,9 @@ class Corrections:
             history = record.get(film.sha256, {}).get("history", [])
             is_in_history = history and seen.partition(".")[0] != str(len(history))
             newest = (history[-1] if is_in_history else state.said) or {}
-            raise Changed(
-                f"{newest.get('reader', 'somebody')} changed this film's correction elsewhere "
-                f"({newest.get('time', 'time unknown')})"
-            )
+            who = newest.get("reader", "somebody")
+            when = newest.get("time", "time unknown")[:16].replace("T", " ")
+            raise Changed(f"{who} changed this film's correction elsewhere ({when} UTC)")
         return state
 
     def _signed(self, action: str) -> dict[str, Any]:

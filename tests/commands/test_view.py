@@ -393,6 +393,41 @@ def test_a_correction_is_cleared_undone_redone_and_taken_back(kept, browser):
         wait_for(page, "draft")
 
 
+def test_one_finger_paints_and_two_move_and_zoom(kept, browser):
+    """A second finger takes back what the first began."""
+    with (
+        kept() as (address, _),
+        visited(browser, address, 390, READY, has_touch=True) as page,
+    ):
+        start_correcting(page)
+        box = page.locator(".film canvas").bounding_box()
+        fingers = page.context.new_cdp_session(page)
+
+        def touch(kind, *places):
+            points = [
+                {"x": box["x"] + x, "y": box["y"] + y, "id": number}
+                for number, (x, y) in enumerate(places)
+            ]
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", (100, 250))
+        touch("touchMove", (160, 270))
+        touch("touchEnd")
+        wait_for(page, "draft")
+        painted = mask_of(page, address)
+        assert painted.any()
+        touch("touchStart", (200, 200))
+        touch("touchMove", (220, 200))
+        touch("touchStart", (220, 200), (280, 280))
+        touch("touchMove", (210, 200), (320, 310))
+        touch("touchEnd")
+        settled(page)
+        assert float(page.locator(".film canvas").get_attribute("data-zoom")) > 1.3
+        page.keyboard.press("s")
+        wait_for(page, "saved")
+        assert np.array_equal(mask_of(page, address), painted)
+
+
 def test_strokes_that_could_not_be_kept_are_not_left_without_a_question(kept, browser):
     """The server is gone, or another page was faster."""
     with kept() as (address, _):
