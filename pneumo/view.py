@@ -17,7 +17,8 @@ from pneumo.settings import checked
 
 def task(raw: DictConfig) -> None:
     """The command: serve until Ctrl-C."""
-    from pneumo.inference import bundle, inputs, server  # torch takes seconds, and help needs none
+    # torch takes seconds, and help needs none
+    from pneumo.inference import bundle, corrections, inputs, server
 
     settings = checked(raw)
     if not settings.model:
@@ -55,6 +56,13 @@ def task(raw: DictConfig) -> None:
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
         print(
             "Others can reach this page, and films dropped on it, without a password.", flush=True
+        )
+    if settings.corrections:
+        print(
+            f"Corrections by {settings.reader} are kept in {settings.corrections}. To train on "
+            f"them: data.root=<the films> data.mask_size=film "
+            f"data.annotations={Path(settings.corrections) / corrections.TABLE}",
+            flush=True,
         )
     if settings.open:
         threading.Timer(1.0, webbrowser.open, [address]).start()

@@ -1,19 +1,22 @@
 """A local page where films are dropped, looked at and compared. Starlette underneath.
 
 The page talks to this process alone. It listens on the loopback address unless told otherwise,
-answers only requests that name it, and keeps films in memory and nothing on disk.
+answers only requests that name it, and keeps films in memory and nothing on disk. With
+``corrections=<folder>`` it writes readers' corrections there: masks, film ids and digests, who and
+when, but no pixel of a film.
 
 Other sites that are open in the same browser must not reach the films. The attacks and defences:
 
 - DNS rebinding: a site lets its own name point to this machine, so that the browser takes its
   scripts for ours. Requests whose Host header names another host are refused.
-- Cross-site requests: a page of another site sends a film here, which fills the memory. Uploads
-  whose Origin header names another site are refused.
+- Cross-site requests: a page of another site sends a film here, which fills the memory, or changes
+  a correction. Requests that change anything are refused if their Origin header names another site.
 - Script injection: a file's name, shown on the page, holds markup. The Content-Security-Policy
   lets only the page's own script run, known by a nonce that is new for every answer.
 - Embedding: another site shows the page in a frame, or loads its pictures. The headers forbid both.
 """
 
+import hashlib
 import re
 import secrets
 import threading
@@ -34,16 +37,17 @@ from pneumo.data.films import name_of
 from pneumo.data.settings import MaskSize
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
-from pneumo.inference import dicom_objects, findings, outputs
+from pneumo.inference import corrections, dicom_objects, findings, outputs, painting
 from pneumo.inference.bundle import Bundle
+from pneumo.inference.corrections import Basis, Changed, Corrected, Corrections, State
 from pneumo.inference.findings import Finding
 from pneumo.inference.privacy import OutputNames
 from pneumo.inference.settings import View
 from pneumo.masks import pictures, rle
 from pneumo.masks.rule import plain, rule_text
-from pneumo.masks.settings import Rule
+from pneumo.masks.settings import Postprocess, Rule
 
-SHOWN = 1024  # longest side of what the page draws, pixels
+GONE = "this film is not in memory any more; drop it again"
 PHANTOMS_ONLY = "Trained on drawn phantoms: what it says of a real film means nothing."
 MEMORY = 2 << 30  # bytes of films in memory; beyond that the oldest are dropped
 
@@ -56,6 +60,7 @@ class Shown:
     file: str  # what its downloads are called; tells nothing of the patient
     finding: Finding
     truth: np.ndarray | None  # uint8 of 0 and 1, of the upright film's shape, where it is known
+    sha256: str  # of the file
 
 
 class Films:
@@ -67,6 +72,9 @@ class Films:
         self.refused: list[str] = []  # films of the folder that could not be used, and why
         self.table = siim.read_table(Path(settings.annotations)) if settings.annotations else None
         self.spacings = findings.spacings(settings)
+        self.corrections: Corrections | None = None
+        if settings.corrections:
+            self.corrections = Corrections(Path(settings.corrections), settings.reader or "")
         self._busy, self._changing = threading.Lock(), threading.Lock()
 
     def add(self, name: str, content: bytes) -> str:
@@ -84,7 +92,9 @@ class Films:
         key = secrets.token_urlsafe(9)
         with self._changing:
             file = OutputNames().of(name, reading.film, content)
-            self.kept[key] = Shown(name, file, finding, self._truth(name, reading.film))
+            truth = self._truth(name, reading.film)
+            sha256 = hashlib.sha256(content).hexdigest()
+            self.kept[key] = Shown(name, file, finding, truth, sha256)
             while len(self.kept) > 1 and (len(self.kept) > settings.keep or self._size() > MEMORY):
                 self.kept.popitem(last=False)
         return key
@@ -131,8 +141,10 @@ class Films:
         return {
             "id": key,
             "name": shown.name,
+            "sha256": shown.sha256,
             "file": shown.file,
             "truth": shown.truth is not None,
+            "correction": self._correction_facts(key),
             **described,
             "dicom": shown.finding.film.header is not None,
         }
@@ -142,28 +154,104 @@ class Films:
 
         Raises PneumoError.
         """
-        finding, rule = self.kept[key].finding, self.model.rule
+        finding = self.kept[key].finding
         if threshold is None and area is None:
             return finding
+        return findings.judged(
+            finding.reading,
+            finding.levels,
+            self.rule(threshold, area),
+            self.model.curve,
+            finding.presence,
+        )
+
+    def rule(self, threshold: float | None, area: int | None) -> Postprocess:
+        """The bundle's rule, with other thresholds if they are given. Raises PneumoError."""
+        rule = self.model.rule
         # the top threshold may not lie below the binarisation threshold
         top = rule.top_threshold
         if top is not None and threshold is not None:
             top = max(top, threshold)
         changed = Rule(binarization_threshold=threshold, removal_threshold=area, top_threshold=top)
-        return findings.judged(
-            finding.reading,
-            finding.levels,
-            changed.over(rule),
-            self.model.curve,
-            finding.presence,
+        return changed.over(rule)
+
+    def correction(
+        self, key: str, threshold: float | None, area: int | None
+    ) -> tuple[State, np.ndarray]:
+        """Where a film's correction stands, and its mask over the upright film.
+
+        Without a correction that is what the bundle finds at these thresholds. Raises PneumoError,
+        KeyError.
+        """
+        store, film = self._correctable(key)
+        state = store.of(film)
+        mask = state.mask
+        if mask is None:
+            return state, self.at(key, threshold, area).mask
+        return state, dicom.upright(mask, self.kept[key].finding.film.orientation)
+
+    def correct(
+        self,
+        key: str,
+        content: bytes,
+        threshold: float | None,
+        area: int | None,
+        seen: str | None,
+        draft: bool,
+    ) -> State:
+        """Keep a painted mask (a PNG) as a film's draft, or save it; see ``Corrections``.
+
+        Raises PneumoError, KeyError.
+        """
+        store, film = self._correctable(key)
+        orientation = self.kept[key].finding.film.orientation
+        basis = Basis(
+            self.model.name,
+            [str(member["sha256"]) for member in self.model.card["members"]],
+            plain(self.rule(threshold, area)),
+            self.at(key, threshold, area).stored_mask,
         )
+        state = store.of(film)
+        found, current = (
+            dicom.upright(basis.mask if mask is None else mask, orientation)
+            for mask in (state.basis, state.mask)
+        )
+        painted = painting.read(content, (found.shape[0], found.shape[1]))
+        mask = dicom.stored(painting.applied(painted, current, found), orientation)
+        keep = store.draft if draft else store.save
+        return keep(film, mask, basis, state.version if seen is None else seen)
+
+    def withdraw(self, key: str, seen: str | None, only_draft: bool) -> State:
+        """Take a film's correction back, or its draft alone. Raises PneumoError, KeyError."""
+        store, film = self._correctable(key)
+        return store.withdraw(film, seen, only_draft)
+
+    def _correctable(self, key: str) -> tuple[Corrections, Corrected]:
+        """The store, and the film as it knows it. Raises PneumoError, KeyError."""
+        if self.corrections is None:
+            raise PneumoError(
+                "this page keeps no corrections; start it with corrections=<folder> reader=<name>"
+            )
+        shown = self.kept[key]
+        film = shown.finding.film
+        image = corrections.image_of(shown.name, film)
+        return self.corrections, Corrected(image, shown.sha256, film.stored_shape)
+
+    def _correction_facts(self, key: str) -> dict[str, Any] | None:
+        """Where a film's correction stands; None if it cannot be corrected."""
+        if self.corrections is None:
+            return None
+        try:
+            store, film = self._correctable(key)
+            return store.of(film).describe()
+        except PneumoError:
+            return None
 
 
 def shrunk(image: np.ndarray) -> np.ndarray:
     """A film or a map, uint8 (rows, columns), at most 1024 pixels long."""
-    factor = min(1.0, SHOWN / max(image.shape))
-    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    rows, columns = painting.shown_shape(image.shape)
+    return cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
 
 
 def small(image: np.ndarray) -> bytes:
@@ -232,6 +320,7 @@ def application(model: Bundle, settings: View) -> Any:
                 "experience": model.experience,
                 "warning": PHANTOMS_ONLY if model.knows_phantoms_only else "",
                 "max_bytes": limit,
+                "reader": settings.reader if settings.corrections else None,
             }
         )
 
@@ -253,38 +342,90 @@ def application(model: Bundle, settings: View) -> Any:
             return refused(404, "this film is not in memory any more")
         return JSONResponse({})
 
-    async def upload(request: Request) -> Response:
-        if from_elsewhere(request):
-            return refused(403, "films are taken from this page only")
-        name = Path(request.query_params.get("name") or "film").name[:200]
-        content, received = bytearray(), 0
+    async def received(request: Request) -> bytes | Response:
+        """The body of a request, or the answer if it cannot be had."""
+        content, length = bytearray(), 0
         try:
             # Browsers do not read an answer before they have sent everything. So that they see why
             # a film is refused, the rest of one that is too large is received and dropped, within
             # reason.
             async for chunk in request.stream():
-                received += len(chunk)
-                if received <= limit:
+                length += len(chunk)
+                if length <= limit:
                     content += chunk
-                elif received > 8 * limit:
+                elif length > 8 * limit:
                     break
-            if received > limit:
-                return refused(413, f"{name}: larger than {settings.max_megabytes} MiB")
         except ClientDisconnect:
             return refused(400, "the upload was broken off")
+        if length > limit:
+            name = Path(request.query_params.get("name") or "mask").name[:200]
+            return refused(413, f"{name}: larger than {settings.max_megabytes} MiB")
+        return bytes(content)
+
+    async def upload(request: Request) -> Response:
+        if from_elsewhere(request):
+            return refused(403, "films are taken from this page only")
+        name = Path(request.query_params.get("name") or "film").name[:200]
+        content = await received(request)
+        if isinstance(content, Response):
+            return content
         try:
-            key = await run_in_threadpool(films.add, name, bytes(content))
+            key = await run_in_threadpool(films.add, name, content)
         except PneumoError as error:
             return refused(422, in_own_words(error))
         return JSONResponse(films.describe(key), 201)
 
+    def asked(request: Request) -> tuple[float | None, int | None]:
+        """The thresholds of the page's sliders, if they were moved. Raises ValueError."""
+        threshold, area = (request.query_params.get(key) for key in ("threshold", "area"))
+        return float(threshold) if threshold else None, int(area) if area else None
+
+    def seen_by(request: Request) -> str | None:
+        """The version of a correction that the page has, of the header If-Match."""
+        return request.headers.get("if-match", "").strip('"') or None
+
+    def stands(state: State, content: bytes | None = None) -> Response:
+        """Where a correction stands, or its picture; its version is the header ETag."""
+        headers = {"ETag": f'"{state.version}"', "Cache-Control": "no-store"}
+        if content is not None:
+            return Response(content, media_type="image/png", headers=headers)
+        return JSONResponse(state.describe(), headers=headers)
+
+    async def correction(request: Request) -> Response:
+        key, is_draft = request.path_params["key"], request.query_params.get("draft") == "true"
+        if request.method not in ("GET", "HEAD") and from_elsewhere(request):
+            return refused(403, "corrections are made on this page only")
+        try:
+            if request.method == "DELETE":
+                return stands(
+                    await run_in_threadpool(films.withdraw, key, seen_by(request), is_draft)
+                )
+            threshold, area = asked(request)
+            if request.method == "PUT":
+                content = await received(request)
+                if isinstance(content, Response):
+                    return content
+                seen = seen_by(request)
+                return stands(
+                    await run_in_threadpool(
+                        films.correct, key, content, threshold, area, seen, is_draft
+                    )
+                )
+            state, mask = await run_in_threadpool(films.correction, key, threshold, area)
+            if request.query_params.get("size") != "film":
+                mask = painting.shown(mask)
+            return stands(state, pictures.png(mask * 255))
+        except KeyError:
+            return refused(404, GONE)
+        except Changed as error:
+            return refused(412, str(error))
+        except (PneumoError, ValueError) as error:
+            return refused(422, str(error))
+
     async def picture(request: Request) -> Response:
         key, kind = request.path_params["key"], request.path_params["kind"]
         try:
-            threshold_text = request.query_params.get("threshold")
-            area_text = request.query_params.get("area")
-            threshold = float(threshold_text) if threshold_text else None
-            area = int(area_text) if area_text else None
+            threshold, area = asked(request)
             finding = await run_in_threadpool(films.at, key, threshold, area)
             if kind == "facts.json":
                 return JSONResponse(films.describe(key, finding))
@@ -295,7 +436,7 @@ def application(model: Bundle, settings: View) -> Any:
                 return Response(small(shown.truth * 255), media_type="image/png")
             media, content = await run_in_threadpool(rendered, finding, kind, model)
         except KeyError:
-            return refused(404, "this film is not in memory any more; drop it again")
+            return refused(404, GONE)
         except (PneumoError, ValueError) as error:
             return refused(422, str(error))
         headers = {"Cache-Control": "no-store"}
@@ -327,6 +468,7 @@ def application(model: Bundle, settings: View) -> Any:
             Route("/api/films", upload, methods=["POST"]),
             Route("/api/films", remove, methods=["DELETE"]),
             Route("/api/films/{key}", remove, methods=["DELETE"]),
+            Route("/api/films/{key}/correction", correction, methods=["GET", "PUT", "DELETE"]),
             Route("/api/films/{key}/{kind}", picture),
         ],
         # against DNS rebinding: a request must name this host, not one of another site that points

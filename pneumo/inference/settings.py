@@ -218,6 +218,13 @@ class View(Use):
         "what its run lengths count: challenge (1024² of pictures, DICOM films' own pixels) or "
         "film (all films' own)",
     )
+    corrections: str | None = declare(
+        None,
+        "folder where readers' corrections are kept, as a table that data=siim trains on; without "
+        "it nothing is written",
+        place=True,
+    )
+    reader: str | None = declare(None, "with corrections: who corrects, by name or initials")
     host: str = declare("127.0.0.1", "address to listen on")
     port: int = declare(8765, "port to listen on")
     open: bool = declare(True, "open a browser")
@@ -229,6 +236,10 @@ class View(Use):
         super().__post_init__()
         require(0 < self.port < 65536, "port", self.port, "1 to 65535")
         require(self.keep >= 1, "keep", self.keep, "at least 1")
+        if bool(self.corrections) != bool((self.reader or "").strip()):
+            raise PneumoError(
+                "corrections and reader go together: corrections=<folder> reader=<who corrects>"
+            )
 
 
 register("predict_schema", Predict)

@@ -1,5 +1,5 @@
-"""Three people follow the README's guides as they stand: a student with the challenge's data, an
-engineer who extends, a radiologist with films. Only sizes are cut down.
+"""Four people follow the README's guides as they stand: a student with the challenge's data, an
+engineer who extends, a radiologist with films, and a reader who corrects. Only sizes are cut down.
 """
 
 import csv
@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import urllib.request
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,9 @@ from conftest import complaint, launch, one, serving, visited
 from safetensors.torch import load_file, save_file
 
 from pneumo.data import dicom
-from pneumo.data.settings import SiimData
-from pneumo.data.sources import siim
+from pneumo.data.settings import PhantomData, SiimData
+from pneumo.data.sources import phantom, siim
+from pneumo.masks import pictures
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SMALL = (
@@ -194,3 +196,43 @@ def test_a_radiologist_comes_from_films_to_masks_and_a_page(model, phantoms, bro
                 with page.expect_download() as download:
                     page.locator(".film a[data-kind='overlay.png']").click()
                 assert download.value.suggested_filename == "chest1-overlay.png"
+
+
+@pytest.mark.slow
+def test_a_reader_corrects_masks_and_a_training_goes_on_from_them(model, finished, tmp_path):
+    """Every mask is set to the truth, over HTTP as the page does it, and becomes the training's."""
+    shutil.copytree(model, tmp_path / "model")
+    shutil.copytree(
+        one(finished[0], "exp5"), tmp_path / "runs" / "exp5" / "siim-full" / "fold0-seed0"
+    )
+    root = tmp_path / "films"
+    phantom.generate(PhantomData(name="new", images=12, positive_rate=0.5, seed=9), root)
+    truth = SiimData(name="truth", root=str(root), annotations=str(root / "train-rle.csv"))
+    items = {item.id: item for item in siim.read_index(truth).items}
+
+    view, train = guide("Corrections that come back", tmp_path)
+    with serving(tmp_path, *view[3:]) as (address, _):
+        with urllib.request.urlopen(f"{address}api/films") as answer:
+            shown = json.load(answer)["films"]
+        for film in shown:
+            item = items[Path(film["name"]).stem]
+            mask = pictures.png(item.mask((film["rows"], film["columns"])) * 255)
+            url = f"{address}api/films/{film['id']}/correction"
+            request = urllib.request.Request(url, data=mask, method="PUT")
+            with urllib.request.urlopen(request) as answer:
+                assert json.load(answer)["state"] == "saved"
+    assert len(shown) == 12
+
+    done = launch(tmp_path, *small(train[3:]), module=train[2])
+    assert done.returncode == 0, done.stderr
+    assert "from runs/exp5/siim-full/fold0-seed0/weights.safetensors" in done.stdout
+    (run,) = (tmp_path / "runs" / "exp5").glob("corrected-mini*/*")
+    assert (run / "metrics.json").is_file()
+    parts = json.loads((run / "parts.json").read_text())
+    assert {image for part in parts.values() for image in part} == set(items)
+    corrected = SiimData(
+        name="c", root=str(root), annotations=str(tmp_path / "corrections" / "corrections.csv")
+    )
+    for item in siim.read_index(corrected).items:
+        shape = dicom.read_tags(item.path).stored_shape
+        assert (item.mask(shape) == items[item.id].mask(shape)).all()

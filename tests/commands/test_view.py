@@ -14,8 +14,12 @@ import pytest
 from conftest import complaint, launch, serving, visited
 from PIL import Image
 
+from pneumo import files
+from pneumo.data import dicom
+from pneumo.data.settings import MaskSize, SiimData
 from pneumo.data.sources import siim
 from pneumo.inference import bundle, findings
+from pneumo.inference.corrections import Basis, Corrected, Corrections
 from pneumo.inference.settings import Use
 
 TRUTH = (0, 190, 255)
@@ -253,8 +257,253 @@ def test_harm_is_refused(address, film):
         assert ask(f"{address}api/films/{key}/{query}")[0] == 422
 
 
+def wait_for(page, state):
+    """Wait until the toolbar says that a correction is in a state."""
+    page.wait_for_selector(f".correct .state[data-state={state}]")
+
+
+def settled(page):
+    """Wait until every stroke is kept; the page's policy forbids Playwright's own waiting."""
+    for _ in range(600):
+        if not page.evaluate("[...films.values()].some(unkept)"):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("strokes are still not kept")
+
+
+def in_green(page):
+    """Pixels of the canvas whose colour a correction gives them."""
+    return page.evaluate(
+        """() => {
+            const c = document.querySelector('.film canvas');
+            const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+            let n = 0;
+            for (let i = 0; i < d.length; i += 4)
+                if (d[i + 1] > d[i] + 25 && d[i + 1] > d[i + 2] + 25) n++;
+            return n;
+        }"""
+    )
+
+
+def stroke(page, *places):
+    """Draw a line through places, in shares of the canvas."""
+    box = page.locator(".film canvas").bounding_box()
+    x, y = (
+        [box[a] + share * box[b] for share in shares]
+        for a, b, shares in zip("xy", ("width", "height"), zip(*places, strict=True), strict=True)
+    )
+    page.mouse.move(x[0], y[0])
+    page.mouse.down()
+    for to in zip(x[1:], y[1:], strict=True):
+        page.mouse.move(*to, steps=4)
+    page.mouse.up()
+
+
+def start_correcting(page):
+    page.get_by_role("button", name="Correct", exact=True).click()
+    page.wait_for_selector(".correct .state[data-state]")
+
+
+def mask_of(page, address):
+    """The mask that the server has of the only film."""
+    (film,) = json.loads(ask(address + "api/films")[1])["films"]
+    _, content = ask(f"{address}api/films/{film['id']}/correction?size=film")
+    return np.asarray(Image.open(io.BytesIO(content))) > 0
+
+
+@pytest.fixture
+def kept(model, film, tmp_path):
+    """What starts the page on one film, with a folder of corrections."""
+    (tmp_path / "films").mkdir()
+    shutil.copy(film, tmp_path / "films" / "chest.dcm")
+    options = (f"model={model}", "films", "corrections=corrections", "reader=Dr A")
+    return lambda: serving(tmp_path, *options)
+
+
+def test_a_correction_is_painted_saved_and_there_again_after_a_restart(kept, browser, tmp_path):
+    with kept() as (address, _), visited(browser, address, 1200, READY) as page:
+        page.locator("#heat").uncheck()
+        start_correcting(page)
+        first = mask_of(page, address)
+        stroke(page, (0.4, 0.3), (0.5, 0.5), (0.6, 0.3))
+        wait_for(page, "draft")
+        page.keyboard.press("s")
+        wait_for(page, "saved")
+        saved = mask_of(page, address)
+        assert (saved & ~first).sum() > 1000
+        assert (saved >= first).all()
+        assert in_green(page) > 500
+        page.keyboard.press("e")
+        page.keyboard.press("]")
+        stroke(page, (0.4, 0.3), (0.5, 0.5))
+        wait_for(page, "draft")
+        draft = mask_of(page, address)
+        assert 0 < (draft & ~first).sum() < (saved & ~first).sum()
+
+    with kept() as (address, _), visited(browser, address, 1200, READY) as page:
+        assert np.array_equal(mask_of(page, address), draft)
+        assert "draft" in page.inner_text("#list")
+        start_correcting(page)
+        page.keyboard.press("e")
+        stroke(page, (0.6, 0.3), (0.5, 0.5))
+        settled(page)
+        assert mask_of(page, address).sum() < draft.sum()
+        page.keyboard.press("Control+z")
+        settled(page)
+        assert np.array_equal(mask_of(page, address), draft)
+        page.get_by_role("button", name="Save").click()
+        wait_for(page, "saved")
+        page.keyboard.press("Escape")
+        assert page.locator(".correct").count() == 0
+
+    root, table = tmp_path / "films", tmp_path / "corrections" / "corrections.csv"
+    data = SiimData(name="x", root=str(root), annotations=str(table), mask_size=MaskSize.film)
+    (item,) = siim.read_index(data).items
+    assert np.array_equal(item.mask(draft.shape) > 0, draft)  # phantoms are stored upright
+    (known,) = json.loads(table.with_suffix(".json").read_text())["films"].values()
+    assert [entry["action"] for entry in known["history"]] == ["saved", "saved"]
+
+
+def test_a_correction_is_cleared_undone_redone_and_taken_back(kept, browser):
+    with kept() as (address, _), visited(browser, address, 390, READY) as page:
+        start_correcting(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        found = mask_of(page, address)
+        stroke(page, (0.3, 0.5), (0.7, 0.5))
+        wait_for(page, "draft")
+        painted = mask_of(page, address)
+
+        def after(name):
+            page.get_by_role("button", name=name).click()
+            settled(page)
+            return mask_of(page, address)
+
+        assert painted.sum() > found.sum()
+        assert not after("No pneumothorax").any()
+        assert np.array_equal(after("Undo"), painted)
+        assert np.array_equal(after("Undo"), found)
+        assert np.array_equal(after("Redo"), painted)
+        assert np.array_equal(after("Undo"), found)
+        assert np.array_equal(after("Redo"), painted)
+        after("Save")
+        after("Model's finding")
+        wait_for(page, "model")
+        assert np.array_equal(mask_of(page, address), found)
+        assert np.array_equal(after("Undo"), painted)
+        wait_for(page, "draft")
+
+
+def test_one_finger_paints_and_two_move_and_zoom(kept, browser):
+    """A second finger takes back what the first began."""
+    with (
+        kept() as (address, _),
+        visited(browser, address, 390, READY, has_touch=True) as page,
+    ):
+        start_correcting(page)
+        box = page.locator(".film canvas").bounding_box()
+        fingers = page.context.new_cdp_session(page)
+
+        def touch(kind, *places):
+            points = [
+                {"x": box["x"] + x, "y": box["y"] + y, "id": number}
+                for number, (x, y) in enumerate(places)
+            ]
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", (100, 250))
+        touch("touchMove", (160, 270))
+        touch("touchEnd")
+        wait_for(page, "draft")
+        painted = mask_of(page, address)
+        assert painted.any()
+        touch("touchStart", (200, 200))
+        touch("touchMove", (220, 200))
+        touch("touchStart", (220, 200), (280, 280))
+        touch("touchMove", (210, 200), (320, 310))
+        touch("touchEnd")
+        settled(page)
+        assert float(page.locator(".film canvas").get_attribute("data-zoom")) > 1.3
+        page.keyboard.press("s")
+        wait_for(page, "saved")
+        assert np.array_equal(mask_of(page, address), painted)
+
+
+def test_strokes_that_could_not_be_kept_are_not_left_without_a_question(kept, browser):
+    """The server is gone, or another page was faster."""
+    with kept() as (address, _):
+        one, other = browser.new_page(), browser.new_page()
+        for page in (one, other):
+            page.goto(address)
+            page.wait_for_selector(READY)
+            start_correcting(page)
+        stroke(one, (0.4, 0.4), (0.6, 0.4))
+        wait_for(one, "draft")
+        stroke(other, (0.4, 0.6), (0.6, 0.6))
+        wait_for(other, "fault")
+        assert "changed this film's correction elsewhere" in other.inner_text(".correct .state")
+        theirs = mask_of(one, address)
+        assert other.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))")
+        other.get_by_role("button", name="Keep mine").click()
+        wait_for(other, "draft")
+        mine = mask_of(other, address)
+        assert not np.array_equal(mine, theirs)
+        assert other.evaluate("dispatchEvent(new Event('beforeunload', {cancelable: true}))")
+        stroke(one, (0.4, 0.4), (0.6, 0.2))
+        wait_for(one, "fault")
+        one.get_by_role("button", name="Take theirs").click()
+        wait_for(one, "draft")
+        assert np.array_equal(mask_of(one, address), mine)
+    stroke(one, (0.4, 0.4), (0.6, 0.2))
+    wait_for(one, "fault")
+    assert one.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))")
+    one.close()
+    other.close()
+
+
+def test_what_another_reader_saved_meanwhile_can_be_taken(kept, browser, film, tmp_path):
+    with kept() as (address, _), visited(browser, address, 1200, READY) as page:
+        start_correcting(page)
+        stroke(page, (0.4, 0.4), (0.6, 0.4))
+        wait_for(page, "draft")
+        theirs = np.zeros((1024, 1024), np.uint8)
+        theirs[300:400, 200:300] = 1
+        read = dicom.read(film)
+        which = Corrected(read.uid, files.sha256(film), read.stored_shape)
+        basis = Basis("other", [], {}, theirs)
+        Corrections(tmp_path / "corrections", "Dr B").save(which, theirs, basis, None)
+        stroke(page, (0.4, 0.6), (0.6, 0.6))
+        wait_for(page, "fault")
+        assert "Dr B changed this film's correction" in page.inner_text(".correct .state")
+        page.get_by_role("button", name="Take theirs").click()
+        wait_for(page, "saved")
+        assert "by Dr B" in page.inner_text(".correct .state")
+        assert np.array_equal(mask_of(page, address), theirs > 0)
+        page.keyboard.press("Control+z")
+        settled(page)
+        assert (mask_of(page, address) & ~(theirs > 0)).any()  # and mine is not lost
+
+
+def test_a_film_that_the_server_forgot_is_found_again_by_its_content(kept, browser, film):
+    with kept() as (address, _), visited(browser, address, 1200, READY) as page:
+        start_correcting(page)
+        ask(address + "api/films", method="DELETE")
+        stroke(page, (0.4, 0.4), (0.6, 0.4))
+        wait_for(page, "fault")
+        assert "drop it again" in page.inner_text(".correct .state")
+        ask(address + "api/films?name=again.dcm", film.read_bytes())
+        page.get_by_role("button", name="Try again").click()
+        wait_for(page, "draft")
+        assert mask_of(page, address).any()
+
+
+def test_without_a_folder_of_corrections_there_is_no_way_to_correct(page):
+    assert page.get_by_role("button", name="Correct", exact=True).count() == 0
+
+
 def test_mistakes_are_one_line(model, tmp_path):
     assert "model=<folder>" in complaint(launch(tmp_path, module="pneumo.view"))
+    done = launch(tmp_path, f"model={model}", "corrections=c", "open=false", module="pneumo.view")
+    assert "corrections=<folder> reader=<who corrects>" in complaint(done)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

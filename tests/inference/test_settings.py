@@ -16,6 +16,9 @@ def test_a_use_that_cannot_be_is_refused_by_its_key():
         Predict(engine="keras")
     with pytest.raises(PneumoError, match="port=0: must be 1 to 65535"):
         View(port=0)
+    for half in ({"corrections": "folder"}, {"reader": "Dr A"}):
+        with pytest.raises(PneumoError, match="corrections and reader go together"):
+            View(**half)
 
 
 def test_the_page_holds_films_in_memory_so_its_limits_are_lower_and_it_is_not_open_to_all():
