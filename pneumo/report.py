@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from pneumo import command, files, runs
 from pneumo.evaluation.settings import Report
+from pneumo.masks.truth import Truth
 from pneumo.settings import checked
 from pneumo.tables import counted
 
@@ -39,15 +40,14 @@ def task(raw: DictConfig) -> None:
             folder / "report.md", "\n".join([title, *(table.markdown() for table in made)])
         )
         files.write_text(folder / "report.tex", "\n".join(table.latex() for table in made))
-        files.write_text(
-            folder / "index.html", page.render(setting, how, found, made, settings.gallery)
-        )
+        shown = [run for run in found if run.found["val", True].truth is Truth.masks]
+        if shown:
+            content = page.render(setting, how, shown, made, settings.gallery)
+            files.write_text(folder / "index.html", content)
         for table in made:
             print("\n" + table.aligned())
-        print(
-            f"\nPage:   {folder / 'index.html'}\nTables: {folder / 'report.md'}, report.tex, *.csv",
-            flush=True,
-        )
+        where = folder / "index.html" if shown else "none, since no masks of these films are known"
+        print(f"\nPage:   {where}\nTables: {folder / 'report.md'}, report.tex, *.csv", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,14 @@ LINES = re.findall(r"python -m pneumo\.\w+[^`\n]*", README)
 TYPED = sorted({line.partition("  #")[0].strip() for line in LINES if "<name>" not in line})
 
 
+def write_examples(folder):
+    """The files that the README tells people to write, below ``mine``."""
+    for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
+        (name,) = re.findall(r"# mine/([\w/]+\.yaml)", text)
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(text)
+
+
 def test_there_is_something_to_type():
     assert len(TYPED) >= 15
 
@@ -28,16 +36,14 @@ def test_a_command_of_the_readme_is_understood(tmp_path, monkeypatch, typed):
         swept.append("+experiment=exp5")
     if {"+experiment=wide", "+experiment=ours"} & set(swept):  # its own examples, to be written
         swept = ["+experiment=exp5"]
+    write_examples(tmp_path / "mine")
     status, out, errors = say(module, ["--cfg", "job", *swept], tmp_path, monkeypatch)
     assert (status, errors) == (0, "")
     assert "runs_dir" in out
 
 
 def test_the_example_files_of_the_readme_work_from_a_folder_of_ones_own(tmp_path, monkeypatch):
-    for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
-        (name,) = re.findall(r"# mine/([\w/]+\.yaml)", text)
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_examples(tmp_path)
     own = ["--cfg", "job", "--config-dir", str(tmp_path)]
     status, out, errors = say("train", [*own, "+experiment=wide"], tmp_path, monkeypatch)
     assert (status, errors) == (0, "")

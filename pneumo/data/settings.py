@@ -246,11 +246,12 @@ class SeveralData(Data):
     format: str = declare("several", "which of the formats this is")
     sets: dict[str, Any] = declare(
         factory=dict,
-        help="settings of each set by its name: {a: {format: siim, root: …}, b: {format: …}}",
+        help="each set's settings by its name: +data.sets.<name>={format:candid,root:…}",
         place=True,
     )
     shares: dict[str, float] = declare(
-        factory=dict, help="of each set in an epoch, by name; none: as many as there are"
+        factory=dict,
+        help="of each set in an epoch, +data.shares.<name>=0.5; none: as many films as there are",
     )
     leave_out: str | None = declare(
         None, "a set that is not trained on, but is the test set (on=test)", named=True
@@ -300,8 +301,8 @@ class SeveralData(Data):
         """Raise PneumoError for a set without a place, or whose place is not there."""
         if not self.sets:
             raise PneumoError(
-                "data.sets is not set: give the settings of each set by its name, "
-                "data.sets={a: {format: siim, root: …}, b: {…}}"
+                "data.sets is not set: give the settings of each set by a name of yours, "
+                "+data.sets.<name>={format:candid,root:…,annotations:…}"
             )
         for name, one in self.each.items():
             try:

@@ -165,7 +165,7 @@ def _table_4(same: dict[str, list[Run]], note: str) -> Table:
         if ("test", True) in run.found
     ]
     if tested:
-        empty = tested[0].declared.all.scores["all_empty_dice"]
+        empty = tested[0].declared.all.scores.get("all_empty_dice")
         what = "The round-1 test set"
         if tested[0].data == "phantom":
             what = "New phantoms that no run has seen"
@@ -220,7 +220,7 @@ def _table_6(systems: Sequence[Judged]) -> Table:
         "trains one."
     )
     if trained:
-        empty = number(trained[0].declared.all.scores["all_empty_dice"])
+        empty = number(trained[0].declared.all.scores.get("all_empty_dice"))
         note += f" Empty masks alone: Dice {empty}."
     head = ["system", "films", *(LABELS[key] for key in SYSTEM_SCORES), "published"]
     return Table("table_6", "Table VI: systems", head, rows, note)
@@ -340,7 +340,7 @@ def _cell(scored: Scored | Point, key: str) -> str:
 def _over(members: list[Run], part: str, tta: bool, key: str, which: str = "declared") -> str:
     """One run: the score and its interval. Several (folds, seeds): mean ± standard deviation."""
     results = [run.found[part, tta].result(which) for run in members]
-    scored = [result.all for result in results if result and result.all.scores[key] is not None]
+    scored = [result.all for result in results if result and result.all.scores.get(key) is not None]
     if not scored:
         return "–"
     if len(scored) == 1:

@@ -118,21 +118,31 @@ def _measured_lines(found: Evaluation, detail: bool) -> list[str]:
         lines += _size_lines(found)
     shown = [key for key in SHAPES if scored.scores.get(key) is not None]
     if shown:
-        lines.append("\nLesions and boundaries of the declared masks, and what the maps point at")
+        what = "Boxes" if found.truth is Truth.boxes else "Lesions and boundaries"
+        lines.append(f"\n{what} of the declared masks, and what the maps point at")
         lines += [f"  {key:<19}{_value_text(scored, key)}" for key in shown]
     if detail and found.froc:
         lines.append("  lesions found with at most so many false ones a film, none removed (FROC)")
         lines += [
             f"  {point.wanted:<19.3g}{_value_text(point, 'sensitivity')}" for point in found.froc
         ]
-    if shown:
+    if shown and found.truth is Truth.masks:
         lines.append(
             f"  Lesions: components of at least {rules['lesion_px']:,} px at 1024²; found by one "
             f"of IoU {rules['lesion_iou']:g}, each matched once. NSD: boundaries within "
             f"{rules['tolerance_px']:g} px ({rules['tolerance_mm']:g} mm), on positives, 0 if "
-            "nothing is marked. HD95: films with both masks. Pointing: positives whose most "
-            f"probable pixel lies in the true mask, to {rules['pointing_px']:g} px, whatever "
-            "threshold and gate; of ties their share."
+            "nothing is marked. HD95: films with both masks."
+        )
+    if shown and found.truth is Truth.boxes:
+        lines.append(
+            "  Boxes: hit if the box around a component of the mask has an IoU of "
+            f"{rules['box_iou']:g}; box IoU: the mean over all true boxes of the best such IoU."
+        )
+    if shown:
+        lines.append(
+            "  Pointing: positives whose most probable pixel lies in the true "
+            f"{'mask' if found.truth is Truth.masks else 'box'}, to "
+            f"{rules['pointing_px']:g} px, whatever threshold and gate; of ties their share."
         )
     return lines
 

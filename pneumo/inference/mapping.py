@@ -17,7 +17,15 @@ from pneumo import files, runs
 from pneumo.data import cache, index
 from pneumo.data.csv_files import read_ids
 from pneumo.data.films import Item, patients_from_films, read_folder
-from pneumo.data.settings import Data, MaskSize, OnError, PhantomData, SeveralData, SiimData
+from pneumo.data.settings import (
+    Data,
+    MaskSize,
+    OnError,
+    PhantomData,
+    SeveralData,
+    SiimData,
+    TableData,
+)
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import maps
@@ -191,7 +199,7 @@ def _declared(folder: Path, about: Record, settings: Films) -> Config:
             if not hasattr(declared.data, key) or isinstance(declared.data, SeveralData):
                 raise PneumoError(f"{key}={value}: data={declared.data.format} takes none")
             moved[key] = value
-    if isinstance(declared.data, SiimData):
+    if isinstance(declared.data, TableData):
         moved["on_missing"] = OnError.skip  # what a set lacks is counted with its maps
     if declared.data.cache == f"{declared.runs_dir}/cache":  # it moves with the runs
         moved["cache"] = f"{runs_dir}/cache"
