@@ -27,7 +27,15 @@ IMAGE_COLUMNS = (
 PATIENT_COLUMNS = ("patient id", "patientid", "patient_id", "patient")
 
 
-NIH_PATIENT = re.compile(r"\d{8}")  # a patient's number in NIH's file names, 00028864_007.png
+# patients whom several sets know by the same name: NIH's (30,805 of them) and CheXpert's
+SHARED_PATIENT = re.compile(r"000[0-3]\d{4}|patient\d{5}")
+
+
+def across_sets(patient: str, name: str) -> str:
+    """A patient as no other set's may be called: with the name of the set, unless sets share it."""
+    if SHARED_PATIENT.fullmatch(patient) or ": " in patient:  # it has a set's name already
+        return patient
+    return f"{name}: {patient}"
 
 
 def read_ids(path: Path) -> list[str]:
@@ -53,10 +61,8 @@ def read_patients(path: Path) -> dict[str, str]:
 
     An NIH file name such as 00028864_007.png stands for its patient, 00028864.
     """
-    names = [cell.strip().lower() for cell in header(path) or []]
-    of_image = next((name for name in names if name in IMAGE_COLUMNS), None)
-    of_patient = next((name for name in names if name in PATIENT_COLUMNS), None)
-    if of_image and of_patient and len(names) > 2:
+    of_image, of_patient = _named(path)
+    if of_image and of_patient:
         found = {
             image_id(cells[of_image]): cells[of_patient]
             for _, cells in records(path)
@@ -64,7 +70,18 @@ def read_patients(path: Path) -> dict[str, str]:
         }
     else:
         found = read_names(path)
-    return {image: _nih_patient(name) or name for image, name in found.items()}
+    return {
+        image: _nih_patient(image) or _nih_patient(name) or name for image, name in found.items()
+    }
+
+
+def _named(path: Path) -> tuple[str | None, str | None]:
+    """The columns of image and patient, of a CSV of three or more whose names say so."""
+    names = [cell.strip().lower() for cell in header(path) or []]
+    if len(names) < 3:
+        return None, None
+    of_image = next((name for name in names if name in IMAGE_COLUMNS), None)
+    return of_image, next((name for name in names if name in PATIENT_COLUMNS), None)
 
 
 def patient_in(name: str) -> str | None:
@@ -79,7 +96,17 @@ def _nih_patient(name: str) -> str | None:
 
 
 def read_sites(path: Path) -> dict[str, str]:
-    """The third column of that CSV, the site of each film, where it has one."""
+    """The third column of that CSV, the site of each film, where it has one.
+
+    Of a CSV whose columns are named, the one called site.
+    """
+    of_image, of_patient = _named(path)
+    if of_image and of_patient:
+        return {
+            image_id(cells[of_image]): cells["site"]
+            for _, cells in records(path)
+            if cells.get(of_image) and cells.get("site")
+        }
     return {
         image_id(cells[0]): cells[2].strip()
         for _, cells in rows(path, table=False)

@@ -154,6 +154,8 @@ def with_patients(data: Data, items: Iterable[Item]) -> list[Item]:
         return kept
     patients = csv_files.read_patients(Path(data.patients))
     sites = csv_files.read_sites(Path(data.patients))
+    for told in (patients, sites):  # ids that are paths are written with dashes
+        told |= {image.replace("/", "-"): value for image, value in told.items()}
     if kept and not any(item.id in patients for item in kept):
         raise PneumoError(
             f"{data.patients}: names none of the images; its first column must hold their ids"

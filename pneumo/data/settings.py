@@ -1,7 +1,7 @@
 """Data sets, one dataclass a format, and how films are divided."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -254,7 +254,7 @@ class SeveralData(Data):
         help="of each set in an epoch, +data.shares.<name>=0.5; none: as many films as there are",
     )
     leave_out: str | None = declare(
-        None, "a set that is not trained on, but is the test set (on=test)", named=True
+        None, "a set that is not trained on, but is the test set (on=test)"
     )
 
     def __post_init__(self) -> None:
@@ -279,6 +279,17 @@ class SeveralData(Data):
     def formats(self) -> list[str]:
         """The formats of the sets that are trained on."""
         return [one.format for name, one in self.each.items() if name != self.leave_out]
+
+    def scaled(self, scale: Callable[[PhantomData], PhantomData]) -> "SeveralData":
+        """The same with the phantoms that a scale asks for."""
+        smaller = {}
+        for name, one in self.each.items():
+            values = dict(self.sets[name])
+            if isinstance(one, PhantomData):
+                few = scale(one)
+                values |= {"images": few.images, "positive_rate": few.positive_rate}
+            smaller[name] = values
+        return dataclasses.replace(self, sets=smaller)
 
     def _set(self, name: str, values: Any) -> Data:
         known = {key: node for key, node in OPTIONS["data"].items() if key != "several"}

@@ -139,6 +139,11 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         if found.internal is not None:
             found.drops = external.drops(found.declared.all, found.internal)
     if settings.against is not None:
+        if not has_masks:
+            raise PneumoError(
+                "against: results are compared by Dice and IoU, but of these films only "
+                f"{everything.known.name} are known"
+            )
         ours = [everything]
         if each:
             ours = [outcomes([part], rule, judged.tta) for part in parts]
@@ -153,6 +158,10 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         folder = Path(settings.runs_dir) / "joined" / files.digest(found.runs)[:12]
     path = folder / FOLDER / f"{'tta' if judged.tta else 'plain'}-{slug}.json"
     if settings.reader.given:
+        if each:
+            raise PneumoError(
+                "reader: readers stand beside one model; say how the runs become one with blend="
+            )
         if not has_masks:
             raise PneumoError(
                 "reader: readers are compared with masks, but of these films only "
@@ -195,6 +204,8 @@ def _beside_readers(judged: Judged, settings: Evaluate, folder: Path) -> list[op
     """Second readers of the same films; where all disagree, tables and pictures in a folder."""
     asked, found = settings.reader, []
     own = [record.config.data.patients for record in judged.records]
+    if settings.data is not None:
+        own.append(settings.data.patients)
     names = opinions.names_of(asked, [settings.patients, *own])
     for reader in opinions.read(asked, names):
         how = (judged.parts, judged.rule, judged.tta, reader)
@@ -366,30 +377,33 @@ def _write_films(path: Path, results: Sequence[Result]) -> None:
         writer.writerow(FILMS)
         for result in results:
             o = result.outcomes
-            columns = (
-                o.ids,
-                o.patients,
-                o.views,
-                o.truth,
-                o.predicted,
-                o.overlap,
-                o.score.round(4),
-                o.dice.round(6),
-                o.iou.round(6),
-                *_shape_columns(o),
-            )
+            of_masks = [o.overlap, o.dice.round(6), o.iou.round(6)]
+            if o.known is not Truth.masks:
+                of_masks = [np.full(len(o), "")] * 3
+            overlap, dice, iou = of_masks
+            facts = (o.ids, o.patients, o.views, o.truth, o.predicted, overlap)
+            columns = (*facts, o.score.round(4), dice, iou, *_shape_columns(o))
             writer.writerows([result.name, *row] for row in zip(*columns, strict=True))
 
 
 def _shape_columns(o: scores.Outcomes) -> Sequence[Sequence[Any]]:
     """Lesions, boundaries and pointing, film by film; empty where they are not known."""
-    if o.shapes is None:
+    if o.shapes is None or o.known is Truth.labels:
         return [[""] * len(o)] * 6
     known = [
         ["" if np.isnan(value) else round(value, 4) for value in values.tolist()]
         for values in (o.shapes.nsd_px, o.shapes.hd95_px, o.shapes.pointed)
     ]
+    if o.known is Truth.boxes:
+        return [[""] * len(o)] * 5 + known[-1:]
     return [o.shapes.hits.tolist(), o.shapes.false.tolist(), o.shapes.missed.tolist(), *known]
+
+
+def _run_name(settings: Evaluate, found: Evaluation) -> str:
+    """What is judged, for Weights & Biases: no path of this machine."""
+    if settings.model is not None:
+        return f"{Path(settings.model).name}-on-{found.data}"
+    return "-".join(Path(found.runs[0]).parts[-3:])
 
 
 def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
@@ -408,7 +422,7 @@ def track(settings: Evaluate, found: Evaluation, path: Path) -> None:
     tracking.record(
         settings.log,
         path.parents[1],
-        name="-".join(Path(found.runs[0]).parts[-3:]) + ("-tta" if found.tta else ""),
+        name=_run_name(settings, found) + ("-tta" if found.tta else ""),
         job_type="evaluate",
         group="evaluate",
         config={**about, "rules": rules},

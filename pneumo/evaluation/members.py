@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
 from pneumo import runs
+from pneumo.data.settings import Data
 from pneumo.errors import PneumoError
 from pneumo.inference.settings import ELSEWHERE, Films, Seen
 from pneumo.settings import CONF, PLACES
@@ -62,14 +64,7 @@ def asked_for(settings: Films) -> dict[str, str]:
         if chosen is not None:
             asked[key] = chosen.name
     if settings.data is not None:
-        asked["data"] = settings.data.format
-        named = {**vars(settings.data), "cache": None, "format": None}
-        if settings.data.name == settings.data.format:
-            named["name"] = None
-        default = {one.name: one.default for one in dataclasses.fields(settings.data)}
-        for key, value in named.items():
-            if value is not None and value != default[key]:
-                asked[f"data.{key}"] = value.name if isinstance(value, Enum) else str(value)
+        asked |= _typed_data(settings.data)
         if settings.seen is not Seen.keep:
             asked["seen"] = settings.seen.name
     for key in ("setting", "on", "size", "ids", "root", "annotations", "patients"):
@@ -79,6 +74,29 @@ def asked_for(settings: Films) -> dict[str, str]:
     if settings.mask_size is not None:
         asked["mask_size"] = settings.mask_size.name
     return asked
+
+
+def _typed_data(data: Data) -> dict[str, str]:
+    """A data set as it would be typed, without what is left at its default."""
+    typed = {"data": data.format}
+    if data.name != data.format:
+        typed["data.name"] = data.name
+    for one in dataclasses.fields(data):
+        value = getattr(data, one.name)
+        if one.name in ("name", "format", "cache") or value is None or value == one.default:
+            continue
+        if isinstance(value, dict):  # of names of the user's
+            typed |= {f"+data.{one.name}.{key}": _hydra(told) for key, told in value.items()}
+        else:
+            typed[f"data.{one.name}"] = value.name if isinstance(value, Enum) else str(value)
+    return typed
+
+
+def _hydra(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_hydra(told)}" for key, told in value.items()) + "}"
+    return f"'{value}'" if isinstance(value, str) else str(value)
 
 
 def members_of(settings: Films) -> list[Member]:

@@ -1,5 +1,6 @@
 """All finished runs below a folder, judged."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -132,4 +133,10 @@ def _evaluate(
         reader=settings.reader if on == "val" and tta else ReaderFiles(),
     )
     with without_news():
-        return evaluation.evaluate(asked)[0]
+        try:
+            return evaluation.evaluate(asked)[0]
+        except PneumoError as error:
+            if not asked.reader.given:
+                raise
+            log.warning("  without second readers: %s", error)
+            return evaluation.evaluate(dataclasses.replace(asked, reader=ReaderFiles()))[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
-from pneumo.inference.settings import Films, Spacings
+from pneumo.inference.settings import Films, Seen, Spacings
 from pneumo.masks.settings import Rule
 from pneumo.settings import BETWEEN_0_AND_1, Machine, Tracking, declare, register, require
 from pneumo.training.settings import Config
@@ -38,6 +38,8 @@ class Export(Films):
     seed: int = declare(0, "of halves and bootstrap")
 
     def __post_init__(self) -> None:
+        if self.data is not None:
+            raise PneumoError("data: a bundle states the scores of its runs' own validation films")
         require(self.resamples >= 0, "resamples", self.resamples, "0 or more")
 
 
@@ -175,6 +177,11 @@ class Evaluate(Films, Spacings):
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.model is not None:
             self._check_bundle()
+        if self.against is not None and self.seen is Seen.exclude:
+            raise PneumoError(
+                "seen=exclude and against: each side would leave out films of its own training; "
+                "judge both with seen=keep on films that neither has seen"
+            )
         if self.tune is Tune.validation and self.on == "val":
             raise PneumoError(
                 "tune=validation chooses on the validation films and scores on others: give "
@@ -211,6 +218,8 @@ class Submission(Films):
     out: str = declare("submission.csv", "the CSV file to write", place=True)
 
     def __post_init__(self) -> None:
+        if self.data is not None:
+            raise PneumoError("data: a submission is of a folder of films, on=<folder>")
         if not self.on:
             raise PneumoError(
                 "on is not set: give the folder of the films to submit, on=<folder> "

@@ -21,6 +21,7 @@ from pneumo.inference.maps import Predictions
 from pneumo.inference.settings import Films
 from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.scores import number
+from pneumo.masks.truth import Truth
 from pneumo.settings import Machine
 from pneumo.tables import Table, counted
 from pneumo.training.settings import Blend
@@ -142,6 +143,11 @@ def judge(planned: Plan, setting: str, command: str, machine: Machine) -> StudyF
         raise PneumoError(f"study {study.name}: no arm has all its fits, so nothing can be judged")
     judged = [_outcomes(trials, planned, machine) for _, trials in whole]
     ways = [fits for one in judged for fits in one]
+    if any(films.known is not Truth.masks for films in ways[0]):
+        raise PneumoError(
+            f"study {study.name}: arms are compared by Dice, but the masks of these films are "
+            "not known"
+        )
     drawn = draw(ways, study.resamples, study.seed)
     found = []
     # three rows of every arm: TTA, without, tuned

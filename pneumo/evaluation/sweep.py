@@ -26,7 +26,7 @@ class SweepTable(SweepEnd):
         swept = _swept([row["overrides"] for row in rows])
         print("\n" + sweep_table(rows, swept))
         table = [
-            [*(_value(row["overrides"], key) for key in swept), *(row[name] for name in MAIN)]
+            [*(_value(row["overrides"], key) for key in swept), *(row.get(name) for name in MAIN)]
             for row in rows
         ]
         with (
@@ -78,7 +78,7 @@ def sweep_table(rows: list[dict[str, Any]], swept: list[str]) -> str:
     """One line a job: what was swept, and the scores."""
     head = [*(key.rpartition(".")[2] for key in swept), *(LABELS[key] for key in MAIN)]
     cells = [
-        [*(_value(row["overrides"], key) for key in swept), *(number(row[key]) for key in MAIN)]
+        [*(_value(row["overrides"], key) for key in swept), *(number(row.get(key)) for key in MAIN)]
         for row in rows
     ]
     return Table("sweep", "", head, cells, SWEPT).aligned()
@@ -93,13 +93,14 @@ def sweep_figure(rows: list[dict[str, Any]], swept: list[str]) -> Any:
         [
             go.Scatter(x=at, y=[row[key] for row in rows], name=LABELS[key], mode="lines+markers")
             for key in TRAINING
-            if key != "all_empty_dice"
+            if key != "all_empty_dice" and key in rows[0]
         ]
     )
-    empty = rows[0]["all_empty_dice"]
-    figure.add_hline(
-        y=empty, line_dash="dot", annotation_text=f"empty masks alone: Dice {empty:.3f}"
-    )
+    empty = rows[0].get("all_empty_dice")
+    if empty is not None:
+        figure.add_hline(
+            y=empty, line_dash="dot", annotation_text=f"empty masks alone: Dice {empty:.3f}"
+        )
     return figure.update_layout(
         title={"text": SWEPT, "font": {"size": 12}},
         template="plotly_white",

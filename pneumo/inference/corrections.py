@@ -212,8 +212,15 @@ class Corrections:
         self._known, self._stamp = kept["films"], stamp
         return self._known
 
+    def _history(self, record: dict[str, Any], film: Corrected) -> list[dict[str, Any]]:
+        """What was made of a film, without the drafts that others have thrown away."""
+        history: list[dict[str, Any]] = record.get(film.sha256, {}).get("history", [])
+        return [
+            one for one in history if one["action"] != "discarded" or one["reader"] == self.reader
+        ]
+
     def _state(self, record: dict[str, Any], film: Corrected) -> State:
-        history = record.get(film.sha256, {}).get("history", [])
+        history = self._history(record, film)
         saved = _saved(history)
         draft = _json(self._draft(film))
         version = f"{len(history)}.{draft['number'] if draft else 0}"
@@ -225,7 +232,7 @@ class Corrections:
         _check_id(record, film)
         state = self._state(record, film)
         if seen is not None and seen != state.version:
-            history = record.get(film.sha256, {}).get("history", [])
+            history = self._history(record, film)
             is_in_history = history and seen.partition(".")[0] != str(len(history))
             newest = (history[-1] if is_in_history else state.said) or {}
             who = newest.get("reader", "somebody")

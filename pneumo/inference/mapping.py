@@ -108,7 +108,9 @@ def predict(
         "weights": weights,
         "left_out": part.left_out,
         "excluded": part.excluded,
-        **_seen(None if settings.on == "val" else trained_by(folder), part, settings),
+        **_seen(
+            None if settings.on == "val" else trained_by(folder), part, settings, declared.data
+        ),
     }
     fill = _Filler(declared, paths, part, settings.machine, batch_size)
     return maps.write(place, key, part.cases, size, fill, facts)
@@ -160,9 +162,7 @@ def trained_by(folder: Path) -> Trained | None:
     """What a run's weights were trained on; None if a part of it is not known."""
     about = record.read(folder)
     films = record.trained_on(folder, about)
-    data = about.config.data
-    sets = [data.name, *(data.sets if isinstance(data, SeveralData) else [])]
-    return None if films is None else Trained.on(films, *sets)
+    return None if films is None else Trained.on(films, about.config.data.name)
 
 
 def weights_of(folder: Path, wanted: Checkpoints | None) -> list[Path]:
@@ -239,16 +239,22 @@ def of_set(data: Data, size: int, runs_dir: str, without: Trained | None = None)
     return dataclasses.replace(part, cases=cases, rows=part.rows[kept], excluded=excluded)
 
 
-def _seen(trained: Trained | None, part: Part, settings: Films) -> dict[str, Any]:
+def _seen(
+    trained: Trained | None, part: Part, settings: Films, own: Data | None = None
+) -> dict[str, Any]:
     """How many of the films, and how many films of their patients, weights were trained on.
 
-    None if it is not known. A validation part was held out.
+    None if it is not known. A validation part was held out; a test set, or a folder, is taken for
+    one of the training's ``own`` source.
     """
     if trained is None:
         held_out = settings.on == "val"
         return {"seen_in_training": 0 if held_out else None, "patients_in_training": None}
-    # a folder, or a test set, is taken for one of the training's own source
-    name = next(iter(trained.sets)) if settings.data is None else settings.data.name
+    source = settings.data or own
+    assert source is not None
+    name = source.name
+    if settings.on == "test" and isinstance(source, SeveralData):
+        name = source.leave_out or name
     of_patients = None
     if trained.patients and any(case.patient for case in part.cases):
         of_patients = sum(trained.has_patient(case, name) for case in part.cases)
@@ -296,7 +302,8 @@ def _test(declared: Config, settings: Films) -> Part:
         drawn = index.read(declared.scale.of(fresh), declared.runs_dir)
         return _part(drawn.items, source, size, OnError.stop, labelled=True)
     if isinstance(source, SeveralData) and source.leave_out is not None:
-        return of_set(source.each[source.leave_out], size, declared.runs_dir)
+        left_out = source.scaled(declared.scale.of).each[source.leave_out]
+        return of_set(left_out, size, declared.runs_dir)
     if not isinstance(source, SiimData):
         raise PneumoError(f"on=test: data={source.format} has no test set; name a folder, on=…")
     listed = settings.ids or source.round1_test

@@ -16,6 +16,7 @@ Other sites that are open in the same browser must not reach the films. The atta
 - Embedding: another site shows the page in a frame, or loads its pictures. The headers forbid both.
 """
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -133,6 +134,14 @@ class Films:
         """Ids of the films in memory."""
         with self._changing:
             return list(self.kept)
+
+    def described(self) -> list[dict[str, Any]]:
+        """What the page needs of every film in memory."""
+        told = []
+        for key in self.newest_last():
+            with contextlib.suppress(KeyError):  # forgotten meanwhile
+                told.append(self.describe(key))
+        return told
 
     def describe(self, key: str, found: Finding | None = None) -> dict[str, Any]:
         """What the page needs of a film besides its pictures."""
@@ -325,7 +334,7 @@ def application(model: Bundle, settings: View) -> Any:
         )
 
     async def listed(request: Request) -> Response:
-        listed = [films.describe(key) for key in films.newest_last()]
+        listed = await run_in_threadpool(films.described)
         return JSONResponse({"films": listed, "refused": films.refused})
 
     def from_elsewhere(request: Request) -> bool:
@@ -371,9 +380,12 @@ def application(model: Bundle, settings: View) -> Any:
             return content
         try:
             key = await run_in_threadpool(films.add, name, content)
+            told = await run_in_threadpool(films.describe, key)
+        except KeyError:
+            return refused(404, GONE)
         except PneumoError as error:
             return refused(422, in_own_words(error))
-        return JSONResponse(films.describe(key), 201)
+        return JSONResponse(told, 201)
 
     def asked(request: Request) -> tuple[float | None, int | None]:
         """The thresholds of the page's sliders, if they were moved. Raises ValueError."""
@@ -428,7 +440,7 @@ def application(model: Bundle, settings: View) -> Any:
             threshold, area = asked(request)
             finding = await run_in_threadpool(films.at, key, threshold, area)
             if kind == "facts.json":
-                return JSONResponse(films.describe(key, finding))
+                return JSONResponse(await run_in_threadpool(films.describe, key, finding))
             shown = films.kept[key]
             if kind == "truth.png":
                 if shown.truth is None:

@@ -10,7 +10,7 @@ from pneumo.masks.settings import Rule
 from pneumo.settings import Machine, declare, register, require
 from pneumo.training.settings import Blend, Checkpoints
 
-ELSEWHERE = "data"  # what ``on`` is where ``data`` names the films
+ELSEWHERE = "<data>"  # what ``on`` is where ``data`` names the films
 
 
 class Seen(Enum):
@@ -88,10 +88,12 @@ class Films:
 
     def __post_init__(self) -> None:
         if self.data is None:
-            require(self.on != ELSEWHERE, "on", self.on, "a folder, or name a data set with data=")
             return
         if self.on not in ("val", ELSEWHERE):
             raise PneumoError(f"on={self.on} and data={self.data.name}: choose one")
+        for key in ("root", "annotations", "mask_size", "patients", "on_error", "ids"):
+            if getattr(self, key) is not None:
+                raise PneumoError(f"{key} is of the runs' own films; with data= say data.{key}=…")
         self.on = ELSEWHERE
 
 
@@ -199,6 +201,11 @@ class Predict(Use, Films):
     def __post_init__(self) -> None:
         super().__post_init__()
         Films.__post_init__(self)
+        if self.model is not None and self.data is not None:
+            raise PneumoError(
+                "model and data are both set: model=… input=… uses a bundle on films; to judge it "
+                "on a data set, python -m pneumo.evaluate model=… data=…"
+            )
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
 
 

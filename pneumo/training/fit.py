@@ -240,7 +240,8 @@ def _check_apart(weights: Path, data: FilmData) -> None:
         log.warning("%s: which films it was trained on is not known", weights)
         return
     validation = data.parts_by_id()["validation"]
-    seen = sum(image in trained for image in validation)
+    own = {image.rpartition("/")[2] for image in trained}  # a set's name may stand before it
+    seen = sum(image.rpartition("/")[2] in own for image in validation)
     if seen:
         raise PneumoError(
             f"{weights}: trained on {seen:,} of the {len(validation):,} validation films; start "

@@ -125,6 +125,8 @@ class FilmData(pl.LightningDataModule):
         config, data = self.config, self.config.data
         if isinstance(data, PhantomData):
             data = config.scale.of(data)
+        if isinstance(data, SeveralData):
+            data = data.scaled(config.scale.of)
         self.index = index.read(data, config.runs_dir)
         self.truth = least(item.truth for item in self.index.items)
         self._check_truth()
@@ -174,6 +176,11 @@ class FilmData(pl.LightningDataModule):
         for name in sorted(set(sets)):
             places = np.flatnonzero(sets == name)
             own = [positive[place] for place in places]
+            if not any(own) or all(own):
+                raise PneumoError(
+                    f"data.shares: the training films of {name} are all "
+                    f"{'positive' if all(own) else 'negative'}, so they have no share of their own"
+                )
             small = [areas[place] for place in places] if areas else []
             drawn = EpochFilms(config.sampling, own, config.epochs, config.seed, small)
             each.append((places, drawn))
@@ -244,6 +251,19 @@ class FilmData(pl.LightningDataModule):
         scale = self.config.scale
         limit = scale.images
         if limit is None or len(items) <= limit:
+            return items
+        sets = sorted(set(self.index.set_of.values()))
+        if len(sets) > 1:  # each set keeps its share
+            of_set = [[one for one in items if self.index.set_of[one.id] == name] for name in sets]
+            limits = [max(4, round(limit * len(own) / len(items))) for own in of_set]
+            chosen = [self._drawn(own, most) for own, most in zip(of_set, limits, strict=True)]
+            return [one for own in chosen for one in own]
+        return self._drawn(items, limit)
+
+    def _drawn(self, items: list[Item], limit: int) -> list[Item]:
+        """So many of the films, see ``_fewer``."""
+        scale = self.config.scale
+        if len(items) <= limit:
             return items
         drawn = np.random.default_rng([self.config.split.seed, len(items)])
         order = drawn.permutation(len(items))

@@ -321,6 +321,7 @@ def test_runs_are_judged_on_another_data_set_against_their_own_validation(evalua
         (("data=phantom", "run=x"), "model and run are both set"),
         (("data=phantom", "on=test"), "on=test and data=phantom: choose one"),
         (("data=phantom", "tune=validation"), "no validation films to choose on"),
+        (("data=phantom", "mask_size=film"), "with data= say data.mask_size=…"),
         (("data=xray",), "data=xray: no such choice; choose one of"),
         (("data=folder", "data.root=x", "data.masks=y"), "data.root=x: no such file or folder"),
     ],

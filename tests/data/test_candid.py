@@ -90,3 +90,10 @@ def test_another_table_is_named_by_the_column_that_it_lacks(place):
     (place / "reports.csv").write_text("name,EncodedPixels\n1.1,-1\n")
     with pytest.raises(PneumoError, match=r"line 2: no UID \(column SOPInstanceUID"):
         read(place)
+
+
+def test_a_film_with_a_malformed_row_is_left_out_whole(place):
+    """Its other row alone would be half of its truth."""
+    (place / "reports.csv").write_text(TABLE.replace("9 1,some", "9,some"))
+    found = read(place, on_error=OnError.skip)
+    assert [item.id for item in found.items] == ["1.2", "1.4"]

@@ -54,7 +54,9 @@ def test_records_are_cells_by_the_names_of_their_header(tmp_path):
 
 def test_patients_stand_in_columns_of_that_name_where_there_are_more_than_two(tmp_path):
     text = "Image Index,Finding Labels,Follow-up #,Patient ID\n00000001_000.png,Effusion,0,1\n"
-    assert csv_files.read_patients(write(tmp_path / "nih.csv", text)) == {"00000001_000": "1"}
+    assert csv_files.read_patients(write(tmp_path / "nih.csv", text)) == {
+        "00000001_000": "00000001"
+    }
     text = "StudyID,ImageID,PatientID\ns,a.png,p7\ns,b.png,\n"
     assert csv_files.read_patients(write(tmp_path / "padchest.csv", text)) == {"a": "p7"}
 
@@ -77,3 +79,16 @@ def test_a_first_column_without_a_name_holds_row_numbers(tmp_path):
 )
 def test_names_of_nih_and_chexpert_tell_the_patient(name, patient):
     assert csv_files.patient_in(name) == patient
+
+
+def test_a_table_of_named_columns_tells_patients_and_no_sites(tmp_path):
+    """NIH's Data_Entry_2017: the third column is no site, and the file name knows the patient."""
+    path = tmp_path / "Data_Entry_2017.csv"
+    path.write_text(
+        "Image Index,Finding Labels,Follow-up #,Patient ID\n00000001_002.png,Mass,2,1\n"
+    )
+    assert csv_files.read_patients(path) == {"00000001_002": "00000001"}
+    assert csv_files.read_sites(path) == {}
+    path.write_text("ImageID,PatientID,Site\na,p,north\nb,q,\n")
+    assert csv_files.read_patients(path) == {"a": "p", "b": "q"}
+    assert csv_files.read_sites(path) == {"a": "north"}

@@ -1,5 +1,6 @@
 """Several data sets in one: films, patients and sets are told apart."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,19 @@ def test_each_set_has_its_own_settings(tmp_path):
     assert isinstance(other, PhantomData)
     assert (one.name, one.root, one.cache, other.name) == ("a", "x", "cache", "b")
     assert made.formats == ["siim", "phantom"]
+
+
+def test_a_film_that_stands_in_two_sets_is_refused():
+    films = {name: Index([Item(name, Path("x.png"), [])]) for name in SETS}
+    with pytest.raises(PneumoError, match=r"2 films stand in two sets.*x\.png in ours and theirs"):
+        several.read_index(data(), lambda one: films[one.name])
+
+
+def test_drawn_sets_are_as_large_as_the_scale_says():
+    made = data(sets={"a": {"format": "phantom", "images": 900}, "b": {"format": "siim"}})
+    small = made.scaled(lambda one: dataclasses.replace(one, images=7, positive_rate=0.5))
+    assert small.each["a"].images == 7
+    assert small.each["b"] == made.each["b"]
 
 
 def test_drawn_sets_are_read_for_real(tmp_path):

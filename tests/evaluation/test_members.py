@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 from hydra import compose, initialize_config_dir
 
+from pneumo.data.settings import OnError, PhantomData, SeveralData
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend, members
-from pneumo.evaluation.members import member_of, members_of, typed_besides, way
+from pneumo.evaluation.members import asked_for, member_of, members_of, typed_besides, way
 from pneumo.evaluation.settings import Evaluate
 from pneumo.settings import CONF
 from pneumo.training import lineage, record
@@ -163,3 +164,18 @@ def test_the_weights_of_each_fit_are_those_of_its_system_unless_others_are_asked
         for asked in Checkpoints:
             found = members_of(Evaluate(system=name, checkpoints=asked))
             assert {one.checkpoints for one in found} == {asked}
+
+
+def test_another_data_set_is_asked_for_as_it_is_typed():
+    """Hydra reads it back, sets of several by their names included."""
+    sets = {"a": {"format": "phantom", "images": 8}, "b": {"format": "siim", "root": "x y"}}
+    data = SeveralData(name="both", sets=sets, shares={"a": 0.3, "b": 0.7}, on_error=OnError.skip)
+    asked = asked_for(Evaluate(run="x", data=data))
+    typed = [f"{key}={value}" for key, value in asked.items() if "data" in key]
+    assert typed[:2] == ["data=several", "data.name=both"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        raw = compose("train", ["+experiment=exp5", *typed])
+    again = load_config(raw).data
+    assert (again.sets, again.shares, again.on_error) == (sets, data.shares, OnError.skip)
+    plain = asked_for(Evaluate(run="x", data=PhantomData(name="phantom", images=9)))
+    assert plain == {"run": "x", "data": "phantom", "data.images": "9"}

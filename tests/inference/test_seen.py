@@ -27,6 +27,17 @@ def test_patients_of_nih_are_the_same_in_every_set():
     assert not TRAINED.has_patient(case("d", "00000002"), "theirs")
 
 
+def test_films_and_patients_of_several_sets_are_known_by_their_own():
+    """In a training on several sets a set's name stands before patients, and may before films."""
+    trained = Trained.on({"coco/1": "coco: 5", "2": "patient64541"}, "both")
+    assert trained.has(case("1"))
+    assert trained.has(case("siim/2"))
+    assert trained.has_patient(case("9", "5"), "coco")
+    assert trained.has_patient(case("9", "coco: 5"), "both")  # judged on both again
+    assert not trained.has_patient(case("9", "5"), "candid")
+    assert trained.has_patient(case("9", "patient64541"), "chexlocalize")
+
+
 def test_several_trainings_know_what_any_of_them_saw():
     both = Trained.join([TRAINED, Trained.on({"x": "jones"}, "theirs")])
     assert both.has(case("a"))

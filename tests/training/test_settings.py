@@ -10,6 +10,7 @@ from hydra.errors import ConfigCompositionException
 
 import pneumo.evaluation.settings  # noqa: F401 registers what the commands take
 from pneumo.errors import PneumoError
+from pneumo.masks.truth import Truth
 from pneumo.settings import CONF, checked
 from pneumo.training import lineage
 from pneumo.training.lineage import SHARED
@@ -341,9 +342,9 @@ def test_the_best_epoch_needs_positive_films():
     from pneumo.training.fit import _check_watched
 
     config = loaded("+experiment=exp5", "handoff.source=best")
-    _check_watched(config, 1)
+    _check_watched(config, 1, Truth.masks)
     with pytest.raises(PneumoError, match="no validation film shows pneumothorax"):
-        _check_watched(config, 0)
+        _check_watched(config, 0, Truth.masks)
 
 
 def test_no_experiment_names_the_choices():

@@ -13,6 +13,7 @@
   that a film without pneumothorax shows none.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,8 +151,13 @@ def _stated_shape(cells: Mapping[str, str]) -> tuple[int, int] | None:
     """Rows and columns of the image whose pixels are counted, where the table has them."""
     for rows, columns in (("height", "width"), ("image_height", "image_width")):
         sides = cells.get(rows, ""), cells.get(columns, "")
-        if all(side.isdigit() and int(side) for side in sides):
-            return int(sides[0]), int(sides[1])
+        if all(re.fullmatch(r"[1-9]\d*(\.0+)?", side) for side in sides):
+            return int(float(sides[0])), int(float(sides[1]))
+        if any(sides):
+            raise PneumoError(
+                f"{cells['image_id']}: {rows} {sides[0] or 'blank'}, {columns} "
+                f"{sides[1] or 'blank'}; expected the sides of the film in pixels"
+            )
     return None
 
 

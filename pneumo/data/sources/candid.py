@@ -29,6 +29,7 @@ class _Film:
 
     masks: list[str] = field(default_factory=list)
     blank: bool = False
+    malformed: bool = False
     patients: set[str] = field(default_factory=set)
 
 
@@ -55,7 +56,9 @@ def read_index(data: CandidData) -> Index:
     unknown = {image for image, film in films.items() if film.blank and not film.masks}
     if unknown:
         left_aside[UNKNOWN] = sorted(unknown)
-    aside = unknown | {image for image, film in films.items() if len(film.patients) > 1}
+    aside = unknown | {
+        image for image, film in films.items() if len(film.patients) > 1 or film.malformed
+    }
     joined = joining.join(data, [image for image in films if image not in aside], aside)
     items = [
         Item(
@@ -88,7 +91,8 @@ def _read_table(path: Path) -> tuple[dict[str, _Film], list[str]]:
             rle.runs(text)
         except rle.RLEError as error:
             malformed.append(f"{path}, line {line} ({image}): {error}")
-            text = ""
+            film.malformed = True
+            continue
         if not text:
             film.blank = True
         elif not rle.is_empty(text):
