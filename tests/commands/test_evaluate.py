@@ -274,7 +274,7 @@ ELSEWHERE = ("data=phantom", "data.images=12", "data.seed=9", "resamples=20", "l
 
 def judged_elsewhere(folder, monkeypatch, *arguments):
     """What ``evaluate`` wrote of another data set, and what it said."""
-    status, said, errors = say("evaluate", [*arguments, "machine.threads=1"], folder, monkeypatch)
+    status, said, errors = say("evaluate", list(arguments), folder, monkeypatch)
     assert status == 0, errors
     path = Path(re.search(r"^In full: (.*)$", said, re.MULTILINE)[1])
     return json.loads((folder / path).read_text()), said
