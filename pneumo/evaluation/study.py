@@ -243,7 +243,8 @@ def _parts(folds: Sequence[Trial], machine: Machine) -> list[Predictions]:
         runs_dir=folds[0].chains[0][-1].runs_dir,
         machine=machine,
     )
-    return blend.blend([blend.predict(one, asked) for one in alike], alike, asked)
+    with blend.without_news():  # said when the fits were made
+        return blend.blend([blend.predict(one, asked) for one in alike], alike, asked)
 
 
 def draw(ways: Sequence[Sequence[Outcomes]], count: int, seed: int) -> Drawn:
