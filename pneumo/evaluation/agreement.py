@@ -9,7 +9,7 @@ boxes whether they meet the mask.
 import dataclasses
 import glob
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pneumo.data.sources import readers, siim
 from pneumo.data.sources.readers import SIDE, Box, Reader
 from pneumo.errors import PneumoError
 from pneumo.evaluation.scores import middle, resamples, several
-from pneumo.evaluation.settings import SecondReaders
+from pneumo.evaluation.settings import Readings, SecondReaders
 from pneumo.masks import rle
 from pneumo.masks.scores import LABELS, Films, Weights, mean, summary
 from pneumo.masks.truth import Truth
@@ -85,22 +85,24 @@ def compare(settings: SecondReaders) -> list[Agreement]:
     share = settings.share
     if share is None:
         share = sum(bool(table.masks(image)) for image in table.rows) / len(table.rows)
+    count, seed = settings.resamples, settings.seed
+    return [
+        judge(one, table, patients, share=share, count=count, seed=seed)
+        for one in read(settings, nih_names)
+    ]
+
+
+def read(given: Readings, nih_names: Mapping[str, str]) -> list[Reader]:
+    """The readers whose files are given; ``nih_names`` by image id. Raises PneumoError."""
     sources = (
-        (readers.chestx_det, settings.chestx_det),
-        (readers.google_labels, settings.google),
-        (readers.nih_boxes, settings.nih_boxes),
+        (readers.chestx_det, given.chestx_det),
+        (readers.google_labels, given.google),
+        (readers.nih_boxes, given.nih_boxes),
     )
     return [
-        judge(
-            read(files_of(given), nih_names, settings.on_error),
-            table,
-            patients,
-            share=share,
-            count=settings.resamples,
-            seed=settings.seed,
-        )
-        for read, given in sources
-        if given is not None
+        source(_files(named), nih_names, given.on_error)
+        for source, named in sources
+        if named is not None
     ]
 
 
@@ -220,7 +222,7 @@ def values_of(
     return values
 
 
-def files_of(given: Any) -> list[Path]:
+def _files(given: Any) -> list[Path]:
     """The files that are named: one, a pattern, or a list of these."""
     named = given if isinstance(given, list) else [given]
     paths: list[Path] = []

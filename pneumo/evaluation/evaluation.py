@@ -15,6 +15,7 @@ from pneumo import files, runs, tracking
 from pneumo.data.settings import OnError
 from pneumo.errors import PneumoError
 from pneumo.evaluation import (
+    agreement,
     blend,
     calibration,
     external,
@@ -207,7 +208,7 @@ def _beside_readers(judged: Judged, settings: Evaluate, folder: Path) -> list[op
     if settings.data is not None:
         own.append(settings.data.patients)
     names = opinions.names_of(asked, [settings.patients, *own])
-    for reader in opinions.read(asked, names):
+    for reader in agreement.read(asked, names):
         how = (judged.parts, judged.rule, judged.tta, reader)
         try:
             one = opinions.judge(*how, asked, settings.resamples, settings.seed)

@@ -18,7 +18,6 @@ import numpy as np
 
 from pneumo import files
 from pneumo.data import csv_files, dicom
-from pneumo.data.sources import readers
 from pneumo.data.sources.readers import Reader, Reading
 from pneumo.errors import PneumoError
 from pneumo.evaluation import agreement, scores
@@ -94,19 +93,6 @@ def _plain(found: Any) -> Any:
     if "values" in told:
         told["values"] = [plain_values(value) for value in told["values"]]
     return told
-
-
-def read(asked: ReaderFiles, names: Mapping[str, str]) -> list[Reader]:
-    """The readers whose files are given. Raises PneumoError."""
-    return [
-        source(agreement.files_of(given), names, asked.on_error)
-        for source, given in (
-            (readers.chestx_det, asked.chestx_det),
-            (readers.google_labels, asked.google),
-            (readers.nih_boxes, asked.nih_boxes),
-        )
-        if given is not None
-    ]
 
 
 def judge(

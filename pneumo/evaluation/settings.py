@@ -107,8 +107,8 @@ class Measures:
 
 
 @dataclass
-class ReaderFiles:
-    """What other readers said of the challenge's films, and how it is joined to them."""
+class Readings:
+    """Files of what other readers said of the challenge's films."""
 
     chestx_det: Any = declare(
         None,
@@ -119,11 +119,22 @@ class ReaderFiles:
         None, "Google's labels, e.g. google2019_nih-chest-xray-labels.csv.gz", place=True
     )
     nih_boxes: Any = declare(None, "NIH's boxes, e.g. BBox_List_2017.csv.gz", place=True)
-    names: str | None = declare(
-        None, "CSV of image id and NIH file name; null: the run's data.patients", place=True
-    )
     on_error: OnError = declare(
         OnError.stop, "stop at rows and readings that cannot be used, or skip them"
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any reader."""
+        return not (self.chestx_det is None and self.google is None and self.nih_boxes is None)
+
+
+@dataclass
+class ReaderFiles(Readings):
+    """Second readers beside a model: their files, and how these are joined to its films."""
+
+    names: str | None = declare(
+        None, "CSV of image id and NIH file name; null: the run's data.patients", place=True
     )
     share: float = declare(
         0.2215, "of positive films, to which Dice is re-weighted: the challenge's training films"
@@ -133,11 +144,6 @@ class ReaderFiles:
     def __post_init__(self) -> None:
         require(0 < self.share < 1, "reader.share", self.share, BETWEEN_0_AND_1)
         require(self.pictures >= 0, "reader.pictures", self.pictures, "0 or more")
-
-    @property
-    def given(self) -> bool:
-        """Whether there is any reader."""
-        return not (self.chestx_det is None and self.google is None and self.nih_boxes is None)
 
 
 @dataclass
@@ -249,7 +255,7 @@ class Report:
 
 
 @dataclass
-class SecondReaders:
+class SecondReaders(Readings):
     """What ``python -m pneumo.readers`` takes."""
 
     runs_dir: str = declare("runs", "folder of all runs", place=True)
@@ -258,18 +264,6 @@ class SecondReaders:
     )
     patients: str | None = declare(
         None, "CSV of image id and NIH file name (which begins with the patient)", place=True
-    )
-    chestx_det: Any = declare(
-        None,
-        "ChestX-Det's polygons: a file, a pattern or a list, e.g. ChestX_Det_*.json",
-        place=True,
-    )
-    google: Any = declare(
-        None, "Google's labels, e.g. google2019_nih-chest-xray-labels.csv.gz", place=True
-    )
-    nih_boxes: Any = declare(None, "NIH's boxes, e.g. BBox_List_2017.csv.gz", place=True)
-    on_error: OnError = declare(
-        OnError.stop, "stop at rows and readings that cannot be used, or skip them"
     )
     share: float | None = declare(
         None, "of positive films, to which Dice is re-weighted; null: that of the whole table"
@@ -290,7 +284,7 @@ class SecondReaders:
         for key, what in given:
             if getattr(self, key) is None:
                 raise PneumoError(f"{key} is not set: give {what}, {key}=…")
-        if self.chestx_det is None and self.google is None and self.nih_boxes is None:
+        if not self.given:
             raise PneumoError(
                 "no reader is given: name the files of at least one, chestx_det=…, google=… or "
                 "nih_boxes=…"
