@@ -393,3 +393,14 @@ def test_a_system_tells_its_parts():
     assert "0.4 sneddy_seunet, 0.25 sneddy_resnet50, the best epochs" in system_of(
         "sneddy"
     ).describe([0])
+
+
+def test_trainings_that_leave_out_other_sets_have_folders_of_their_own():
+    paths = set()
+    for more in ((), ("data.leave_out=a",), ("data.leave_out=b",)):
+        sets = [f"+data.sets.{name}={{format:phantom,images:4}}" for name in "ab"]
+        typed = ["+experiment=exp2", "data=several", *sets, *more]
+        raw = composed(*typed)
+        lineage.name_run(raw, typed)
+        paths.add(load_config(raw).path)
+    assert len(paths) == 3
