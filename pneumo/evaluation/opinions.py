@@ -11,7 +11,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,6 +35,19 @@ from pneumo.tables import Table
 
 AGREE = 0.5  # Dice from which two masks agree
 CHALLENGE, BOTH = "the challenge", "the challenge, where both agree"
+
+
+class Counts(NamedTuple):
+    """Pixels at 1024² of the masks of n films, and of what they share, int64 (n,) each."""
+
+    model: Any
+    challenge: Any
+    reader: Any
+    model_challenge: Any
+    model_reader: Any
+    challenge_reader: Any
+    all_three: Any
+    model_either: Any  # the model's that challenge or reader mark
 
 
 @dataclass
@@ -117,34 +130,32 @@ def judge(
     Raises:
         PneumoError: the reader has read none of the films.
     """
-    measured: list[tuple[int, int, np.ndarray]] = []
+    measured: list[tuple[int, int, Counts]] = []
     for number, part in enumerate(parts):
         work = functools.partial(_counts, rule=rule, tta=tta, reader=reader)
         of_row = dict(part.each(work, f"Comparing with {reader.name}"))
-        for row, counts in sorted(of_row.items()):
-            if counts is not None:
-                measured.append((number, row, counts))
+        measured += [(number, row, found) for row, found in sorted(of_row.items()) if found]
     if not measured:
         raise PneumoError(
             f"reader: {reader.name} has read none of these {sum(map(len, parts)):,} films"
         )
-    n = np.stack([counts for *_, counts in measured], axis=1)
-    model, challenge, theirs, both = n[MODEL], n[CHALLENGE_PX], n[READER], n[CHALLENGE_READER]
+    n = Counts(*np.array([found for *_, found in measured], np.int64).T)
     cases = [parts[number].cases[row] for number, row, _ in measured]
     patients = [case.patient for case in cases]
     weights = None
     if count and scores.several(patients):
         weights = scores.resamples(patients, count, seed)
     keys = SCORED[reader.kind]
-    by_challenge = Films(model, challenge, n[MODEL_CHALLENGE])
-    alone = Films(theirs, challenge, both)
+    by_challenge = Films(n.model, n.challenge, n.model_challenge)
+    alone = Films(n.reader, n.challenge, n.challenge_reader)
     share = asked.share
-    truths = {CHALLENGE: by_challenge, reader.name: Films(model, theirs, n[MODEL_READER])}
+    truths = {CHALLENGE: by_challenge, reader.name: Films(n.model, n.reader, n.model_reader)}
     if reader.kind is Truth.masks:
-        union = Films(model, challenge + theirs - both, n[MODEL_UNION])
-        truths |= {"both together": union, "what both mark": Films(model, both, n[MODEL_BOTH])}
+        either = n.challenge + n.reader - n.challenge_reader
+        truths["both together"] = Films(n.model, either, n.model_either)
+        truths["what both mark"] = Films(n.model, n.challenge_reader, n.all_three)
     every = np.ones(len(measured), bool)
-    alike = (challenge > 0) == (theirs > 0)
+    alike = (n.challenge > 0) == (n.reader > 0)
     chosen = {name: (films, every) for name, films in truths.items()}
     if reader.kind is not Truth.boxes:
         chosen[BOTH] = (by_challenge, alike)
@@ -153,7 +164,7 @@ def judge(
         reader.kind,
         len(measured),
         len({patient or f"#{place}" for place, patient in enumerate(patients)}),
-        int((challenge > 0).sum()),
+        int((n.challenge > 0).sum()),
         share,
         agreement.values_of(keys, alone, weights, share),
         agreement.values_of(keys, by_challenge, weights, share),
@@ -166,15 +177,10 @@ def judge(
     )
 
 
-# what is counted of each film, in pixels at 1024²: masks, and what they share
-MODEL, CHALLENGE_PX, READER = 0, 1, 2
-MODEL_CHALLENGE, MODEL_READER, CHALLENGE_READER, MODEL_BOTH, MODEL_UNION = 3, 4, 5, 6, 7
-
-
 def _counts(
     part: Predictions, row: int, rule: Postprocess, tta: bool, reader: Reader
-) -> np.ndarray | None:
-    """The counts of one film, int64 (8,); None if the reader has not read it."""
+) -> Counts | None:
+    """The counts of one film; None if the reader has not read it."""
     case = part.cases[row]
     reading = reader.readings.get(case.id)
     if reading is None:
@@ -183,10 +189,9 @@ def _counts(
     if reader.kind is Truth.labels:  # whether there is any is all that is compared
         masks = [np.full((1, 1), mask.any(), np.uint8) for mask in masks]
     model, challenge, theirs = (mask > 0 for mask in masks)
-    pairs = [model & challenge, model & theirs, challenge & theirs]
+    shared = [model & challenge, model & theirs, challenge & theirs]
     more = [model & challenge & theirs, model & (challenge | theirs)]
-    each = (model, challenge, theirs, *pairs, *more)
-    return np.array([np.count_nonzero(mask) for mask in each], np.int64)
+    return Counts(*map(np.count_nonzero, (model, challenge, theirs, *shared, *more)))
 
 
 def drawn(reading: Reading, kind: Truth, orientation: tuple[str, str] | None) -> np.ndarray:
@@ -232,20 +237,21 @@ def _against(
 
 
 def _disagreed(
-    measured: Sequence[tuple[int, int, np.ndarray]], ids: Sequence[str], n: np.ndarray
+    measured: Sequence[tuple[int, int, Counts]], ids: Sequence[str], n: Counts
 ) -> list[Disagreement]:
     """Films on which no two of the three masks agree, those of least agreement first."""
-    pairs = {
-        (CHALLENGE_PX, READER): CHALLENGE_READER,
-        (CHALLENGE_PX, MODEL): MODEL_CHALLENGE,
-        (READER, MODEL): MODEL_READER,
-    }
-    each = np.stack([dice(n[shared], n[one], n[other]) for (one, other), shared in pairs.items()])
+    each = np.stack(
+        [
+            dice(n.challenge_reader, n.challenge, n.reader),
+            dice(n.model_challenge, n.challenge, n.model),
+            dice(n.model_reader, n.reader, n.model),
+        ]
+    )
     closest = each.max(axis=0)
     rows = [row for row in np.argsort(closest, kind="stable") if closest[row] < AGREE]
     found = []
     for row in rows:
-        challenge, reader, model = (int(n[key, row]) for key in (CHALLENGE_PX, READER, MODEL))
+        challenge, reader, model = (int(px[row]) for px in (n.challenge, n.reader, n.model))
         first, second, third = (round(float(value), 4) for value in each[:, row])
         part, place, _ = measured[row]
         found.append(
