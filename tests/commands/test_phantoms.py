@@ -1,5 +1,6 @@
 """What a user sees of ``python -m pneumo.phantoms``."""
 
+import csv
 import json
 import re
 import shlex
@@ -65,6 +66,10 @@ def test_every_layout_is_trained_on_and_judged(phantoms, model, tmp_path, monkey
         assert ("dice_positive" in out) == has_masks
         assert ("box_iou" in out) == (layout.name in OF_BOXES)
     assert "Against its internal validation" in out
+    path = tmp_path / re.search(r"^Films one by one: (.*)$", out, re.MULTILINE)[1]
+    with open(path, newline="") as file:
+        films = list(csv.DictReader(file))
+    assert any(film["dice"] for film in films) == has_masks
     status, out, errors = say("report", ["resamples=20", "gallery=1"], tmp_path, monkeypatch)
     assert (status, errors) == (0, "")
     assert ("Page:   none" in out) == (not has_masks)
