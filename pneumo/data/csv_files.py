@@ -27,17 +27,6 @@ IMAGE_COLUMNS = (
 PATIENT_COLUMNS = ("patient id", "patientid", "patient_id", "patient")
 
 
-# patients whom several sets know by the same name: NIH's (30,805 of them) and CheXpert's
-SHARED_PATIENT = re.compile(r"000[0-3]\d{4}|patient\d{5}")
-
-
-def across_sets(patient: str, name: str) -> str:
-    """A patient as no other set's may be called: with the name of the set, unless sets share it."""
-    if SHARED_PATIENT.fullmatch(patient) or ": " in patient:  # it has a set's name already
-        return patient
-    return f"{name}: {patient}"
-
-
 def read_ids(path: Path) -> list[str]:
     """The distinct ids of a sample submission, in order."""
     return list(dict.fromkeys(image_id(cells[0]) for _, cells in rows(path)))

@@ -1,5 +1,6 @@
 """Films on disk: which files they are, what one annotated film is, and an index of many."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ KNOWN = {
     Truth.boxes: "boxes alone",
     Truth.labels: "labels of whole films alone",
 }
+# patients whom several sets know by the same name: NIH's (30,805 of them) and CheXpert's
+SHARED_PATIENT = re.compile(r"000[0-3]\d{4}|patient\d{5}")
 FILMS = (".dcm", ".dicom", *dicom.IMAGES)
 
 
@@ -150,6 +153,13 @@ def find_films(root: Path) -> list[Path]:
             f"{root}: no films in it (looked for {', '.join(FILMS)} in all folders below)"
         )
     return films
+
+
+def across_sets(patient: str, name: str) -> str:
+    """A patient as no other set's may be called: with the name of the set, unless sets share it."""
+    if SHARED_PATIENT.fullmatch(patient) or ": " in patient:  # it has a set's name already
+        return patient
+    return f"{name}: {patient}"
 
 
 def patients_from_films(items: Iterable[Item]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from pneumo.evaluation.scores import middle, resamples, several
 from pneumo.evaluation.settings import Readings, SecondReaders
 from pneumo.masks import rle
 from pneumo.masks.scores import LABELS, Films, Weights, mean, summary
-from pneumo.masks.truth import Truth
+from pneumo.masks.truth import Truth, box_mask
 from pneumo.tables import Table, counted
 
 SCORED = {
@@ -173,9 +173,7 @@ def drawn(boxes: Sequence[Box]) -> np.ndarray:
     """The union of boxes → uint8 mask of 0 and 1, 1024²: every pixel that a box touches."""
     mask = np.zeros((SIDE, SIDE), np.uint8)
     for box in boxes:
-        rows = slice(math.floor(box.y), math.ceil(box.y + box.height))
-        columns = slice(math.floor(box.x), math.ceil(box.x + box.width))
-        mask[rows, columns] = 1
+        mask |= box_mask((box.x, box.y, box.width, box.height), (SIDE, SIDE))
     return mask
 
 

@@ -1,7 +1,7 @@
 """Which films, and patients, weights were trained on: as digests, so that a bundle can tell them.
 
 Ids of films are compared as they are in their own set. A patient's means the same in one set only,
-but for those that several sets share (``csv_files.across_sets``).
+but for those that several sets share (``films.across_sets``).
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pneumo.data.csv_files import across_sets
+from pneumo.data.films import across_sets
 from pneumo.inference.maps import Case
 
 

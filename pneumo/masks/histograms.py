@@ -32,6 +32,8 @@ class Histograms:
 
     def emptied(self, closed: np.ndarray) -> "Histograms":
         """The same with maps of zeros for some films, bool (n,): those that a gate keeps empty."""
+        if not closed.any():
+            return self
         tables = []
         for table in (self.total, self.inside):
             changed = table.copy()

@@ -330,11 +330,9 @@ def summary(films: Counted, weights: Weights | None = None) -> dict[str, np.ndar
     not give, are left out.
     """
     w = np.ones((1, len(films.truth))) if weights is None else weights
-    return {score.key: score.compute(films, w) for score in SCORES if _can(score, films)}
-
-
-def _can(score: Score, films: Counted) -> bool:
-    return films.known in score.of and (not score.needs or getattr(films, score.needs) is not None)
+    known = films.known
+    given = [one for one in SCORES if not one.needs or getattr(films, one.needs) is not None]
+    return {one.key: one.compute(films, w) for one in given if known in one.of}
 
 
 def number(value: float | None) -> str:

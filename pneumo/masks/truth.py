@@ -33,8 +33,8 @@ def least(truths: Iterable[Truth]) -> Truth:
     return min(truths, key=order.index, default=Truth.masks)
 
 
-def of_box(box: tuple[float, float, float, float], shape: tuple[int, int]) -> str:
-    """The run lengths of every pixel that a box touches.
+def box_mask(box: tuple[float, float, float, float], shape: tuple[int, int]) -> np.ndarray:
+    """Every pixel that a box touches, uint8 of 0 and 1, (rows, columns).
 
     Args:
         box: x, y, width and height in pixels, from the film's upper left corner.
@@ -52,7 +52,12 @@ def of_box(box: tuple[float, float, float, float], shape: tuple[int, int]) -> st
         )
     mask = np.zeros(shape, np.uint8)
     mask[int(y) : int(np.ceil(y + height)), int(x) : int(np.ceil(x + width))] = 1
-    return rle.encode(mask)
+    return mask
+
+
+def of_box(box: tuple[float, float, float, float], shape: tuple[int, int]) -> str:
+    """The same as run lengths. Raises ValueError."""
+    return rle.encode(box_mask(box, shape))
 
 
 def overlap_of_boxes(masks: Sequence[np.ndarray], predicted: np.ndarray) -> np.ndarray:

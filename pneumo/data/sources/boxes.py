@@ -26,6 +26,7 @@ from pneumo.data.films import Index, Item
 from pneumo.data.settings import BoxesData
 from pneumo.data.sources import labels
 from pneumo.data.sources.labels import agreed
+from pneumo.data.sources.readers import nih_box
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
 from pneumo.masks.truth import Truth, of_box
@@ -211,17 +212,8 @@ def _nih(path: Path, data: BoxesData) -> _Told:
 
 
 def _nih_box(cells: Mapping[str, str]) -> Edges:
-    """The box of a line; the commas of NIH's header cut its name into four. Raises ValueError."""
-    values = []
-    for keys in (("x", "bbox [x"), ("y",), ("w",), ("h", "h]")):
-        text = next((cells[key] for key in keys if key in cells), "")
-        try:
-            values.append(float(text))
-        except ValueError:
-            raise ValueError(
-                f"expected a box x, y, w, h in pixels, got {text!r} for {keys[0]}"
-            ) from None
-    x, y, width, height = values
+    """The box of a line. Raises ValueError."""
+    x, y, width, height = nih_box(cells)
     return x, y, x + width, y + height
 
 

@@ -179,10 +179,10 @@ def _polygons(film: dict[str, Any], path: Path) -> tuple[str, list[Polygon], str
     return name, polygons, None
 
 
-def _box(cells: Mapping[str, str]) -> tuple[Box | None, str]:
-    """The box of a line, or None and what is wrong.
+def nih_box(cells: Mapping[str, str]) -> tuple[float, float, float, float]:
+    """The box of a line of NIH's table: x, y, width and height, pixels at 1024².
 
-    NIH's header ends in ``Bbox [x,y,w,h]``, which its commas cut into four names.
+    Its header ends in ``Bbox [x,y,w,h]``, which its commas cut into four names. Raises ValueError.
     """
     values = []
     for names in (("x", "bbox [x"), ("y",), ("w",), ("h", "h]")):
@@ -190,8 +190,19 @@ def _box(cells: Mapping[str, str]) -> tuple[Box | None, str]:
         try:
             values.append(float(text))
         except ValueError:
-            return None, f"expected a box x, y, w, h in pixels, got {text!r} for {names[0]}"
+            raise ValueError(
+                f"expected a box x, y, w, h in pixels, got {text!r} for {names[0]}"
+            ) from None
     x, y, width, height = values
+    return x, y, width, height
+
+
+def _box(cells: Mapping[str, str]) -> tuple[Box | None, str]:
+    """The box of a line, or None and what is wrong."""
+    try:
+        x, y, width, height = nih_box(cells)
+    except ValueError as error:
+        return None, str(error)
     inside = x >= 0 and y >= 0 and x + width <= SIDE and y + height <= SIDE
     if not (inside and width > 0 and height > 0):
         box = f"{x:g}, {y:g}, {width:g}, {height:g}"

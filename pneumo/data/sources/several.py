@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from pneumo.data.csv_files import across_sets
-from pneumo.data.films import Index, Item, patients_from_films
+from pneumo.data.films import Index, Item, across_sets, patients_from_films
 from pneumo.data.settings import Data, SeveralData
 from pneumo.errors import PneumoError
 
