@@ -63,6 +63,10 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     Raises PneumoError.
     """
     each = _compares_methods(settings)
+    if each and settings.reader.given:
+        raise PneumoError(
+            "reader: readers stand beside one model; say how the runs become one with blend="
+        )
     judged = external.of_bundle(settings) if settings.model is not None else _of_runs(settings)
     parts, rule, records, before = judged.parts, judged.rule, judged.records, judged.before
     if settings.spacing:
@@ -102,7 +106,7 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     has_masks = everything.known is Truth.masks
     # films that were looked at beforehand could give none
     no_curve = bool(each) or (before is not None and judged.curve is None)
-    lesions_at = _measure_shapes(parts, results, settings) if measured else []
+    lesions_at = _measure_shapes(parts, results, judged.tta, settings) if measured else []
     found = Evaluation(
         runs=[part.contents["run"] for part in parts],
         weights=[part.contents["weights"] for part in parts],
@@ -159,10 +163,6 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         folder = Path(settings.runs_dir) / "joined" / files.digest(found.runs)[:12]
     path = folder / FOLDER / f"{'tta' if judged.tta else 'plain'}-{slug}.json"
     if settings.reader.given:
-        if each:
-            raise PneumoError(
-                "reader: readers stand beside one model; say how the runs become one with blend="
-            )
         if not has_masks:
             raise PneumoError(
                 "reader: readers are compared with masks, but of these films only "
@@ -269,14 +269,14 @@ def _explain(results: Sequence[Result], on: str, records: Sequence[Record]) -> N
 
 
 def _measure_shapes(
-    parts: Sequence[Predictions], results: Sequence[Result], settings: Evaluate
+    parts: Sequence[Predictions], results: Sequence[Result], tta: bool, settings: Evaluate
 ) -> list[Point]:
     """Put shapes into every result of a single rule; returns FROC points of the declared one."""
     everything, froc = results[0].outcomes, []
     for result in results:
         if len(result.rules) == 1:
             rule = result.rules[0]
-            measured = shapes.measure(parts, rule, settings.tta, settings.measures)
+            measured = shapes.measure(parts, rule, tta, settings.measures)
             result.outcomes.shapes, above = measured
             if result is results[0]:
                 patients = everything.patients
