@@ -331,3 +331,17 @@ def test_a_bundle_and_a_data_set_that_do_not_go_together(model, tmp_path, monkey
     assert status == 1
     assert told in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_a_bundle_without_tta_is_judged_without_it_shapes_included(model, tmp_path, monkeypatch):
+    plain = tmp_path / "plain"
+    shutil.copytree(model, plain)
+    card = json.loads((plain / "card.json").read_text())
+    (plain / "card.json").write_text(json.dumps({**card, "tta": False}))
+    loose = "postprocess.binarization_threshold=0.45"  # so that there is something to measure
+    asked = (f"model={plain}", loose, *ELSEWHERE)
+    found, _ = judged_elsewhere(tmp_path, monkeypatch, *asked)
+    typed, _ = judged_elsewhere(tmp_path, monkeypatch, *asked, "tta=false")
+    assert found["tta"] is False
+    assert found["results"][0]["scores"]["lesion_false"] > 0
+    assert found["results"] == typed["results"]
