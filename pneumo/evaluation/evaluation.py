@@ -68,10 +68,35 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
             "reader: readers stand beside one model; say how the runs become one with blend="
         )
     judged = external.of_bundle(settings) if settings.model is not None else _of_runs(settings)
-    parts, rule, records, before = judged.parts, judged.rule, judged.records, judged.before
     if settings.spacing:
         table = spacings(settings)
-        parts = [part.spaced(table) for part in parts]
+        judged.parts = [part.spaced(table) for part in judged.parts]
+    results = _results(settings, judged, each)
+    everything = results[0].outcomes
+    if everything.known is not Truth.masks:
+        _refuse_comparisons(settings, everything.known)
+    found = _evaluation(settings, judged, results, each, measured)
+    if settings.data is not None:
+        found.internal = external.internal(judged, settings)
+        if found.internal is not None:
+            found.drops = external.drops(found.declared.all, found.internal)
+    if settings.against is not None:
+        ours = [everything]
+        if each:
+            ours = [outcomes([part], judged.rule, judged.tta) for part in judged.parts]
+        found.against = _against(settings, ours)
+    path = _place(settings, judged, found)
+    if settings.reader.given:
+        beside = path.with_suffix("").with_name(f"{path.stem}-readers")
+        found.readers = _beside_readers(judged, settings, beside)
+    files.write_json(path, found.to_dict())
+    _write_films(path.with_suffix(".csv"), results)
+    return found, path
+
+
+def _results(settings: Evaluate, judged: Judged, each: bool) -> list[Result]:
+    """What each choice of thresholds gives, the declared ones first; ``each``: of several fits."""
+    parts, rule = judged.parts, judged.rule
     # of several fits on the same films, one's would be chosen on the films of the others
     tune = Tune.none if each else settings.tune
     if settings.data is not None and tune is Tune.honest:
@@ -79,21 +104,34 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     results = judge(parts, rule, judged.tta, tune, settings.seed)
     if tune is Tune.validation:
         results.append(beforehand(parts, blend.on_validation(settings), rule, judged.tta))
-    _explain(results, settings.on, records)
+    _explain(results, settings.on, judged.records)
     for result in results:
         if result.name == "tuned" and parts[0].contents.get("presence_by"):
             result.how += "; the presence scores it was chosen by are of stacks fitted on these too"
-    for part in parts:
-        if part.contents.get("optimistic"):
-            for result in results:
-                result.how = f"{STACKED_ON_THESE}; {result.how}"
-            break
-    everything = results[0].outcomes
-    cases = {case.id: case for part in parts for case in part.cases}
+        if any(part.contents.get("optimistic") for part in parts):
+            result.how = f"{STACKED_ON_THESE}; {result.how}"
     if each:  # a film of unknown patient is judged by every fit
-        everything.patients = [
+        results[0].outcomes.patients = [
             case.patient or f"#{case.id}" for part in parts for case in part.cases
         ]
+    return results
+
+
+def _refuse_comparisons(settings: Evaluate, known: Truth) -> None:
+    """Raise PneumoError if masks are to be compared of which none is known."""
+    only = f"but of these films only {known.name} are known"
+    if settings.against is not None:
+        raise PneumoError(f"against: results are compared by Dice and IoU, {only}")
+    if settings.reader.given:
+        raise PneumoError(f"reader: readers are compared with masks, {only}")
+
+
+def _evaluation(
+    settings: Evaluate, judged: Judged, results: Sequence[Result], each: bool, measured: bool
+) -> Evaluation:
+    """Scores of ``results`` and all that one model's maps tell, without comparisons."""
+    parts, everything, before = judged.parts, results[0].outcomes, judged.before
+    cases = {case.id: case for part in parts for case in part.cases}
     resampled = (settings.resamples, settings.seed)
     measures = settings.measures
     as_test = functools.partial(
@@ -105,9 +143,9 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
     )
     has_masks = everything.known is Truth.masks
     # films that were looked at beforehand could give none
-    no_curve = bool(each) or (before is not None and judged.curve is None)
+    no_curve = each or (before is not None and judged.curve is None)
     lesions_at = _measure_shapes(parts, results, judged.tta, settings) if measured else []
-    found = Evaluation(
+    return Evaluation(
         runs=[part.contents["run"] for part in parts],
         weights=[part.contents["weights"] for part in parts],
         sizes=[part.contents["size"] for part in parts],
@@ -136,43 +174,22 @@ def evaluate(settings: Evaluate, measured: bool = True) -> tuple[Evaluation, Pat
         ),
         measures=dataclasses.asdict(measures),
         commit=runs.commit(),
-        command=_command(settings, rule),
+        command=_command(settings, judged.rule),
         fits=len(parts) if each else 1,
     )
-    if settings.data is not None:
-        found.internal = external.internal(judged, settings)
-        if found.internal is not None:
-            found.drops = external.drops(found.declared.all, found.internal)
-    if settings.against is not None:
-        if not has_masks:
-            raise PneumoError(
-                "against: results are compared by Dice and IoU, but of these films only "
-                f"{everything.known.name} are known"
-            )
-        ours = [everything]
-        if each:
-            ours = [outcomes([part], rule, judged.tta) for part in parts]
-        found.against = _against(settings, ours)
+
+
+def _place(settings: Evaluate, judged: Judged, found: Evaluation) -> Path:
+    """The JSON file of this evaluation: another one for other settings."""
     how = [judged.tta, settings.tune.name, settings.seed, settings.resamples, settings.spacing]
     how.append(dataclasses.asdict(settings.measures))
     if settings.reader.given:
         how.append({key: str(value) for key, value in vars(settings.reader).items()})
-    slug = files.digest([*how, str(settings.against), plain(rule)])[:8]
-    folder = parts[0].folder
-    if len(parts) > 1:
+    slug = files.digest([*how, str(settings.against), plain(judged.rule)])[:8]
+    folder = judged.parts[0].folder
+    if len(judged.parts) > 1:
         folder = Path(settings.runs_dir) / "joined" / files.digest(found.runs)[:12]
-    path = folder / FOLDER / f"{'tta' if judged.tta else 'plain'}-{slug}.json"
-    if settings.reader.given:
-        if not has_masks:
-            raise PneumoError(
-                "reader: readers are compared with masks, but of these films only "
-                f"{everything.known.name} are known"
-            )
-        beside = path.with_suffix("").with_name(f"{path.stem}-readers")
-        found.readers = _beside_readers(judged, settings, beside)
-    files.write_json(path, found.to_dict())
-    _write_films(path.with_suffix(".csv"), results)
-    return found, path
+    return folder / FOLDER / f"{'tta' if judged.tta else 'plain'}-{slug}.json"
 
 
 def _of_runs(settings: Evaluate) -> Judged:
