@@ -66,7 +66,7 @@ def levels(count: int, side: int) -> np.ndarray:
     return values
 
 
-def finished_run(runs_dir: Path, count: int, side: int, fold: int = 0) -> Path:
+def finished_run(runs_dir: Path, count: int, side: int, seed: int = 0) -> Path:
     """The folder of a run that is finished, with its maps of so many validation films.
 
     Its weights are no network: what judges maps never opens them.
@@ -74,12 +74,12 @@ def finished_run(runs_dir: Path, count: int, side: int, fold: int = 0) -> Path:
     config = declared(
         [
             *("+experiment=exp5_one_stage", "data=folder", "data.root=gone", "data.masks=gone"),
-            *(f"runs_dir='{runs_dir}'", "split=kfold5", f"fold={fold}"),
+            *(f"runs_dir='{runs_dir}'", f"seed={seed}"),
         ]
     )
     folder = config.path
     folder.mkdir(parents=True)
-    facts = DataFacts("f", f"p{fold}", "a", count, count, (count + 2) // 3, True, 0.0, {})
+    facts = DataFacts("f", f"p{seed}", "a", count, count, (count + 2) // 3, True, 0.0, {})
     Record(config, Origin(), facts).write(folder)
     (folder / runs.WEIGHTS).write_bytes(str(folder).encode())
     files.write_json(folder / runs.METRICS, {"weights": "last epoch"})

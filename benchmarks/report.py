@@ -44,7 +44,7 @@ def measure(quick: bool) -> list[Row]:
     rounds = {"rounds": 1 if quick else 3, "warm": 0 if quick else 1}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        folders = [made.finished_run(place / "runs", count, side, fold) for fold in range(2)]
+        folders = [made.finished_run(place / "runs", count, side, seed) for seed in range(2)]
         each = [maps.load(folder / maps.FOLDER / "val") for folder in folders]
         rows = [_blend(each, folders, place, rounds)]
         resamples = 20 if quick else 1000
