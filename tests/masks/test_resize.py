@@ -31,6 +31,13 @@ def rectangle_of_64():
     return mask
 
 
+def test_a_mask_of_the_size_that_is_asked_for_is_copied_as_it_is():
+    mask = (np.random.default_rng(0).random((64, 64)) < 0.3).astype(np.uint8)
+    same = shrink_mask(mask, 64)
+    assert np.array_equal(same, mask)
+    assert not np.shares_memory(same, mask)
+
+
 def test_no_positive_film_becomes_empty():
     assert shrink_mask(rectangle(500, 500, 3, 2), 64).sum() == 1
 
