@@ -88,6 +88,33 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
 
 
+def test_a_folder_is_made_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "model"
+
+    def make(text, fails=False):
+        with files.replacing_folder(path) as temporary:
+            (temporary / "card.json").write_text(text)
+            if fails:
+                raise OSError("disk full")
+
+    make("first")
+    make("second")
+    with pytest.raises(OSError, match="disk full"):
+        make("third", fails=True)
+    assert [one.name for one in tmp_path.iterdir()] == ["model"]
+    assert [(one.name, one.read_text()) for one in path.iterdir()] == [("card.json", "second")]
+
+
+def test_a_folder_that_a_killed_process_left_is_removed_and_one_in_the_making_is_not(tmp_path):
+    left = tmp_path / ".model.0123ab.partial"
+    left.mkdir()
+    (left / "weights").touch()
+    with files.replacing_folder(tmp_path / "other") as temporary:
+        assert not left.exists()
+        files.remove_left(tmp_path)
+        assert temporary.is_dir()
+
+
 @pytest.mark.parametrize("name", [".a.txt.4711.partial", ".a.txt.00ff00.partial"])
 def test_what_older_versions_left_is_removed_too(tmp_path, name):
     (tmp_path / name).touch()
@@ -99,9 +126,8 @@ def test_files_of_others_that_are_unfinished_stay(tmp_path):
     names = {".film.partial", "film.1.partial", ".film.Ab3x9Q.partial", ".0123abcd.partial"}
     for name in names:
         (tmp_path / name).touch()
-    (tmp_path / ".bundle.1.partial").mkdir()
     files.remove_left(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {*names, ".bundle.1.partial"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_where_files_cannot_be_locked_they_are_written_and_nothing_is_taken_for_left(
