@@ -1,32 +1,108 @@
 """Files that are written whole or not at all, and their fingerprints."""
 
+import fcntl
 import gzip
 import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pneumo.errors import PneumoError
+
+LEFT = re.compile(r"\..+\.[0-9a-f]{1,8}\.partial")  # names of temporary files and folders
+_READ, _NEW = os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_EXCL
+_looked_through: set[str] = set()  # folders, by this process
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``, and rename it to ``path`` if the block succeeds.
 
-    If the block fails, the temporary file is removed.
+    If the block fails, the temporary file is removed. It is there already, and is to be written in
+    place. A process that is killed leaves it; the first time that another one writes into the
+    folder, it removes it.
     """
+    with _held(path) as temporary:
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """As ``replacing``, of a whole folder; one that is there is removed when the new one is."""
+    old = path.with_name(f".{path.name}.old")
+    with _held(path, folder=True) as temporary:
+        try:
+            yield temporary
+            shutil.rmtree(old, ignore_errors=True)
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _held(path: Path, folder: bool = False) -> Iterator[Path]:
+    """A new temporary file or folder beside ``path``, locked as long as this process needs it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    parent = os.path.abspath(path.parent)
+    if parent not in _looked_through:
+        remove_left(path.parent)
+        _looked_through.add(parent)
+    temporary, number = _begun(path, folder)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(number)
+
+
+def _begun(path: Path, folder: bool) -> tuple[Path, int]:
+    """A temporary file or folder, and the number under which it is open and locked."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(3)}.partial")
+        if folder:
+            temporary.mkdir()
+        try:
+            number = os.open(temporary, _READ if folder else _NEW, 0o666)
+        except FileNotFoundError:  # taken for left before it was locked
+            continue
+        with suppress(OSError):  # without locks, nothing there is taken for left
+            fcntl.flock(number, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, number
+        os.close(number)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what killed processes left unfinished in a folder; what living ones write stays."""
+    for left in folder.glob(".*.partial"):
+        if not LEFT.fullmatch(left.name):
+            continue
+        is_folder = left.is_dir()
+        # held by a living process, removed by another one, or on a file system without locks
+        with suppress(OSError):
+            number = os.open(left, _READ if is_folder else os.O_RDWR)
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_folder:
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+            finally:
+                os.close(number)
 
 
 def write_text(path: Path, text: str) -> None:

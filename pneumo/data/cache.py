@@ -27,6 +27,7 @@ from pneumo.masks.resize import shrink, shrink_mask
 
 VERSION = 2  # of the arrays' meaning; a new one makes new caches
 IMAGES, MASKS, DONE, CONTENTS = "images.npy", "masks.npy", "done.npy", "contents.json"
+PARTIAL, COPY = ".partial", ".copy.partial"  # endings of the names of unfinished folders
 
 
 @dataclass
@@ -92,8 +93,12 @@ def build(
     }
     target = folder / f"{size}px-{files.digest(contents)[:16]}"
     with runs.lock(folder):
+        for unfinished in folder.glob("*.partial"):
+            files.remove_left(unfinished)
         if not target.is_dir():
             _fill(items, size, target, on_error, max_pixels, workers)
+        for ending in (PARTIAL, COPY):
+            shutil.rmtree(target.with_name(target.name + ending), ignore_errors=True)
     cache = _open(target)
     if cache.left_aside and on_error is OnError.stop:
         raise PneumoError(f"{cache.left_aside[0]}; leave such films out with data.on_error=skip")
@@ -111,7 +116,7 @@ def _state(path: Path) -> tuple[int, int]:
 def _fill(
     items: list[Item], size: int, target: Path, on_error: OnError, max_pixels: int, workers: int
 ) -> None:
-    partial = target.with_name(target.name + ".partial")
+    partial = target.with_name(target.name + PARTIAL)
     partial.mkdir(parents=True, exist_ok=True)
     shape = (len(items), size, size)
     images = writable(partial / IMAGES, shape, np.uint8)
@@ -137,7 +142,7 @@ def _fill(
     if reasons:
         # Films left out leave gaps, which a copy closes. Closing them in place would leave rows and
         # marks that do not belong together if the work were stopped meanwhile.
-        whole = target.with_name(target.name + ".copy.partial")
+        whole = target.with_name(target.name + COPY)
         shutil.rmtree(whole, ignore_errors=True)
         whole.mkdir()
         images = _copy(images, kept, whole / IMAGES)
@@ -152,7 +157,6 @@ def _fill(
     files.write_json(whole / CONTENTS, summary)
     (whole / DONE).unlink(missing_ok=True)
     os.replace(whole, target)
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _copy(array: np.ndarray, rows: list[int], path: Path) -> np.memmap:

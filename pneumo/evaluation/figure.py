@@ -197,4 +197,4 @@ def html(found: StudyFound) -> str:
         xaxis={"title": unit, "rangemode": "tozero"},
         yaxis_title=TITLES[SCORE],
     )
-    return str(figure.to_html(include_plotlyjs=True, config={"responsive": True}))
+    return str(figure.to_html(include_plotlyjs=True, config={"responsive": True}, div_id="study"))

@@ -37,7 +37,7 @@ class SweepTable(SweepEnd):
         figure = sweep_figure(rows, swept)
         files.write_text(
             folder / "sweep.html",
-            figure.to_html(include_plotlyjs=True, config={"responsive": True}),
+            figure.to_html(include_plotlyjs=True, config={"responsive": True}, div_id="sweep"),
         )
         print(f"\nTable: {folder / 'sweep.csv'}\nPlot:  {folder / 'sweep.html'}", flush=True)
         tracking.record(

@@ -14,7 +14,6 @@ found by the card's checksums.
 
 import json
 import logging
-import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -445,10 +444,7 @@ def write(
             raise PneumoError(
                 f"out={folder}: holds {foreign[0]} beside a bundle; choose another folder"
             )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with files.replacing_folder(folder) as partial:
         members = []
         for number, (network, about) in enumerate(zip(networks, cards, strict=True)):
             weights = partial / f"weights-{number}.safetensors"
@@ -469,14 +465,6 @@ def write(
             files.write_json(partial / TRAINING, trained.to_dict())
             card = {**card, "training": {"sha256": files.sha256(partial / TRAINING)}}
         files.write_json(partial / CARD, {"format": FORMAT, **card, "members": members})
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) -> float:

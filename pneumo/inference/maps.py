@@ -336,6 +336,11 @@ class Arrays(NamedTuple):
     flip: np.ndarray
     presence: np.ndarray
 
+    def flush(self) -> None:
+        """Hand what was written to the system."""
+        for array in self:
+            cast(np.memmap, array).flush()
+
 
 Fill = Callable[[Arrays, int], Iterator[int]]
 
@@ -376,18 +381,17 @@ def write(
             cache.writable(partial / PRESENCE, (len(cases), 2), np.float32),
         )
         arrays.presence[done:] = np.nan
-        for rows in fill(arrays, done):
-            for array in arrays:
-                cast(np.memmap, array).flush()
+        for rows in fill(arrays, done):  # none, if only their names were not yet given
+            arrays.flush()
             files.write_json(begun, {"key": key, "done": rows})
         tells = not np.isnan(arrays.presence).any()
-        del array, arrays
-        if not tells:
-            (partial / PRESENCE).unlink()
+        del arrays
         versions = {"version": VERSION, "told": TOLD, "presence": tells}
         contents = {**versions, "key": key, "size": size, **facts, "films": films}
         files.write_json(partial / CONTENTS, contents)
         begun.unlink(missing_ok=True)
+        if not tells:  # not before: what goes on with the rest would take zeros for scores
+            (partial / PRESENCE).unlink()
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     return load(folder)

@@ -157,8 +157,6 @@ def make(one: Config) -> dict[str, Any]:
     with runs.lock(folder), contextlib.ExitStack() as out:
         trained = not is_done(one, folder)
         if trained:
-            for left in folder.glob(".*.partial"):  # of a process that was killed while it wrote
-                left.unlink(missing_ok=True)
             out.enter_context(runs.logged(folder))
             log.info("\n%s\n  → %s", _describe(one), folder)
             from pneumo.training.fit import fit  # torch takes seconds, and help needs none

@@ -11,6 +11,8 @@ from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
 
+ENDINGS = (".partial", ".copy.partial")  # of the folders that a cache is made in
+
 
 @pytest.fixture
 def items(phantoms, tmp_path):
@@ -137,6 +139,23 @@ def test_a_stop_while_gaps_are_closed_swaps_no_films(items, tmp_path, monkeypatc
         PneumoError, match=r"data\.on_error=skip"
     ):  # what was left out is not forgotten
         cache.build(items, 64, tmp_path / "cache", OnError.stop, workers=0)
+
+
+def test_what_killed_processes_left_is_removed(items, tmp_path):
+    """Temporary files in folders that are begun, which are kept, and what a whole cache was made
+    of.
+    """
+    place = tmp_path / "cache"
+    films = cache.build(items, 64, place, workers=0)
+    begun = place / "32px-0123456789abcdef.partial"
+    for folder in (begun, *(films.folder.with_name(films.folder.name + end) for end in ENDINGS)):
+        folder.mkdir()
+        (folder / ".images.npy.0123ab.partial").touch()
+        (folder / "masks.npy").touch()
+    cache.build(items, 64, place, workers=0)
+    kept = {begun.name, films.folder.name, ".lock"}
+    assert {path.name for path in place.iterdir()} == kept
+    assert [path.name for path in begun.iterdir()] == ["masks.npy"]
 
 
 def test_an_annotation_beyond_its_film(items, tmp_path):

@@ -82,6 +82,35 @@ def test_stopped_before_the_first_film_twice(tmp_path, monkeypatch):
     assert len(list((tmp_path / "set").rglob("*.dcm"))) == 4
 
 
+@pytest.mark.parametrize("left", ["journal.jsonl", ".journal.jsonl.0123ab.partial"])
+def test_killed_before_the_first_film_and_again_after_the_last(tmp_path, monkeypatch, left):
+    """What a kill may leave: an empty journal, or one that was not yet given its name."""
+    drawn = []
+
+    def draw(root, data, item):
+        drawn.append(item[0])
+        return {"id": str(item[0]), "patient": "P", "annotations": ["-1"], "holds": []}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(phantom, "_write_film", draw)
+    (tmp_path / left).touch()
+    with monkeypatch.context() as killed:
+        killed.setattr(phantom, "_write_csv", stop)
+        with pytest.raises(KeyboardInterrupt):
+            phantom.generate(settings(), tmp_path, workers=0)
+    with pytest.raises(PneumoError, match="unfinished phantoms of other settings"):
+        phantom.generate(settings(seed=4), tmp_path, workers=0)
+    phantom.generate(settings(), tmp_path, workers=0)
+    assert drawn == list(range(10))  # each once
+    whole = {".lock", "train-rle.csv", "patients.csv", "contents.csv", "phantom.json"}
+    assert {path.name for path in tmp_path.iterdir()} == whole
+    (tmp_path / "journal.jsonl").touch()  # killed before it was removed
+    phantom.generate(settings(), tmp_path, workers=0)
+    assert {path.name for path in tmp_path.iterdir()} == whole
+
+
 def test_other_settings_or_other_content_are_refused(tmp_path):
     phantom.generate(settings(images=4), tmp_path / "a", workers=0)
     with pytest.raises(PneumoError, match="other settings"):

@@ -93,3 +93,43 @@ def test_counts_of_older_maps_or_masks_are_made_anew(predicted, tmp_path):
     np.savez(path, **older)
     assert np.array_equal(maps.load(folder).histograms(tta=True).inside, right.inside)
     assert right.inside.any()
+
+
+@pytest.mark.parametrize("where", ["contents.json", "begun.json"])
+def test_killed_while_maps_get_their_name_no_scores_of_presence_are_made_up(
+    tmp_path, monkeypatch, where
+):
+    """None of these networks tells presence, and none does after the second run."""
+
+    def fill(arrays, begin):
+        for row in range(begin, 2):
+            arrays.plain[row], arrays.flip[row] = row + 1, row + 3
+            yield row + 1
+
+    def begin():
+        cases = [maps.Case(name, name, None, (8, 8), None, None, None, None, None) for name in "ab"]
+        return maps.write(tmp_path / "val", "key", cases, 8, fill, {})
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path, *_):
+        if path.name == where:
+            raise Killed
+        write(path, *_)
+
+    write = maps.files.write_json
+    monkeypatch.setattr(maps.files, "write_json", kill)
+    unlink = maps.Path.unlink
+    monkeypatch.setattr(
+        maps.Path,
+        "unlink",
+        lambda path, **kw: kill(path) if path.name == where else unlink(path, **kw),
+    )
+    with pytest.raises(Killed):
+        begin()
+    monkeypatch.undo()
+    found = begin()
+    assert found.scores is None
+    assert found.plain[:, 0, 0].tolist() == [1, 2]
+    assert found.flip[:, 0, 0].tolist() == [3, 4]

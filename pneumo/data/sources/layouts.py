@@ -59,12 +59,13 @@ def write(settings: Drawing) -> list[str]:
     assert settings.out is not None
     assert settings.layout is not None
     out = Path(settings.out)
-    if out.exists():
-        raise PneumoError(f"out={out}: is there already; choose another folder, or delete it")
     partial = out.with_name(f".{out.name}.partial")
+    if out.exists():
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed at its very end
+        raise PneumoError(f"out={out}: is there already; choose another folder, or delete it")
     phantom.generate(settings.phantoms, partial)
     typed = lay_out(settings.layout, partial, out)
-    shutil.rmtree(partial)
+    shutil.rmtree(partial, ignore_errors=True)
     return typed
 
 

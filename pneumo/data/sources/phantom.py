@@ -245,15 +245,17 @@ def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: 
                 f"{root}: holds phantoms of other settings; "
                 "choose another data.root, or delete the folder"
             )
+        journal.unlink(missing_ok=True)
         return
+    files.remove_left(root)
     if any(path.name != ".lock" for path in root.iterdir()) and not journal.is_file():
         raise PneumoError(f"{root}: is not empty and holds no phantoms; choose another data.root")
     rows = _read_journal(journal, settings)
     todo = [(number, *who) for number, who in enumerate(plan(data)) if number not in rows]
-    new = not journal.is_file()
+    # anew: without a last line that was cut short, and never without its first
+    lines = [json.dumps(one) for one in (settings, *rows.items())]
+    files.write_text(journal, "".join(f"{line}\n" for line in lines))
     with open(journal, "a", encoding="utf-8") as file:
-        if new:
-            file.write(json.dumps(settings) + "\n")
         work = functools.partial(_write_film, root / FILMS, data)
         for (number, *_), row in pool.each(work, todo, "Drawing phantoms", workers):
             rows[number] = row
@@ -308,11 +310,9 @@ def _versioned(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_journal(journal: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Films finished by an interrupted call.
+    """Films finished by an interrupted call, without a last line that was cut short.
 
-    A last line that was cut short is left out, and the journal is written anew without it, so that
-    new lines can follow. Older versions did not note what a film holds: their films are drawn
-    again.
+    Older versions did not note what a film holds: their films are drawn again.
     """
     if not journal.is_file():
         return {}
@@ -327,7 +327,6 @@ def _read_journal(journal: Path, settings: dict[str, Any]) -> dict[int, dict[str
         number, row = json.loads(line)
         if "holds" in row:
             rows[number] = row
-    files.write_text(journal, "".join(line + "\n" for line in lines))
     return rows
 
 
