@@ -3,6 +3,7 @@
 import itertools
 import socket
 import sys
+import tempfile
 import threading
 import webbrowser
 from pathlib import Path
@@ -51,11 +52,13 @@ def task(raw: DictConfig) -> None:
             "another with port="
         ) from None
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{host}:{settings.port}/"
+    address = f"http://{host}:{settings.port}/?token={served.state.token}"
     print(f"{address} (stop with Ctrl-C)", flush=True)
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
         print(
-            "Others can reach this page, and films dropped on it, without a password.", flush=True
+            "Other machines can reach this page. Who has its whole address, or listens on the "
+            "network, sees its films.",
+            flush=True,
         )
     if settings.corrections:
         print(
@@ -64,9 +67,13 @@ def task(raw: DictConfig) -> None:
             f"data.annotations={Path(settings.corrections) / corrections.TABLE}",
             flush=True,
         )
-    if settings.open:
-        threading.Timer(1.0, webbrowser.open, [address]).start()
-    with listening:
+    with listening, tempfile.TemporaryDirectory(prefix="pneumo-") as private:
+        if settings.open:
+            # Against other users, who see the command line of a browser: it is given a file that
+            # only this user may read, and the file leads to the address.
+            file = Path(private) / "open.html"
+            file.write_text(f'<meta http-equiv="refresh" content="0; url={address}">')
+            threading.Timer(1.0, webbrowser.open, [file.as_uri()]).start()
         uvicorn.Server(uvicorn.Config(served, log_level="error", access_log=False)).run(
             sockets=[listening]
         )

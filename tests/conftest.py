@@ -222,11 +222,22 @@ def browser():
         running.close()
 
 
+TOKENS = {}  # address of a page → what its requests must show
+
+
+def asking(url, data=None, method=None, **headers):
+    """A request that the page at this address answers."""
+    token = next((TOKENS[address] for address in TOKENS if url.startswith(address)), None)
+    headers = {"Authorization": f"Bearer {token}", **headers} if token else headers
+    return urllib.request.Request(url, data=data, headers=headers, method=method)
+
+
 @contextlib.contextmanager
 def serving(folder, *arguments):
     """``python -m pneumo.view`` in a folder: its address, and the lines that it said before.
 
-    Afterwards it must end without a traceback.
+    Its token is in TOKENS. Afterwards it must end without a traceback, and without having told the
+    token again.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -245,11 +256,12 @@ def serving(folder, *arguments):
         said.append(line)
     else:
         pytest.fail(process.stderr.read())
-    address = line.split()[0]
+    address, _, token = line.split()[0].partition("?token=")
     assert address == f"http://127.0.0.1:{port}/"
+    TOKENS[address] = token
     for _ in range(100):
         try:
-            urllib.request.urlopen(address, timeout=30).close()
+            urllib.request.urlopen(asking(address), timeout=30).close()
             break
         except urllib.error.URLError:
             time.sleep(0.1)
@@ -257,8 +269,10 @@ def serving(folder, *arguments):
         yield address, said
     finally:
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=20)
+        del TOKENS[address]
     assert "Traceback" not in errors
+    assert token not in rest + errors
 
 
 @contextlib.contextmanager
@@ -271,8 +285,9 @@ def visited(browser, url, width, ready, **options):
     own = ("data:", "blob:", "file:" if url.startswith("file:") else url)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda one: outside.append(one.url) if not one.url.startswith(own) else None)
-    page.goto(url)
+    page.goto(f"{url}?token={TOKENS[url]}" if url in TOKENS else url)
     page.wait_for_selector(ready)
+    assert url not in TOKENS or page.url == url  # the token does not stay in sight
     yield page
     page.close()
     assert faults == []

@@ -5,8 +5,14 @@ answers only requests that name it, and keeps films in memory and nothing on dis
 ``corrections=<folder>`` it writes readers' corrections there: masks, film ids and digests, who and
 when, but no pixel of a film.
 
-Other sites that are open in the same browser must not reach the films. The attacks and defences:
+Other users of this machine must not reach the films, nor other sites that are open in the same
+browser. The attacks and defences:
 
+- Other users: every program on this machine reaches a loopback address. The address that the
+  command prints holds a random token. Who opens it gets a cookie, which scripts cannot read; every
+  request without cookie or token is refused before anything of it is read. Browsers send cookies
+  to all ports of a host, so do not open pages of users whom you do not trust on the same address.
+- Exhausted memory: at most ``UPLOADS`` bodies are read at a time, others wait unread.
 - DNS rebinding: a site lets its own name point to this machine, so that the browser takes its
   scripts for ours. Requests whose Host header names another host are refused.
 - Cross-site requests: a page of another site sends a film here, which fills the memory, or changes
@@ -16,13 +22,14 @@ Other sites that are open in the same browser must not reach the films. The atta
 - Embedding: another site shows the page in a frame, or loads its pictures. The headers forbid both.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +58,13 @@ from pneumo.masks.settings import Postprocess, Rule
 GONE = "this film is not in memory any more; drop it again"
 PHANTOMS_ONLY = "Trained on drawn phantoms: what it says of a real film means nothing."
 MEMORY = 2 << 30  # bytes of films in memory; beyond that the oldest are dropped
+UPLOADS = 2  # bodies in memory at a time: one is judged while the next is received
+WAITING = 256  # uploads that wait for their turn, unread; others are refused
+STALLED = 60  # seconds in which something of an upload must arrive
+CLOSED = (
+    "this page is open only to who has its token: use the address that the command printed, which "
+    "ends in ?token=…"
+)
 
 
 @dataclass
@@ -62,6 +76,13 @@ class Shown:
     finding: Finding
     truth: np.ndarray | None  # uint8 of 0 and 1, of the upright film's shape, where it is known
     sha256: str  # of the file
+    tags: int  # bytes of the file beyond its pixels, which may be many
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory: pixels, levels, mask and truth have one size."""
+        arrays = 3 + (self.truth is not None)
+        return arrays * self.finding.film.pixels.nbytes + self.tags
 
 
 class Films:
@@ -95,7 +116,10 @@ class Films:
             file = OutputNames().of(name, reading.film, content)
             truth = self._truth(name, reading.film)
             sha256 = hashlib.sha256(content).hexdigest()
-            self.kept[key] = Shown(name, file, finding, truth, sha256)
+            tags = 0
+            if reading.film.header is not None:
+                tags = max(0, len(content) - 2 * reading.film.pixels.size)
+            self.kept[key] = Shown(name, file, finding, truth, sha256, tags)
             while len(self.kept) > 1 and (len(self.kept) > settings.keep or self._size() > MEMORY):
                 self.kept.popitem(last=False)
         return key
@@ -127,8 +151,8 @@ class Films:
                 del self.kept[key]
 
     def _size(self) -> int:
-        """Bytes of the films in memory; pixels, levels and mask have the same size."""
-        return sum(3 * shown.finding.film.pixels.nbytes for shown in self.kept.values())
+        """Bytes of the films in memory."""
+        return sum(shown.size for shown in self.kept.values())
 
     def newest_last(self) -> list[str]:
         """Ids of the films in memory."""
@@ -275,8 +299,43 @@ def in_own_words(error: Exception) -> str:
     return "; ".join(clauses) or text
 
 
+class Crowded(Exception):
+    """Too many uploads wait already."""
+
+
+class Turns:
+    """Uploads take turns, so that few bodies are in memory at a time; others wait unread."""
+
+    def __init__(self) -> None:
+        self._free, self._waiting = asyncio.Semaphore(UPLOADS), 0
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Wait for a turn, and have it for the block. Raises Crowded."""
+        if self._waiting >= WAITING:
+            raise Crowded
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+def same(token: str, offered: str) -> bool:
+    """Whether what is offered is the token; the time it takes does not tell where they differ."""
+    return secrets.compare_digest(token.encode(), offered.encode("utf-8", "surrogatepass"))
+
+
 def application(model: Bundle, settings: View) -> Any:
-    """The page's server (an ASGI application)."""
+    """The page's server (an ASGI application).
+
+    ``state.token`` is what a request must show: as ``/?token=…``, which a browser keeps as a
+    cookie, or in the header ``Authorization: Bearer …``.
+    """
     try:
         from starlette.applications import Starlette
         from starlette.concurrency import run_in_threadpool
@@ -293,9 +352,27 @@ def application(model: Bundle, settings: View) -> Any:
 
     films, limit = Films(model, settings), settings.max_megabytes << 20
     page = templates.load("pneumo.inference", "view.html")
+    token, cookie = secrets.token_urlsafe(), f"pneumo-{settings.port}"
+    turns = Turns()
 
     def refused(status: int, reason: str) -> Response:
         return JSONResponse({"error": reason}, status)
+
+    def has_token(request: Request) -> bool:
+        kind, _, value = request.headers.get("authorization", "").partition(" ")
+        header = value.strip() if kind.lower() in ("bearer", "token") else ""
+        return any(same(token, one) for one in (header, request.cookies.get(cookie, "")))
+
+    def at_the_door(request: Request) -> Response | None:
+        """The answer to who has no token, or brings it for the first time; None lets in."""
+        typed = request.query_params.get("token") if request.url.path == "/" else None
+        if typed is not None and same(token, typed):
+            # Not an HTTP redirect: followed from another site or a file, its next request would
+            # lack a strict cookie. What this answer asks for comes from this page itself.
+            entered = HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0; url=/">')
+            entered.set_cookie(cookie, token, httponly=True, samesite="strict")
+            return entered
+        return None if has_token(request) else refused(403, CLOSED)
 
     async def index(request: Request) -> Response:
         # Against script injection: only what bears this nonce runs. Against embedding: no site may
@@ -358,14 +435,18 @@ def application(model: Bundle, settings: View) -> Any:
             # Browsers do not read an answer before they have sent everything. So that they see why
             # a film is refused, the rest of one that is too large is received and dropped, within
             # reason.
-            async for chunk in request.stream():
-                length += len(chunk)
-                if length <= limit:
-                    content += chunk
-                elif length > 8 * limit:
-                    break
+            async with asyncio.timeout(STALLED) as patience:
+                async for chunk in request.stream():
+                    patience.reschedule(asyncio.get_running_loop().time() + STALLED)
+                    length += len(chunk)
+                    if length <= limit:
+                        content += chunk
+                    elif length > 8 * limit:
+                        break
         except ClientDisconnect:
             return refused(400, "the upload was broken off")
+        except TimeoutError:
+            return refused(408, f"the upload stood still for {STALLED:g} seconds")
         if length > limit:
             name = Path(request.query_params.get("name") or "mask").name[:200]
             return refused(413, f"{name}: larger than {settings.max_megabytes} MiB")
@@ -454,11 +535,19 @@ def application(model: Bundle, settings: View) -> Any:
         headers = {"Cache-Control": "no-store"}
         return Response(content, media_type=media, headers=headers)
 
-    async def headers(
+    async def guarded(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
+        response = at_the_door(request)
+        if response is None and request.method in ("POST", "PUT"):
+            try:
+                async with turns.one():
+                    response = await call_next(request)
+            except Crowded:
+                response = refused(503, f"{WAITING} uploads wait already; send it again later")
+        elif response is None:
+            response = await call_next(request)
         # other sites may not load the films as pictures or scripts, nor learn their addresses
-        response = await call_next(request)
         response.headers.update(
             {
                 "X-Content-Type-Options": "nosniff",
@@ -487,10 +576,10 @@ def application(model: Bundle, settings: View) -> Any:
         # here
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=allowed),
-            Middleware(BaseHTTPMiddleware, dispatch=headers),
+            Middleware(BaseHTTPMiddleware, dispatch=guarded),
         ],
     )
-    application.state.films = films
+    application.state.films, application.state.token = films, token
     return application
 
 

@@ -14,7 +14,7 @@ import cv2
 import pydicom
 import pytest
 import timm
-from conftest import complaint, launch, one, serving, visited
+from conftest import asking, complaint, launch, one, serving, visited
 from safetensors.torch import load_file, save_file
 
 from pneumo.data import dicom
@@ -212,14 +212,13 @@ def test_a_reader_corrects_masks_and_a_training_goes_on_from_them(model, finishe
 
     view, train = guide("Corrections that come back", tmp_path)
     with serving(tmp_path, *view[3:]) as (address, _):
-        with urllib.request.urlopen(f"{address}api/films") as answer:
+        with urllib.request.urlopen(asking(f"{address}api/films")) as answer:
             shown = json.load(answer)["films"]
         for film in shown:
             item = items[Path(film["name"]).stem]
             mask = pictures.png(item.mask((film["rows"], film["columns"])) * 255)
             url = f"{address}api/films/{film['id']}/correction"
-            request = urllib.request.Request(url, data=mask, method="PUT")
-            with urllib.request.urlopen(request) as answer:
+            with urllib.request.urlopen(asking(url, mask, "PUT")) as answer:
                 assert json.load(answer)["state"] == "saved"
     assert len(shown) == 12
 

@@ -11,7 +11,7 @@ import urllib.request
 import numpy as np
 import pydicom
 import pytest
-from conftest import complaint, launch, serving, visited
+from conftest import TOKENS, asking, complaint, launch, serving, visited
 from PIL import Image
 
 from pneumo import files
@@ -44,7 +44,7 @@ def address(model, film, tmp_path_factory):
 def ask(url, content=None, method=None, **headers):
     """(status, body) of a request."""
     method = method or ("POST" if content is not None else "GET")
-    request = urllib.request.Request(url, data=content, headers=headers, method=method)
+    request = asking(url, content, method, **headers)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read()
@@ -433,7 +433,7 @@ def test_strokes_that_could_not_be_kept_are_not_left_without_a_question(kept, br
     with kept() as (address, _):
         one, other = browser.new_page(), browser.new_page()
         for page in (one, other):
-            page.goto(address)
+            page.goto(f"{address}?token={TOKENS[address]}")
             page.wait_for_selector(READY)
             start_correcting(page)
         stroke(one, (0.4, 0.4), (0.6, 0.4))

@@ -1,6 +1,10 @@
-"""What stands in for a network's bundle and for films: a bright quarter, a film with other tags."""
+"""What stands in for a network's bundle, for films and for a browser: a bright quarter, a film with
+other tags, requests.
+"""
 
+import asyncio
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +59,55 @@ def comment(report):
         if item.ConceptNameCodeSequence[0].CodeMeaning == "Comment"
     )
     return text
+
+
+async def answered(application, method, path, receive, **headers):
+    """An ASGI application's answer to who has its token: (status, body, headers).
+
+    ``receive`` gives the messages of the body; a header of None is not sent.
+    """
+    own = {"host": "127.0.0.1", "authorization": f"Bearer {application.state.token}"}
+    query = path.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": query[0],
+        "raw_path": query[0].encode(),
+        "query_string": query[2].encode(),
+        "root_path": "",
+        "scheme": "http",
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 1),
+        "headers": [
+            (key.replace("_", "-").lower().encode(), value.encode())
+            for key, value in {**own, **headers}.items()
+            if value is not None
+        ],
+    }
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await application(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    answer = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
+    return sent[0]["status"], body, answer
+
+
+def asked(application, method, path, content=b"", **headers):
+    """The same for a body that is there at once."""
+    gone = []  # the client stays until it has the whole answer
+
+    async def receive():
+        if gone:
+            await asyncio.sleep(3600)
+        gone.append(True)
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    # in a thread of its own: in the tests' own thread Playwright's loop may be running
+    with ThreadPoolExecutor(1) as thread:
+        asking = answered(application, method, path, receive, **headers)
+        return thread.submit(asyncio.run, asking).result()

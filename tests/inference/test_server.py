@@ -1,14 +1,12 @@
 """What the page's server judges and keeps; tests/commands/test_view.py looks at the page itself."""
 
-import asyncio
 import io
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from conftest import write_film
-from inference.stand_ins import Bright
+from inference.stand_ins import Bright, asked
 from PIL import Image
 
 from pneumo.data import dicom
@@ -44,46 +42,6 @@ def test_the_page_reads_run_lengths_at_the_size_that_is_said(tmp_path, size):
     assert truth.shape == (600, 400)
     assert truth[300:, 100:200].all()
     assert truth.sum() == 300 * 100
-
-
-def asked(application, method, path, content=b"", **headers):
-    """An ASGI application's answer: (status, body, headers)."""
-    query = path.partition("?")
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "path": query[0],
-        "raw_path": query[0].encode(),
-        "query_string": query[2].encode(),
-        "root_path": "",
-        "scheme": "http",
-        "server": ("127.0.0.1", 80),
-        "client": ("127.0.0.1", 1),
-        "headers": [
-            (key.replace("_", "-").lower().encode(), value.encode())
-            for key, value in {"host": "127.0.0.1", **headers}.items()
-        ],
-    }
-    sent = []
-    gone = []  # the client stays until it has the whole answer
-
-    async def receive():
-        if gone:
-            await asyncio.sleep(3600)
-        gone.append(True)
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    async def send(message):
-        sent.append(message)
-
-    # in a thread of its own: in the tests' own thread Playwright's loop may be running
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(application(scope, receive, send))).result()
-    body = b"".join(message.get("body", b"") for message in sent[1:])
-    answer = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
-    return sent[0]["status"], body, answer
 
 
 def mask_of(png):
