@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo import __version__, mistakes
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, visible
 from pneumo.settings import CONF, NAMED, default_of, fields, keys, options_of
 
 
@@ -73,7 +73,8 @@ def run(
                 raise
             # in a sweep the other jobs still run
             failed = True
-            print(f"error: {mistakes.explain(error, schema)}", file=sys.stderr, flush=True)
+            reason = visible(mistakes.explain(error, schema))
+            print(f"error: {reason}", file=sys.stderr, flush=True)
             if is_sweeping():
                 print(
                     f"  (in job {HydraConfig.get().job.num}: "
@@ -98,7 +99,7 @@ def run(
             error, PneumoError | OSError | HydraException | OmegaConfBaseException
         ):
             raise
-        print(f"error: {mistakes.explain(error, schema)}", file=sys.stderr)
+        print(f"error: {visible(mistakes.explain(error, schema))}", file=sys.stderr)
         sys.exit(1)
     sys.exit(1 if failed else 0)
 
@@ -107,7 +108,7 @@ class _Screen(logging.Handler):
     """What modules log, for people: the message alone, wherever standard output goes now."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), flush=True)
+        print(visible(record.getMessage()), flush=True)
 
 
 def _talk() -> None:

@@ -1,5 +1,7 @@
 """The error that a command line shows as one line."""
 
+import re
+
 
 class PneumoError(ValueError):
     """A mistake in the input or the configuration.
@@ -11,6 +13,18 @@ class PneumoError(ValueError):
 def one_line(error: BaseException) -> str:
     """An error's text in one line, or its kind where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def visible(text: str) -> str:
+    """A text without what steers a terminal: control characters but tabs and line feeds as escapes.
+
+    Names of files and tags of films come from anyone, and are printed.
+    """
+    return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f]", _escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 def brief(error: BaseException, most: int = 160) -> str:

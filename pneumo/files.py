@@ -1,4 +1,9 @@
-"""Files that are written whole or not at all, and their fingerprints."""
+"""Files that are written whole or not at all, and their fingerprints; text that may mean harm.
+
+Tables, JSON and YAML may come from anyone. A gzip bomb unpacks to any number of bytes, lists in
+lists exhaust Python's stack, YAML's aliases multiply what they name, and its tags can make any
+object. So what is unpacked is counted, and all of these are refused as damaged files are.
+"""
 
 import fcntl
 import gzip
@@ -8,12 +13,21 @@ import os
 import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pneumo.errors import PneumoError
+import yaml
+
+from pneumo.errors import PneumoError, brief
+
+# what a damaged or hostile file raises while its values are taken
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
+MAX_TEXT = 512 << 20  # bytes of a table or JSON file, unpacked
+MAX_YAML = 1 << 20  # characters of a YAML text
+MAX_VALUES = 1_000_000  # values of a YAML text, those of its aliases counted wherever they stand
 
 LEFT = re.compile(r"\..+\.[0-9a-f]{1,8}\.partial")  # names of temporary files and folders
 _READ, _NEW = os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -122,16 +136,62 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_text_bytes(path: Path) -> bytes:
+    """The bytes of a file of text, plain or gzipped.
+
+    Raises OSError, EOFError or zlib.error for a damaged one, ValueError for one of more than
+    MAX_TEXT bytes.
+    """
+    content = bytearray()
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        source = gzip.GzipFile(fileobj=file) if packed else file
+        while piece := source.read(1 << 20):
+            content += piece
+            if len(content) > MAX_TEXT:
+                raise ValueError(f"it holds more than {MAX_TEXT >> 20} MiB of text")
+    return bytes(content)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text holds. Raises ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects nested too deeply") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text of plain values holds. Raises ValueError."""
+    if len(text) > MAX_YAML:
+        raise ValueError(f"more than {MAX_YAML:,} characters")
+    try:
+        value = yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("lists or keys nested too deeply") from None
+    except yaml.YAMLError as error:
+        raise ValueError(brief(error)) from None
+    left, count = [value], 0
+    while left:
+        one = left.pop()
+        count += 1
+        if count > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values, by its aliases")
+        if isinstance(one, dict):
+            left.extend(one.values())
+        elif isinstance(one, list):
+            left.extend(one)
+    return value
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file, plain or gzipped. Raises PneumoError."""
     try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        return json.loads(raw)
+        return parse_json(read_text_bytes(path))
     except FileNotFoundError:
         raise PneumoError(f"{path}: no such file") from None
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise PneumoError(f"{path}: not a readable JSON file ({error})") from None
 
 

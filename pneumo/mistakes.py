@@ -7,11 +7,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 
+from pneumo import files
 from pneumo.errors import PneumoError, brief, one_line
 from pneumo.settings import OPTIONS, PLACES, fields, files_of, no_such_setting
 
@@ -37,6 +37,8 @@ def check_typed(command: str, arguments: Sequence[str], groups: Sequence[str]) -
     PLACES[1:] = [known.config_dir] if known.config_dir else []
     if known.config_dir and not Path(known.config_dir).is_dir():
         raise PneumoError(f"--config-dir {known.config_dir}: no such folder")
+    if known.config_dir:
+        _check_own_files(Path(known.config_dir))
     for one in strange:
         key = one.lstrip("-").partition("=")[0]
         raise PneumoError(f"{one}: settings are written without dashes, {key}=<value>")
@@ -69,6 +71,33 @@ def check_typed(command: str, arguments: Sequence[str], groups: Sequence[str]) -
                 _check_experiment(files[value])
 
 
+def _check_own_files(folder: Path) -> None:
+    """Refuse options of ``--config-dir`` that would run programs, or fill the memory.
+
+    Settings of Hydra itself name what it imports and calls, so an option's file that sets them runs
+    whatever its author likes.
+    """
+    if (folder / "hydra").exists():
+        raise PneumoError(
+            f"{folder / 'hydra'}: settings of Hydra itself can run programs; remove it"
+        )
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]):
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = files.parse_yaml(text)
+        except (OSError, ValueError) as error:
+            raise PneumoError(f"{path}: not YAML ({brief(error)})") from None
+        header = re.search(r"^\s*#\s*@package\s+(\S+)", text, re.MULTILINE)
+        names = [header[1]] if header else []
+        if isinstance(values, dict):
+            defaults = values.get("defaults")
+            names += [*values, *(defaults if isinstance(defaults, list) else [defaults])]
+        if any("hydra" in str(name).lower() for name in names):
+            raise PneumoError(
+                f"{path}: sets Hydra itself, which can run programs; leave that to the command line"
+            )
+
+
 def _choices(key: str, value: str, names: list[str]) -> str:
     near = [name for name in names if value and value in name]
     near = near or get_close_matches(value, names, n=1)
@@ -80,8 +109,8 @@ def _check_experiment(path: Path) -> None:
     """Refuse an experiment's file that Hydra would read as something else."""
     try:
         text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = files.parse_yaml(text)
+    except (OSError, ValueError) as error:
         raise PneumoError(f"{path}: not YAML ({brief(error)})") from None
     if not re.match(r"\s*#\s*@package\s+_global_\s", text):
         raise PneumoError(f"{path}: its first line must be `# @package _global_`")

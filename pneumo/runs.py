@@ -5,7 +5,6 @@ It is what training, prediction and reports share. No torch is needed here.
 
 import glob
 import io
-import json
 import logging
 import os
 import re
@@ -209,8 +208,8 @@ def is_finished(folder: Path) -> bool:
 def read_metrics(folder: Path) -> dict[str, Any]:
     """What ``metrics.json`` of a finished run holds. Raises PneumoError."""
     try:
-        return dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return dict(files.parse_json((folder / METRICS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         raise PneumoError(
             f"{folder / METRICS}: missing or damaged; delete the folder to train it anew"
         ) from None

@@ -166,11 +166,29 @@ def default_of(one: Any) -> str:
 Settings = TypeVar("Settings")
 
 
+def check_plain(values: Any) -> None:
+    """Raise ValueError if values that were recorded hold an interpolation.
+
+    A run or bundle may come from anyone; ``${oc.env:…}`` would put a secret of this machine into
+    what is made of it.
+    """
+    left = [values]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list):
+            left += one
+        elif isinstance(one, str) and "${" in one:
+            raise ValueError(f"{one[:60]!r}: recorded values cannot refer to others")
+
+
 def settings_from(schema: type[Settings], values: dict[str, Any]) -> Settings:
     """Plain values as they were recorded → settings; what is missing takes its default.
 
     Raises ValueError for a key or value that this version does not know.
     """
+    check_plain(values)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
         return cast(Settings, OmegaConf.to_object(merged))

@@ -2,12 +2,31 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
+from typing import Any
 
 
 def counted(number: int, noun: str) -> str:
     """``1 film``, ``2 films``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+# a number with a sign, and its interval
+SIGNED = re.compile(r"[+-][\d.][\d.,\s\[\]()%±–-]*")
+
+
+def cell(value: Any) -> Any:
+    """A cell of a CSV file that people open, safe for spreadsheets.
+
+    The attack is CSV injection: a name that begins as a formula does is run as one, and a formula
+    can start programs. A quotation mark before it makes it text. Carriage returns become blanks,
+    since a writer of lines that end in line feeds alone lets them begin a row.
+    """
+    if not isinstance(value, str) or SIGNED.fullmatch(value):
+        return value
+    is_formula = value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return "'" * is_formula + value.replace("\r", " ")
 
 
 SPECIAL = {
@@ -49,7 +68,8 @@ class Table:
     def csv(self) -> str:
         """As CSV."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.head, *self.rows])
+        rows = [[cell(one) for one in row] for row in (self.head, *self.rows)]
+        csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
 
     def latex(self) -> str:

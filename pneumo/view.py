@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pneumo import command
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, visible
 from pneumo.inference.settings import View
 from pneumo.settings import checked
 
@@ -41,7 +41,7 @@ def task(raw: DictConfig) -> None:
                     served.state.films.add(Path(source.name).name, source.content)
                 except PneumoError as error:
                     served.state.films.refused.append(server.in_own_words(error))
-                    print(f"left out: {error}")
+                    print(f"left out: {visible(str(error))}")
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listening = socket.create_server((settings.host, settings.port), family=family)

@@ -8,7 +8,6 @@ name when it is whole.
 """
 
 import functools
-import json
 import os
 import shutil
 import zlib
@@ -22,7 +21,7 @@ from pneumo import files, pool, runs
 from pneumo.data import dicom, rendering
 from pneumo.data.films import Item
 from pneumo.data.settings import OnError
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, brief
 from pneumo.masks.resize import shrink, shrink_mask
 
 VERSION = 2  # of the arrays' meaning; a new one makes new caches
@@ -205,15 +204,15 @@ def writable(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
 
 def _open(folder: Path) -> Cache:
     try:
-        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        contents = files.parse_json((folder / CONTENTS).read_text(encoding="utf-8"))
         images, masks = (np.load(folder / name, mmap_mode="r") for name in (IMAGES, MASKS))
         rows, size = len(contents["ids"]), contents["size"]
         for array in (images, masks):
             if array.dtype != np.uint8 or len(array) < rows or array.shape[1:] != (size, size):
                 raise ValueError("unexpected arrays")
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except files.DAMAGE as error:
         raise PneumoError(
-            f"{folder}: damaged cache ({error}); delete the folder, it will be made anew"
+            f"{folder}: damaged cache ({brief(error)}); delete the folder, it will be made anew"
         ) from None
     cache = Cache(
         folder,

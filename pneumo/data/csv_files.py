@@ -1,13 +1,14 @@
 """CSV files that people have: of ids, of patients; plain or gzipped, with or without a header."""
 
 import csv
-import gzip
 import io
 import itertools
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pneumo import files
 from pneumo.errors import PneumoError
 
 # what columns of image ids and of patients are called, in lower case
@@ -142,15 +143,12 @@ def rows(path: Path, table: bool = True) -> Iterable[tuple[int, list[str]]]:
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """All lines with their numbers; cells may be set apart by commas, semicolons or tabs."""
     try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        text = raw.decode("utf-8-sig")
+        text = files.read_text_bytes(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise PneumoError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise PneumoError(f"{path}: a folder, not a CSV file") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise PneumoError(f"{path}: not a readable CSV file ({error})") from None
     csv.field_size_limit(2**31 - 1)
     first = text.partition("\n")[0]

@@ -17,8 +17,9 @@ import pydicom
 from PIL import Image, ImageOps
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels import apply_color_lut, pixel_array
-from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pneumo.data import rendering, spacing
 from pneumo.data.spacing import Spacing
@@ -30,6 +31,8 @@ MAX_UNPACKED = 512 << 20  # bytes of one deflated DICOM file
 MAX_BITS = 16  # of one stored pixel
 PHANTOM = "PHANTOM-"  # what the PatientID of a film begins with that data/sources/phantom.py drew
 IMAGES = (".png", ".jpg", ".jpeg")
+# by content: a file of another kind may bear these suffixes, and Pillow runs Ghostscript for some
+FORMATS = ("PNG", "JPEG")
 # the packages that decode a transfer syntax which pydicom, numpy and Pillow cannot decode
 PACKAGES = {
     "1.2.840.10008.1.2.4.51": "pylibjpeg pylibjpeg-libjpeg",
@@ -40,6 +43,8 @@ PACKAGES = {
     "1.2.840.10008.1.2.4.90": "pylibjpeg pylibjpeg-openjpeg",
     "1.2.840.10008.1.2.4.91": "pylibjpeg pylibjpeg-openjpeg",
 }
+
+NAMING = ("SOPInstanceUID", "PatientID")  # tags that others ask for after a file was read
 
 # terms of BodyPartExamined (PS3.16 annex L), by their words
 CHEST_PARTS = {"CHEST", "THORAX", "LUNG", "LUNGS", "RIB", "RIBS", "STERNUM", "TSPINE", "TORSO"}
@@ -74,6 +79,7 @@ class Tags:
     body_part: str | None = None  # BodyPartExamined
     sex: str | None = None  # PatientSex: F, M or O
     age: float | None = None  # PatientAge, in years
+    modality: str | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -121,10 +127,12 @@ def read(
     except MemoryError:
         raise FilmError(f"{path}: not enough memory to decode it") from None
     except Exception as error:  # the tags of damaged files may hold anything
-        raise FilmError(
-            f"{path}: damaged DICOM file ({type(error).__name__}: {brief(error)})"
-        ) from None
+        raise _damaged(path, error) from None
     return Film(pixels=pixels, header=dataset, **vars(tags))
+
+
+def _damaged(path: Path, error: Exception) -> FilmError:
+    return FilmError(f"{path}: damaged DICOM file ({type(error).__name__}: {brief(error)})")
 
 
 def is_picture(path: Path, content: bytes | None = None) -> bool:
@@ -176,11 +184,15 @@ def read_tags(path: Path) -> Tags:
             with warnings.catch_warnings():
                 # no pixel is decoded here, so that a decompression bomb does no harm
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(path) as picture:
+                with Image.open(path, formats=FORMATS) as picture:
                     return Tags((picture.height, picture.width))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise FilmError(f"{path}: not a readable picture ({brief(error)})") from None
-    return _tags(read_header(path))
+    dataset = read_header(path)
+    try:
+        return _tags(dataset)
+    except Exception as error:  # the tags of damaged files may hold anything
+        raise _damaged(path, error) from None
 
 
 def _tags(dataset: FileDataset) -> Tags:
@@ -200,6 +212,7 @@ def _tags(dataset: FileDataset) -> Tags:
         body_part=str(dataset.get("BodyPartExamined", "") or "") or None,
         sex=str(dataset.get("PatientSex", "") or "") or None,
         age=_age(str(dataset.get("PatientAge", "") or "")),
+        modality=str(dataset.get("Modality", "") or "") or None,
     )
 
 
@@ -231,6 +244,8 @@ def read_header(path: Path, pixels: bool = False, content: bytes | None = None) 
                 dataset = pydicom.dcmread(source(), stop_before_pixels=not pixels, force=True)
                 if "SOPClassUID" not in dataset or "Rows" not in dataset:
                     raise FilmError(f"{path}: not a DICOM file") from None
+            for key in NAMING:  # pydicom converts a value when it is asked for first
+                dataset.get(key)
     except FilmError:
         raise
     except OSError as error:
@@ -252,17 +267,19 @@ def _check_deflated(path: Path, content: bytes | None) -> None:
     """
     try:
         with open(path, "rb") if content is None else BytesIO(content) as file:
-            head = file.read(1024)
-            if b"1.2.840.10008.1.2.1.99" not in head[132:]:
+            # as pydicom does, so that no file is deflated to it and plain to us; the deflated part
+            # begins after the file meta group (PS3.10 section 7.1)
+            read_preamble(file, force=True)
+            meta = _read_file_meta_info(file)
+            if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
                 return
-            # the deflated part begins after the file meta group (PS3.10 section 7.1)
-            file.seek(144 + int.from_bytes(head[140:144], "little"))
             unpack, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
             while size <= MAX_UNPACKED and not unpack.eof and (packed := file.read(1 << 16)):
                 while packed and not unpack.eof and size <= MAX_UNPACKED:
                     size += len(unpack.decompress(packed, 1 << 20))
                     packed = unpack.unconsumed_tail
-    except (OSError, zlib.error):
+    # pydicom raises many kinds of exception on damaged files
+    except Exception:
         return  # a file that cannot be read is reported by whoever reads it next
     if size > MAX_UNPACKED:
         raise FilmError(
@@ -421,7 +438,8 @@ def _read_picture(path: Path, max_pixels: int, content: bytes | None, colour: bo
         with warnings.catch_warnings():
             # the size is checked below, before any pixel of a decompression bomb is decoded
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path if content is None else BytesIO(content)) as picture:
+            source = path if content is None else BytesIO(content)
+            with Image.open(source, formats=FORMATS) as picture:
                 if picture.width * picture.height > max_pixels:
                     raise FilmError(
                         f"{path}: {picture.height} x {picture.width} pixels, "

@@ -41,6 +41,7 @@ from pneumo.inference.probability import Platt
 from pneumo.masks.rule import plain, rule_text
 from pneumo.masks.settings import Postprocess, Rule
 from pneumo.masks.truth import Truth
+from pneumo.tables import cell
 from pneumo.training.record import Record
 from pneumo.training.settings import Source, system_of
 
@@ -401,7 +402,8 @@ def _write_films(path: Path, results: Sequence[Result]) -> None:
             overlap, dice, iou = of_masks
             facts = (o.ids, o.patients, o.views, o.truth, o.predicted, overlap)
             columns = (*facts, o.score.round(4), dice, iou, *_shape_columns(o))
-            writer.writerows([result.name, *row] for row in zip(*columns, strict=True))
+            rows = ([result.name, *row] for row in zip(*columns, strict=True))
+            writer.writerows(map(cell, row) for row in rows)
 
 
 def _shape_columns(o: scores.Outcomes) -> Sequence[Sequence[Any]]:

@@ -16,6 +16,7 @@ from pneumo.errors import PneumoError
 from pneumo.inference.maps import Predictions
 from pneumo.masks import rle
 from pneumo.masks.settings import Postprocess
+from pneumo.tables import cell
 
 HEADER = ("ImageId", "EncodedPixels")
 
@@ -46,6 +47,9 @@ def write(
     place = {image: (part, row) for part in parts for row, image in enumerate(part.ids)}
     ids = list(place) if wanted is None else wanted
     absent = _absent(ids, place, on_error)
+    formulas = [image for image in ids if cell(image) != image]
+    if formulas:
+        raise PneumoError(f"{formulas[0]}: a spreadsheet would run this id as a formula; rename it")
     checksums: dict[str, int] = {}
     with files.replacing(out) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, visible
 from pneumo.inference import bundle, dicom_objects, findings, inputs, outputs
 from pneumo.inference.privacy import OutputNames
 from pneumo.inference.settings import Names, Predict
@@ -113,5 +113,6 @@ def apply(settings: Predict) -> None:
 
 
 def _printable(name: str) -> str:
-    """A file's name that can be printed: bytes that are not UTF-8 are shown as escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file's name in one line: bytes that are not UTF-8, and controls, are shown as escapes."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")

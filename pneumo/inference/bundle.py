@@ -8,12 +8,13 @@ model/training.json          digests of the films, and patients, it was trained 
 
 A bundle may come from anyone. Pickled weights could run any program when they are loaded, so
 weights are safetensors or ONNX files, which hold numbers only. A card could name files elsewhere on
-the disk, so names that lead out of the folder are refused. Files changed or broken on the way are
-found by the card's checksums.
+the disk, so names that lead out of the folder are refused. It could ask for more memory than there
+is, by a huge side or one file as many members, so both are limited. Files changed or broken on the
+way are found by the card's checksums.
 """
 
-import json
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import numpy as np
 
 from pneumo import files, runs
 from pneumo.data.likeness import Look
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, brief
 from pneumo.inference import stack
 from pneumo.inference.engine import (
     Engine,
@@ -46,6 +47,7 @@ from pneumo.training import record
 from pneumo.training.options import Model
 
 CARD, TRAINING = "card.json", "training.json"
+SIDES = range(16, 4097)  # at which a network may see films
 FORMAT = "pneumo-bundle-1"
 INTENDED_USE = "Research on pneumothorax segmentation in frontal chest X-rays."
 # what a network knows of the world, by the format of its training data
@@ -270,14 +272,17 @@ class Bundle:
                 stacked.setdefault(roles[places[0]].experiment, []).append(x)
         if self.stack is not None:
             columns = [np.mean(each, axis=0) for each in stacked.values()]
-            return float(self.stack(np.concatenate(columns, axis=1))[0])
+            try:
+                return float(self.stack(np.concatenate(columns, axis=1))[0])
+            except ValueError:
+                raise PneumoError(f"{self.folder}: its stack does not fit its members") from None
         return float(np.mean(scores)) if scores else None
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a bundle. Raises PneumoError."""
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = files.parse_json((folder / CARD).read_text(encoding="utf-8"))
         if card.get("format") != FORMAT:
             raise PneumoError(
                 f"{folder}: not a bundle that this version reads "
@@ -294,8 +299,10 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"{folder}: not a bundle (no {CARD}); "
             f"make one with python -m pneumo.export run=… out={folder}"
         ) from None
+    except PneumoError:
+        raise
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise PneumoError(f"{folder / CARD}: damaged ({error})") from None
+        raise PneumoError(f"{folder / CARD}: damaged ({brief(error)})") from None
 
 
 def _completed(card: dict[str, Any]) -> dict[str, Any]:
@@ -335,11 +342,15 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
         curve = Platt(float(calibrated["slope"]), float(calibrated["intercept"]))
         roles = [_role(place, values["run"]) for place, values in enumerate(card["members"])]
         stacks = Stack.from_dict(card["stack"]) if card.get("stack") else None
-    except (KeyError, TypeError, ValueError) as error:
+    except files.DAMAGE as error:
         raise PneumoError(
             f"{folder / CARD}: damaged, or not understood: it was written by pneumo "
-            f"{card.get('pneumo')}, commit {card.get('commit')} ({type(error).__name__}: {error})"
+            f"{card.get('pneumo')}, commit {card.get('commit')} "
+            f"({type(error).__name__}: {brief(error)})"
         ) from None
+    trained = _trained(folder, card)
+    bundle = Bundle(folder, card, [], rule, tta, engine, curve, roles, stacks, trained)
+    _check_card(bundle)
     onnx = engine == "onnx"
     if engine == "auto":
         onnx = all(member.onnx for member in members) and _has_onnx(machine)
@@ -357,9 +368,35 @@ def load(folder: Path, machine: Machine | None = None, engine: str = "auto") -> 
             built.append(
                 (member.size, torch_engine(member.model, member.weights, "model", machine))
             )
-    used = "onnx" if onnx else "torch"
-    trained = _trained(folder, card)
-    return Bundle(folder, card, built, rule, tta, used, curve, roles, stacks, trained)
+    bundle.members, bundle.engine = built, "onnx" if onnx else "torch"
+    return bundle
+
+
+def _check_card(bundle: Bundle) -> None:
+    """Ask a card for all that is said by it. Raises PneumoError for what it cannot say."""
+    card = bundle.card
+    files_of = [one[key] for key in ("weights", "onnx") for one in card["members"] if one.get(key)]
+    weights = [role.weight for role in bundle.roles]
+    try:
+        if len(set(files_of)) < len(files_of):
+            raise ValueError("one file is several members")
+        if not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
+            raise ValueError("weights of members that make no mean")
+        if not (math.isfinite(bundle.curve.slope) and math.isfinite(bundle.curve.intercept)):
+            raise ValueError("a curve of numbers that are not finite")
+        if not isinstance(card["name"], str) or not isinstance(card["limits"], str):
+            raise ValueError("a name or limits that are no text")
+        if not isinstance(card.get("calibration"), dict | None):
+            raise ValueError("a calibration of another kind")
+        if bundle.stack is not None:
+            bundle.stack(np.zeros((1, len(bundle.stack.names))))
+        _ = bundle.experience
+        bundle.unlike(np.zeros((16, 16), np.uint8))
+    except files.DAMAGE as error:
+        raise PneumoError(
+            f"{bundle.folder / CARD}: damaged, or not understood "
+            f"({type(error).__name__}: {brief(error)})"
+        ) from None
 
 
 def _trained(folder: Path, card: dict[str, Any]) -> Trained | None:
@@ -367,8 +404,14 @@ def _trained(folder: Path, card: dict[str, Any]) -> Trained | None:
     told = card.get("training")
     if told is None:
         return None
-    _check(folder / TRAINING, told["sha256"])
-    return Trained.from_dict(json.loads((folder / TRAINING).read_text(encoding="utf-8")))
+    path = folder / TRAINING
+    try:
+        _check(path, told["sha256"])
+        return Trained.from_dict(files.parse_json(path.read_text(encoding="utf-8")))
+    except PneumoError:
+        raise
+    except files.DAMAGE as error:
+        raise PneumoError(f"{path}: damaged ({brief(error)})") from None
 
 
 def _member(folder: Path, values: dict[str, Any]) -> Member:
@@ -379,7 +422,10 @@ def _member(folder: Path, values: dict[str, Any]) -> Member:
     for path, suffix in ((values["weights"], ".safetensors"), (values.get("onnx") or "", ".onnx")):
         if path and (Path(path).name != path or Path(path).suffix != suffix):
             raise ValueError(f"{path} lies outside the bundle, or is no {suffix} file")
-    return Member(model, int(values["size"]), folder / values["weights"], onnx)
+    size = int(values["size"])
+    if size not in SIDES:
+        raise ValueError(f"a side of {size} pixels")
+    return Member(model, size, folder / values["weights"], onnx)
 
 
 def _role(place: int, run: dict[str, Any]) -> Role:

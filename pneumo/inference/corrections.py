@@ -18,7 +18,6 @@ that is not the newest, so no page overwrites what it has not seen.
 import csv
 import hashlib
 import io
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from pneumo.data.dicom import Film
 from pneumo.data.films import name_of
 from pneumo.errors import PneumoError
 from pneumo.masks import rle
+from pneumo.tables import cell
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def image_of(name: str, film: Film) -> str:
     ``data=siim`` finds films by both. Raises PneumoError for a name that it would not find.
     """
     image = film.uid or name_of(Path(name))
-    if not image or image_id(image) != image:
+    if not image or image_id(image) != image or cell(image) != image:
         raise PneumoError(
             f"{name}: a table cannot hold this name ('{image}'); give the film a plain one"
         )
@@ -209,7 +209,10 @@ class Corrections:
                 f"{path}: not of a kind that this version reads "
                 f"(format {found!r}, wanted {FORMAT!r})"
             )
-        self._known, self._stamp = kept["films"], stamp
+        films = kept.get("films")
+        if not isinstance(films, dict) or not all(map(_is_known, films.values())):
+            raise PneumoError(f"{path}: damaged; move it elsewhere to go on")
+        self._known, self._stamp = films, stamp
         return self._known
 
     def _history(self, record: dict[str, Any], film: Corrected) -> list[dict[str, Any]]:
@@ -223,6 +226,8 @@ class Corrections:
         history = self._history(record, film)
         saved = _saved(history)
         draft = _json(self._draft(film))
+        if draft is not None and not (_is_entry(draft) and type(draft.get("number")) is int):
+            raise PneumoError(f"{self._draft(film)}: damaged; move it elsewhere to go on")
         version = f"{len(history)}.{draft['number'] if draft else 0}"
         state = "draft" if draft else "saved" if saved else "model"
         return State(state, version, draft or saved, saved, film.shape)
@@ -281,10 +286,32 @@ class Corrections:
             files.write_text(path, text)
 
 
+ENTRY = {
+    **dict.fromkeys(("action", "reader", "time", "image", "run_lengths"), str),
+    "basis": dict,
+    "pixels": int,
+}
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether something is an entry of a history, or a draft."""
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(key), kind) for key, kind in ENTRY.items()
+    )
+
+
+def _is_known(known: Any) -> bool:
+    """Whether something is what the record has of a film."""
+    if not isinstance(known, dict) or not isinstance(known.get("image"), str):
+        return False
+    history = known.get("history")
+    return isinstance(history, list) and all(map(_is_entry, history))
+
+
 def _json(path: Path) -> Any:
     """What a JSON file holds; None if it is not there. Raises PneumoError, OSError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return files.parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:

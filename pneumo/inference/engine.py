@@ -70,7 +70,15 @@ def onnx_engine(path: Path, machine: Machine) -> Engine:
 
     def run(films: np.ndarray) -> Probabilities:
         films = np.ascontiguousarray(films)[:, None]
-        mask, *presence = map(np.asarray, session.run(None, {"films": films}))
+        try:
+            mask, *presence = map(np.asarray, session.run(None, {"films": films}))
+        except Exception as error:  # its exceptions share no base
+            raise PneumoError(f"{path}: this ONNX network fails ({brief(error)})") from None
+        fits = mask.shape == films.shape and all(one.shape == (len(films),) for one in presence)
+        if not fits or mask.dtype != np.float32:
+            raise PneumoError(
+                f"{path}: not an ONNX network of this project ({mask.shape} of films)"
+            )
         return Probabilities(mask[:, 0], presence[0] if presence else None)
 
     return run

@@ -170,7 +170,7 @@ def read(
             ``use.unsuitable`` says that it is judged all the same.
     """
     film = dicom.read(Path(name), use.max_megapixels * 1_000_000, content, use.colour)
-    modality = str(film.header.get("Modality", "") or "") if film.header is not None else ""
+    modality = film.modality or ""
     if modality not in RADIOGRAPHS:
         allowed = ", ".join(filter(None, RADIOGRAPHS))
         raise dicom.FilmError(f"{name}: modality {modality}, not a radiograph ({allowed})")

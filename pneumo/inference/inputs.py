@@ -154,6 +154,10 @@ def _members(path: Path, max_bytes: int) -> Iterator[Source]:
             if info.filename.lower().endswith(".zip"):
                 yield Source(name, None, "an archive within an archive; unpack it first")
                 continue
+            # Python unpacks other methods in pieces of any size: 4 KiB of bzip2 may become 4 GiB
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                yield Source(name, None, "packed by a rare method; unpack the archive first")
+                continue
             try:
                 with archive.open(info) as file:
                     # one byte more than is allowed shows that a member is too large

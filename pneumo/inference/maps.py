@@ -9,7 +9,6 @@ is needed here.
 
 import dataclasses
 import functools
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pneumo import files, pool, runs
 from pneumo.data import cache, dicom
 from pneumo.data.films import Item, read_mask
 from pneumo.data.spacing import Entry, Spacing
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, brief
 from pneumo.masks.components import Components, components
 from pneumo.masks.histograms import Histograms, histogram
 from pneumo.masks.resize import enlarge, shrink_mask
@@ -235,7 +234,7 @@ def _components(predictions: Predictions, row: int, tta: bool, ts: tuple[float, 
 def load(folder: Path) -> Predictions:
     """Open predictions. Raises PneumoError if they are missing or damaged."""
     try:
-        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        contents = files.parse_json((folder / CONTENTS).read_text(encoding="utf-8"))
         cases = [_case(values) for values in contents["films"]]
         plain = np.load(folder / PLAIN, mmap_mode="r")
         flip = np.load(folder / FLIP, mmap_mode="r")
@@ -250,9 +249,9 @@ def load(folder: Path) -> Predictions:
         raise PneumoError(
             f"{folder}: no predictions here; make them with python -m pneumo.predict run=… on=…"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except files.DAMAGE as error:
         raise PneumoError(
-            f"{folder}: damaged predictions ({error}); delete the folder, they will be made anew"
+            f"{folder}: damaged predictions ({brief(error)}); delete the folder, they will be made anew"
         ) from None
     return Predictions(folder, cases, plain, flip, contents, scores)
 
@@ -268,7 +267,7 @@ def _case(values: dict[str, Any]) -> Case:
 def kept(folder: Path, key: str) -> Predictions | None:
     """The predictions of a folder, if they stand for this key and are whole."""
     try:
-        if json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["key"] == key:
+        if files.parse_json((folder / CONTENTS).read_text(encoding="utf-8"))["key"] == key:
             return load(folder)
     except (OSError, ValueError, KeyError, TypeError, PneumoError):  # damaged ones are made anew
         pass
@@ -367,7 +366,7 @@ def write(
         begun = partial / "begun.json"
         done = 0
         try:
-            written = json.loads(begun.read_text(encoding="utf-8"))
+            written = files.parse_json(begun.read_text(encoding="utf-8"))
             done = int(written["done"]) if written["key"] == key else 0
         except (OSError, ValueError, KeyError, TypeError):
             pass

@@ -15,7 +15,7 @@ from pneumo.inference.findings import Finding
 from pneumo.inference.settings import Save
 from pneumo.masks import pictures
 from pneumo.masks.settings import Postprocess
-from pneumo.tables import counted
+from pneumo.tables import cell, counted
 
 TABLE, LINES, RLE = "films.csv", "films.json", "rle.csv"
 COLUMNS = (
@@ -121,7 +121,7 @@ def write_tables(
     ):
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     how = {
         "model": model.name,
         "commit": model.card.get("commit"),

@@ -44,8 +44,9 @@ class OutputNames:
         if suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES):
             stem = stem[: -len(suffix)]
         # Against path traversal and hidden files: a member of an archive may have any name, so
-        # separators are replaced and leading dots removed.
-        safe = re.sub(r"[^\w.+-]+", "_", stem).strip("._")
+        # separators are replaced and leading dots removed. Against CSV injection: so are leading
+        # signs, with which formulas begin.
+        safe = re.sub(r"[^\w.+-]+", "_", stem).strip("._").lstrip("._+-")
         name = safe.encode()[:150].decode(errors="ignore")  # file systems allow 255 bytes
         if not name or self.hides(stem, film.header):
             name = neutral_name(film, content)

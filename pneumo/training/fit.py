@@ -113,7 +113,10 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         _run(
             trainer,
             lambda: trainer.fit(
-                module, datamodule=data, ckpt_path=str(checkpoint) if resuming else None
+                module,
+                datamodule=data,
+                ckpt_path=str(checkpoint) if resuming else None,
+                weights_only=True,  # a checkpoint that came from elsewhere runs nothing
             ),
             checkpoint,
         )

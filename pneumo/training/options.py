@@ -1,5 +1,6 @@
 """What a fit can be made of: the options of its groups, their values and their limits."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -345,8 +346,11 @@ class Model:
             alike = len(value) == 1 or self.stem is Stem.repeat
             require(alike, f"model.{key}", value, "one number: stem=conv takes one channel")
         require(min(self.std) > 0, "model.std", self.std, "positive")
-        odd = self.stem_kernel >= 1 and self.stem_kernel % 2 == 1
+        odd = 1 <= self.stem_kernel <= 63 and self.stem_kernel % 2 == 1
         require(odd, "model.stem_kernel", self.stem_kernel, "odd and positive, such as 1 or 3")
+        # timm takes other names for addresses, hf-hub:… or local-dir:…
+        named = re.fullmatch(r"[\w.-]+", self.encoder) is not None
+        require(named, "model.encoder", self.encoder, "a name, of letters, digits, _ . and -")
         attention, family = self.decoder_attention, self.architecture
         able = family in (Architecture.unet, Architecture.unetplusplus)
         rule = f"none: {family.name} has no place for it, as unet and unetplusplus have"

@@ -6,7 +6,6 @@ absence meant.
 """
 
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -108,10 +107,10 @@ def read(folder: Path) -> Record:
     """
     path = folder / runs.RECORD
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = files.parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PneumoError(f"{folder}: no run here (no {runs.RECORD}); train it first") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except ValueError:
         raise PneumoError(f"{path}: damaged; delete the folder to train it anew") from None
     if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
         raise PneumoError(
@@ -241,7 +240,7 @@ def parts_of(folder: Path) -> dict[str, dict[str, str | None]] | None:
     None if that is not known: ``parts.json`` is missing or damaged.
     """
     try:
-        parts = json.loads((folder / runs.PARTS).read_text(encoding="utf-8"))
+        parts = files.parse_json((folder / runs.PARTS).read_text(encoding="utf-8"))
         return {name: dict(parts[name]) for name in ("training", "validation")}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -21,6 +21,7 @@ from pneumo.settings import (
     OPTIONS,
     Log,
     Machine,
+    check_plain,
     checked,
     declare,
     files_of,
@@ -544,8 +545,9 @@ def system_of(name: str) -> System:
 def recorded_config(values: dict[str, Any]) -> Config:
     """The ``Config`` of a run from recorded values; keys that are not there take their defaults.
 
-    Raises PneumoError for options or keys that this version does not know.
+    Raises ValueError for options or keys that this version does not know.
     """
+    check_plain(values)
     schema = OmegaConf.structured(Config)
     for group, options in OPTIONS.items():
         if group not in values:

@@ -223,7 +223,7 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        card = dict(json.loads(metadata.get("card", "{}")))
+        card = dict(files.parse_json(metadata.get("card", "{}")))
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise PneumoError(f"{path}: damaged, or not a weights file ({brief(error)})") from None
     written = card.pop("format", metadata.get("format"))

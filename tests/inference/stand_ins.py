@@ -19,7 +19,8 @@ class Bright(bundle.Bundle):
     """Stands in for a bundle: probability .9 in the upper left quarter of the upright film."""
 
     def __init__(self, rule=None):
-        card = {"name": "bright", "members": [], "data": [{"format": "siim"}]}
+        data = [{"format": "siim", "name": "x", "training": 1, "validation": 1, "parts": ""}]
+        card = {"name": "bright", "members": [], "data": data, "limits": "", "thresholds": {}}
         super().__init__(Path(), card, [], rule or Postprocess(0.5, 0), False, "torch")
 
     def says(self, film, tta=None):

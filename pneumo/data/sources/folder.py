@@ -9,20 +9,23 @@ annotated, and so not negative.
 
 import functools
 import re
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from pneumo import pool
 from pneumo.data import dicom
 from pneumo.data.csv_files import read_patients, read_sites
 from pneumo.data.films import Index, Item, find_films, name_of
 from pneumo.data.settings import FolderData, OnError
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, brief
 from pneumo.masks import rle
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".gif")
+FORMATS = ("PNG", "BMP", "TIFF", "JPEG", "GIF")  # what Pillow may take them for
 TOLERANCE = 0.02  # by which the ratio of sides of film and mask may differ
 
 
@@ -136,12 +139,28 @@ def _annotation(pair: tuple[Path, Path], on_error: OnError) -> tuple[str, tuple[
     return rle.encode(mask), (mask.shape[0], mask.shape[1])
 
 
+def _check_size(path: Path) -> None:
+    """Refuse a decompression bomb, which may claim any number of pixels, before it is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as picture:
+                pixels = picture.width * picture.height
+    except FileNotFoundError:
+        raise PneumoError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow's plugins raise many kinds of exception
+        raise PneumoError(f"{path}: not a picture that can be read ({brief(error)})") from None
+    if pixels > dicom.MAX_PIXELS:
+        raise PneumoError(f"{path}: claims {pixels:,} pixels, more than any film has")
+
+
 def read_mask(path: Path) -> np.ndarray:
     """A mask picture → uint8 (rows, columns) of 0 and 1: 1 where any channel is not black.
 
     A lossy picture counts from half its range on. Raises PneumoError.
     """
     try:
+        _check_size(path)
         content = np.frombuffer(path.read_bytes(), np.uint8)
         picture = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if len(content) else None
     except (OSError, cv2.error) as error:
