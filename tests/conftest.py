@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
@@ -39,6 +40,9 @@ os.environ["WANDB_MODE"] = "disabled"  # tests that mean Weights & Biases set th
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 ROOT = Path(__file__).parents[1]
+# properties: the same examples in every run, however slow the machine
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,8 @@ def test_settings_apart_from_the_names_set_runs_apart():
     assert all(len(tag) <= 40 for tag in long)
     assert tags("averaging.epochs=4", "epochs=2") != tags("averaging.epochs=2", "epochs=4")
     assert tags("scale=mini", "scale.size=0.5") == ("scale.size_0.5", "")
+    named = [tags(f"loss.own=module_of_a_long_name.function_{name}")[1] for name in ("one", "two")]
+    assert named[0] != named[1]
     many = tags(*(f"loss.{name}=1" for name in "abcdefghijklmnopqrstuvwxyz"))[1]
     assert len(many) <= 120
 
@@ -83,6 +85,21 @@ def test_what_a_fit_took_is_no_score(tmp_path):
         json.dumps({**known, "train_seconds": 7.5, "device": "cpu"})
     )
     assert runs.scores(tmp_path) == {"dice": 0.5}
+
+
+def test_a_run_is_finished_once_weights_record_and_scores_are_all_there(tmp_path):
+    """The scores are written last; a process may be killed before them."""
+    needed = (runs.RECORD, runs.WEIGHTS, runs.METRICS)
+    for name in needed:
+        assert not runs.is_finished(tmp_path)
+        (tmp_path / name).touch()
+    assert runs.is_finished(tmp_path)
+    for name in needed:
+        (tmp_path / name).unlink()
+        assert not runs.is_finished(tmp_path)
+        with pytest.raises(PneumoError, match=r"not finished|no finished run"):
+            runs.find(str(tmp_path))
+        (tmp_path / name).touch()
 
 
 def test_a_lock_is_waited_for_and_freed_by_death(tmp_path):

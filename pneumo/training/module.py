@@ -60,15 +60,21 @@ class SegmentationModule(pl.LightningModule):
                 norm.requires_grad_(False)
 
     def on_train_epoch_start(self) -> None:
-        """Seed by epoch, so that a resumed fit draws what an uninterrupted one draws.
-
-        Lightning 2.6 never calls ``train``, which holds frozen statistics.
-        """
-        sequence = np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank])
-        torch.manual_seed(int(sequence.generate_state(1)[0]))
+        """Hold frozen statistics, as Lightning 2.6 never calls ``train``; count losses anew."""
         self._losses = torch.zeros((), device=self.device), 0
         self._freeze()
         self.train()
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Seed by epoch, so that a resumed fit draws what an uninterrupted one draws.
+
+        Here, since between the start of an epoch and its first batch the loader's iterator draws a
+        number, but in the first epoch of a process Lightning has made it before.
+        """
+        if batch_index == 0:
+            rank = self.global_rank
+            sequence = np.random.SeedSequence([self.config.seed, self.current_epoch, rank])
+            torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def train(self, mode: bool = True) -> "SegmentationModule":
         """As torch's, but what is frozen keeps its batch-norm statistics."""

@@ -1,11 +1,14 @@
 import json
+import os
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+from conftest import write_film
 
-from pneumo.data import cache
+from pneumo.data import cache, rendering
+from pneumo.data.films import Item
 from pneumo.data.settings import OnError, SiimData
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
@@ -206,3 +209,77 @@ def test_contents_are_described(items, tmp_path):
     contents = json.loads((films.folder / "contents.json").read_text())
     assert contents["size"] == 64
     assert contents["ids"] == films.ids
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Four small films, of which the second and the fourth have a mask."""
+    made = []
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)
+        path = write_film(tmp_path / f"{number}.dcm", pixels)
+        made.append(Item(str(number), path, ["3 5"] if number % 2 else []))
+    return made
+
+
+def test_another_film_or_mask_or_rendering_makes_another_cache(few, tmp_path, monkeypatch):
+    """Also a film that is replaced by one of the same size, as uncompressed films are."""
+    fingerprints = [cache.build(few, 16, tmp_path / "cache", workers=0).fingerprint]
+
+    def changed():
+        found = cache.build(few, 16, tmp_path / "cache", workers=0)
+        fingerprints.append(found.fingerprint)
+        return found
+
+    few[1].annotations[0] = "3 6"
+    changed()
+    before, pixels = few[0].path.stat(), np.full((32, 32), 9, np.uint8)
+    write_film(few[0].path, pixels)
+    os.utime(few[0].path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert few[0].path.stat().st_size == before.st_size
+    assert (changed().images[0] == 9).all()
+    monkeypatch.setattr(rendering, "VERSION", 0)
+    changed()
+    assert len(set(fingerprints)) == 4
+
+
+def test_interrupted_caching_decodes_no_film_twice(few, tmp_path, monkeypatch):
+    prepare, decoded = cache.prepare, []
+
+    def stopped(item, **options):
+        if len(decoded) == 2:
+            decoded.append("stop")
+            raise KeyboardInterrupt
+        decoded.append(item.id)
+        return prepare(item, **options)
+
+    monkeypatch.setattr(cache, "prepare", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        cache.build(few, 16, tmp_path / "cache", workers=0)
+    films = cache.build(few, 16, tmp_path / "cache", workers=0)
+    assert decoded == ["0", "1", "stop", "2", "3"]
+    assert [mask.any() for mask in films.masks] == [False, True, False, True]
+
+
+def test_a_changed_pixel_is_found_in_any_film(few, tmp_path):
+    films = cache.build(few, 16, tmp_path / "cache", workers=0)
+    for name in ("images.npy", "masks.npy"):
+        array = np.load(films.folder / name, mmap_mode="r+")
+        array[2, 3, 3] ^= 1
+        array.flush()
+        with pytest.raises(PneumoError, match="damaged at image 2; delete"):
+            cache.build(few, 16, tmp_path / "cache", workers=0).verify(2)
+        array[2, 3, 3] ^= 1
+        array.flush()
+    films.verify(2)
+
+
+@pytest.mark.parametrize("orientation", [("L", "F"), ("F", "L"), ("R", "F"), ("L", "H")])
+def test_masks_of_films_that_lie_turned_are_turned_with_them(tmp_path, orientation):
+    bright = np.zeros((64, 64), np.uint8)
+    bright[4:20, 40:60] = 200
+    path = write_film(tmp_path / "film.dcm", bright, PatientOrientation=list(orientation))
+    item = Item("film", path, [rle.encode(bright)])
+    image, mask = cache.prepare(item, 32, 10_000, OnError.stop)
+    assert np.array_equal(image, 200 * mask)
+    assert mask.sum() == 8 * 10

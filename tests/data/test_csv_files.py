@@ -1,6 +1,9 @@
 """Tables of ids and patients, as people have them."""
 
 import pytest
+from data.dialects import as_people_save_it, dialects, ids, names
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pneumo.data import csv_files
 from pneumo.errors import PneumoError
@@ -92,3 +95,23 @@ def test_a_table_of_named_columns_tells_patients_and_no_sites(tmp_path):
     path.write_text("ImageID,PatientID,Site\na,p,north\nb,q,\n")
     assert csv_files.read_patients(path) == {"a": "p", "b": "q"}
     assert csv_files.read_sites(path) == {"a": "north"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables") / "table.csv"
+
+
+@settings(max_examples=25)
+@given(st.dictionaries(ids, names, min_size=1, max_size=5), st.booleans(), dialects)
+def test_a_table_of_patients_says_the_same_in_every_dialect(place, patients, has_header, dialect):
+    rows = [["image", "patient"]] * has_header + [*map(list, patients.items())]
+    if not has_header:  # its first line tells what sets cells apart, so nothing else stands in it
+        first = next(iter(patients))
+        patients = {**patients, first: "p1"}
+        rows = [*map(list, patients.items())]
+    place.write_bytes(as_people_save_it(rows, *dialect))
+    assert csv_files.read_patients(place) == patients
+    assert [cells for _, cells in csv_files.rows(place, table=False)] == [
+        list(row) for row in patients.items()
+    ]

@@ -71,6 +71,17 @@ def test_films_come_upright_where_the_tags_say_how_they_lie(tmp_path, orientatio
     assert np.array_equal(dicom.upright(array, got.orientation), got.pixels)  # a mask follows
 
 
+def test_several_frames_and_too_many_pixels_are_refused_before_they_are_decoded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dicom, "pixel_array", lambda *_, **__: pytest.fail("decoded"))
+    several = write_film(tmp_path / "a.dcm", RAMP, NumberOfFrames=2)
+    with pytest.raises(dicom.FilmError, match=r"a\.dcm: holds 2 frames"):
+        dicom.read(several)
+    with pytest.raises(dicom.FilmError, match=r"b\.dcm: claims 16 x 16 pixels"):
+        dicom.read(write_film(tmp_path / "b.dcm", RAMP), max_pixels=255)
+
+
 def test_tags(tmp_path):
     got = dicom.read(write_film(tmp_path / "a.dcm", RAMP, PatientID="p", ViewPosition="PA"))
     assert (got.patient, got.view) == ("p", "PA")
@@ -93,7 +104,7 @@ def refuse(path, message, **options):
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_film_is_refused_in_one_line(tmp_path, phantoms):
+def test_what_is_no_film_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.dcm").write_text("hello\n" * 100)
     refuse(tmp_path / "text.dcm", "not a DICOM file")
     (tmp_path / "empty.dcm").write_bytes(b"")
@@ -102,8 +113,8 @@ def test_what_is_no_film_is_refused_in_one_line(tmp_path, phantoms):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n12345")
     refuse(tmp_path / "bad.png", "not a readable picture")
     refuse(
-        write_film(tmp_path / "frames.dcm", np.zeros((16, 16), np.uint8), NumberOfFrames=3),
-        "3 frames",
+        write_film(tmp_path / "frames.dcm", np.zeros((16, 16), np.uint8), NumberOfFrames=2),
+        "2 frames",
     )
     refuse(
         write_film(tmp_path / "colour.dcm", np.zeros((16, 16), np.uint8), SamplesPerPixel=3),

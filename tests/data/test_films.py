@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import write_film
 
 from pneumo.data import csv_files
 from pneumo.data.films import Index, Item, patients_from_films, read_folder
@@ -42,6 +44,25 @@ def test_repeated_patient_ids_group_films(phantoms):
     assert (
         patients_from_films(alone) == {}
     )  # one film a patient, as in the challenge's files: tells nothing
+
+
+@pytest.mark.parametrize(
+    ("ids", "patients"),
+    [
+        (["ANON"] * 6, {}),
+        (["ANON"] * 5 + ["P7"], {}),
+        (["P1", "P2", "P3"], {}),
+        (["P1", "P1", "P2", "P3", ""], {0: "P1", 1: "P1", 2: "P2", 3: "P3"}),
+        (["P1"] * 4 + ["P2", "P3"], dict(enumerate(["P1"] * 4 + ["P2", "P3"]))),
+    ],
+    ids=["placeholder", "placeholder but one", "one a film", "repeated", "many of one"],
+)
+def test_a_placeholder_in_place_of_patient_ids_tells_nothing_of_patients(tmp_path, ids, patients):
+    items = []
+    for number, patient in enumerate(ids):
+        path = write_film(tmp_path / f"{number}.dcm", np.zeros((8, 8), np.uint8), PatientID=patient)
+        items.append(Item(str(number), path, []))
+    assert patients_from_films(items) == {str(place): name for place, name in patients.items()}
 
 
 def test_two_films_of_one_name_are_refused_since_their_masks_would_be_one(tmp_path):

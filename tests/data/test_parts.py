@@ -3,6 +3,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from pneumo.data import csv_files
 from pneumo.data.parts import divide, restore
@@ -63,6 +65,42 @@ def test_films_of_unknown_patients_are_counted_and_each_is_a_group_of_its_own():
         assert "not counting 500 films of unknown patients" in parts.describe(POSITIVE)
         # as one group, all 500 would be in one fold
         assert sum(some[i] is None for i in parts.validation) == pytest.approx(100, abs=30)
+
+
+labelled = st.tuples(st.booleans(), st.none() | st.integers(0, 9).map("p{}".format))
+
+
+@given(st.lists(labelled, min_size=3, max_size=40), st.integers(2, 5), st.integers(0, 99))
+def test_any_films_are_divided_into_folds_that_share_none_and_no_patient(films, folds, seed):
+    positive, patients = map(list, zip(*films, strict=True))
+    groups = {patient or place for place, patient in enumerate(patients)}
+    assume(len(groups) >= folds)
+    split = Split(SplitKind.kfold, folds=folds, seed=seed)
+    every = [divide(positive, patients, split, fold) for fold in range(folds)]
+    held = [parts.validation.tolist() for parts in every]
+    assert sorted(place for part in held for place in part) == list(range(len(films)))
+    for parts, own in zip(every, held, strict=True):
+        assert sorted([*parts.training.tolist(), *own]) == list(range(len(films)))
+        ours, theirs = ({patients[i] for i in part} for part in (own, parts.training.tolist()))
+        assert not ours & theirs - {None}
+        assert not parts.shared
+    if len(groups) == len(films):
+        for part in held:
+            assert abs(len(part) - len(films) / folds) < 1
+            assert abs(sum(positive[i] for i in part) - sum(positive) / folds) < 1
+
+
+@given(st.lists(labelled, min_size=3, max_size=40), st.floats(0.05, 0.6), st.integers(0, 99))
+def test_any_films_are_divided_into_a_hold_out_and_the_rest(films, share, seed):
+    positive, patients = map(list, zip(*films, strict=True))
+    assume(len({patient or place for place, patient in enumerate(patients)}) >= 3)
+    parts = divide(positive, patients, Split(validation=share, seed=seed), 0)
+    training, held = parts.training.tolist(), parts.validation.tolist()
+    assert training
+    assert held
+    assert sorted([*training, *held]) == list(range(len(films)))
+    assert not {patients[i] for i in training} & {patients[i] for i in held} - {None}
+    assert parts.unknown == (patients.count(None) if any(patients) else 0)
 
 
 def agreement(positive, divisions):

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pneumo.errors import PneumoError
 from pneumo.evaluation import blend
@@ -207,3 +209,42 @@ def test_a_stack_that_knows_the_films_is_refused_or_marked(tmp_path, monkeypatch
     settings = Evaluate(**asked, tune=Tune.optimistic)
     (found,) = blend.blend([one for _, one in half], [member for member, _ in half], settings)
     assert found.contents["optimistic"] is True
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three runs on the same films, and where their means are kept."""
+    place = tmp_path_factory.mktemp("means")
+    names = ("exp2", "exp4", "exp5")
+    return place, [run(place, name, 0, 0, "ab", scores=0.5) for name in names]
+
+
+@settings(max_examples=8)
+@given(
+    st.lists(st.integers(0, 254), min_size=3, max_size=3),
+    st.lists(st.integers(0, 4), min_size=3, max_size=3).filter(any),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+    st.permutations(range(3)),
+)
+def test_the_mean_of_maps_is_numpys_whatever_the_order_of_the_runs(
+    three, levels, weights, tells, order
+):
+    place, runs = three
+    each, members = [], []
+    for number, (folder, part) in enumerate(runs):
+        plain = np.full((2, 8, 8), levels[number], np.uint8)
+        scores = np.full((2, 2), levels[number] / 255, np.float32)
+        contents = {**part.contents, "key": f"{folder}{levels[number]}"}
+        made = {"plain": plain, "flip": plain + 1, "scores": scores, "contents": contents}
+        each.append(dataclasses.replace(part, **made))
+        members.append(Member(folder, record.read(folder), weights[number], tells[number]))
+    expected = np.average(levels, weights=weights)
+    told = [level / 255 for level, counts in zip(levels, tells, strict=True) if counts]
+    for places in (range(3), order):
+        found = blend.united([each[i] for i in places], [members[i] for i in places], place / "m")
+        assert found.plain == pytest.approx(expected, abs=0.5 + 1e-6)
+        assert found.flip == pytest.approx(expected + 1, abs=0.5 + 1e-6)
+        if told:
+            assert found.presence(True) == pytest.approx(np.mean(told), abs=1e-6)
+        else:
+            assert found.presence(True) is None

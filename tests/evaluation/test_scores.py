@@ -141,6 +141,15 @@ def test_p_is_small_just_where_the_interval_leaves_zero_out(share):
     assert (gap.p < 0.05) == (gap.low > 0 or gap.high < 0)
 
 
+def test_an_interval_holds_the_middle_95_percent_and_p_counts_both_sides():
+    low, high = scores.middle(np.r_[np.nan, np.arange(1001) / 1000])
+    assert (low, high) == pytest.approx((0.025, 0.975))
+    assert np.isnan(scores.middle(np.array([np.nan]))).all()
+    gap = scores.difference(0.3, np.r_[[-0.1, -0.2], np.full(97, 0.5)])
+    assert gap.p == pytest.approx(2 * (1 + 2) / 100)  # two of 99 beyond zero
+    assert scores.difference(-0.3, -np.full(99, 0.5)).p == pytest.approx(2 / 100)
+
+
 def test_one_patient_says_nothing_of_others():
     alone = Outcomes(*{**vars(outcomes()), "patients": ["a"] * len(outcomes())}.values())
     assert scores.intervals(alone, 100) == {}

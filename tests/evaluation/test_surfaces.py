@@ -51,7 +51,7 @@ def one_by_one(maps, truths, rule):
     }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6))
 def test_surface_equals_masks_one_by_one(seed):
     maps, truths = films(seed)

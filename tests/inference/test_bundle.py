@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import launch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import pneumo
@@ -151,6 +153,56 @@ def test_a_bundle_that_was_tampered_with_is_refused(model, tmp_path):
         bundle.load(tmp_path)
 
 
+@pytest.fixture
+def small(tmp_path):
+    """A bundle of one untrained network without ONNX, and the card it was made of."""
+    network = build_network(Model("x", encoder="tu-test_resnet"), pretrained=False)
+    model = {"name": "x", "encoder": "tu-test_resnet", "encoder_weights": "none"}
+    card = {"name": "small", "postprocess": {}, "tta": False, "data": [{"format": "phantom"}]}
+
+    def write(folder):
+        about = {"model": model, "input": {"size": 32}}
+        bundle.write(folder, card, [network], [about], onnx=False)
+        return folder
+
+    return write
+
+
+def test_a_bundle_holds_what_its_card_says_and_nothing_from_elsewhere(small, tmp_path):
+    place, other = small(tmp_path / "model"), small(tmp_path / "other")
+    assert bundle.load(place).says(np.zeros((40, 40), np.uint8))[0].shape == (32, 32)
+    card = json.loads((place / "card.json").read_text())
+    weights = place / "weights-0.safetensors"
+    for elsewhere in ("../other/weights-0.safetensors", str(other / "weights-0.safetensors")):
+        card["members"][0]["weights"] = elsewhere
+        (place / "card.json").write_text(json.dumps(card))
+        with pytest.raises(PneumoError, match="lies outside the bundle"):
+            bundle.load(place)
+    card["members"][0]["weights"] = weights.name
+    (place / "card.json").write_text(json.dumps(card))
+    bundle.load(place)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(PneumoError, match="not the file that the card describes"):
+        bundle.load(place)
+
+
+def test_a_bundle_replaces_a_bundle_but_no_folder_that_holds_anything_else(small, tmp_path):
+    place = small(small(tmp_path / "model"))
+    note = place / "notes.txt"
+    note.write_text("mine")
+    with pytest.raises(PneumoError, match=r"holds notes\.txt beside a bundle"):
+        small(place)
+    assert note.read_text() == "mine"
+    bundle.load(place)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "film.dcm").touch()
+    with pytest.raises(PneumoError, match="not a bundle"):
+        small(tmp_path / "films")
+    assert (tmp_path / "films" / "film.dcm").is_file()
+
+
 @pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members(finished, film, tmp_path):
     place = tmp_path / "both"
@@ -256,3 +308,32 @@ def test_many_films_at_once_give_what_each_gives_alone():
             levels, presence = made.says(film, tta)
             assert np.array_equal(said.levels[row], levels)
             assert said.presence[row] == pytest.approx(presence)
+
+
+fits = st.lists(
+    st.tuples(st.integers(0, 255), st.floats(0.1, 9), st.none() | st.floats(0, 1)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=25)
+@given(fits, st.randoms())
+def test_a_blend_is_the_weighted_mean_whatever_the_order_of_its_networks(told, shuffle):
+    levels, weights, presence = zip(*told, strict=True)
+    expected = np.average(levels, weights=weights)
+    scores = [one for one in presence if one is not None]
+    for _ in range(2):
+        made = bundle.Bundle(
+            Path(),
+            {},
+            [(8, saying(level, score)) for level, _, score in told],
+            Postprocess(),
+            False,
+            "torch",
+            roles=[Role(place, "a", weight) for place, (_, weight, _) in enumerate(told)],
+        )
+        found, score = made.says(np.zeros((8, 8), np.uint8))
+        assert found == pytest.approx(expected, abs=0.5 + 1e-6)
+        assert score == (pytest.approx(np.mean(scores), abs=1e-6) if scores else None)
+        shuffle.shuffle(told)

@@ -1,5 +1,6 @@
 """Files, folders and archives, also those that mean harm."""
 
+import tracemalloc
 import zipfile
 
 import pytest
@@ -42,6 +43,23 @@ def test_archives_that_mean_harm_are_refused_or_stopped(tmp_path, monkeypatch):
     (only,) = inputs.sources([str(big)], 1 << 20)
     assert "max_megabytes=1" in only.fault
     assert list(tmp_path.parent.glob("evil*")) == []
+
+
+def test_of_a_member_that_unpacks_to_too_much_no_more_is_read_than_is_allowed(tmp_path):
+    """Whatever size it claims: memory would be full before its size could be judged."""
+    bomb = tmp_path / "bomb.zip"
+    with (
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("film.dcm", "w") as member,
+    ):
+        for _ in range(64):
+            member.write(bytes(1 << 20))
+    tracemalloc.start()
+    (only,) = inputs.sources([str(bomb)], 1 << 20)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "unpacks to more than max_megabytes=1" in only.fault
+    assert most < 8 << 20
 
 
 def test_a_folder_is_searched_once_without_what_is_hidden_or_written_there(tmp_path):

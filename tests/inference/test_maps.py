@@ -6,11 +6,14 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
+from evaluation.synthetic import synthetic
 
 from pneumo.data.films import Item
 from pneumo.data.sources import siim
 from pneumo.data.spacing import Entry
 from pneumo.inference import maps
+from pneumo.inference.maps import Case
+from pneumo.masks import rle
 
 
 @pytest.fixture
@@ -133,3 +136,27 @@ def test_killed_while_maps_get_their_name_no_scores_of_presence_are_made_up(
     assert found.scores is None
     assert found.plain[:, 0, 0].tolist() == [1, 2]
     assert found.flip[:, 0, 0].tolist() == [3, 4]
+
+
+def test_counts_and_maps_of_others_are_not_taken_for_these(tmp_path):
+    """A folder's histograms.npz that was copied, or of maps that were made anew meanwhile."""
+    ours, others = (
+        synthetic(tmp_path, name, films=6, first=first) for name, first in (("a", 0), ("b", 50))
+    )
+    theirs = others.histograms(tta=True)
+    shutil.copy(others.folder / maps.HISTOGRAMS, ours.folder / maps.HISTOGRAMS)
+    found = ours.histograms(tta=True)
+    assert not np.array_equal(found.total, theirs.total)
+    for row in range(6):
+        counts = np.bincount(ours.map(row, tta=True).ravel(), minlength=256)
+        assert np.array_equal(found.total[row], counts)
+    assert maps.kept(ours.folder, "a").ids == ours.ids
+    assert maps.kept(ours.folder, "b") is None
+
+
+def test_the_truth_of_a_film_that_lies_turned_is_that_of_the_upright_film():
+    stored = np.zeros((1024, 1024), np.uint8)
+    stored[:200, 600:] = 1
+    case = Case("a", "a.dcm", [rle.encode(stored)], (1024, 1024), ("F", "L"))
+    assert np.array_equal(case.mask(), stored.T)
+    assert np.array_equal(case.regions()[0], stored.T)

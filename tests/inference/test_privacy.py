@@ -2,9 +2,12 @@
 
 import hashlib
 
+import numpy as np
 import pytest
+from conftest import write_film
 from inference.stand_ins import edited
 
+from pneumo.data import dicom
 from pneumo.inference import findings
 from pneumo.inference.privacy import OutputNames
 from pneumo.inference.settings import Use
@@ -46,3 +49,20 @@ def test_names_in_other_spellings_tell_nothing_either(film, patient, file):
     content = edited(film, **patient)
     found = findings.read("x", content, Use()).film
     assert OutputNames().of(file, found, content) == found.uid
+
+
+def test_neither_what_is_written_nor_what_is_printed_names_the_patient(tmp_path):
+    """Of a film that is judged, and of one that cannot be."""
+    tags = {"PatientName": "Müller^Jörg", "SpecificCharacterSet": "ISO_IR 192"}
+    path = write_film(tmp_path / "a.dcm", np.zeros((8, 8), np.uint8), **tags)
+    film, content = dicom.read(path), path.read_bytes()
+    names = OutputNames()
+    for told in ("mueller.dcm", "Chest Muller.dcm", "Jörg_1.dcm"):
+        assert names.of(told, film, content).startswith(film.uid)
+        shown = names.shown(f"archive/{told}", content)
+        assert shown == f"film-{hashlib.sha256(content).hexdigest()[:12]}"
+        assert OutputNames(keep=True).shown(f"archive/{told}", content) == f"archive/{told}"
+    assert names.shown("archive/1.dcm", content) == "archive/1.dcm"
+    # some file systems know no capitals
+    same = [names.of(name, film, content) for name in ("chest.dcm", "Chest.dcm", "CHEST.dcm")]
+    assert same == ["chest", "Chest-2", "CHEST-3"]

@@ -26,6 +26,13 @@ def test_it_gives_what_scikit_learn_gives_and_comes_back_from_json():
     assert (made.films, made.positives) == (60, POSITIVE.sum())
 
 
+def test_a_feature_that_is_the_same_for_all_films_says_nothing():
+    same = np.column_stack([X, np.full(60, 7.0)])
+    made = stack.fit("abcd", same, POSITIVE)
+    assert made(same) == pytest.approx(stack.fit("abc", X, POSITIVE)(X), abs=1e-6)
+    assert Stack.from_dict(made.to_dict()) == made
+
+
 def test_each_group_is_judged_by_the_classifier_of_the_others():
     group = np.arange(60) % 3
     told, fitted = stack.out_of_group("abc", X, POSITIVE, group)

@@ -70,3 +70,45 @@ def test_real_rows_are_reproduced_to_the_letter(real_data):
     ]
     assert len(rows) == 3576
     assert [text for text in rows[::10] if rle.encode(rle.decode(text)) != text] == []
+
+
+def drawn(runs, shape):
+    """The pixels of run lengths, one after the other."""
+    pixels, place = np.zeros(shape[0] * shape[1], np.uint8), 0
+    for gap, length in runs:
+        pixels[place + gap : place + gap + length] = 1
+        place += gap + length
+    return pixels.reshape(shape[1], shape[0]).T
+
+
+several = st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=4))
+
+
+@given(several, st.integers(1, 9))
+def test_a_union_is_every_pixel_of_any_of_its_annotations(annotations, rows):
+    longest = max((sum(map(sum, runs)) for runs in annotations), default=0)
+    shape = (rows, -(-longest // rows) + 1)
+    texts = [" ".join(f"{gap} {length}" for gap, length in runs) for runs in annotations]
+    each = [drawn(runs, shape) for runs in annotations]
+    expected = np.max([np.zeros(shape, np.uint8), *each], axis=0)
+    assert np.array_equal(rle.union(texts, shape), expected)
+    assert np.array_equal(rle.decode(rle.encode(expected), shape), expected)
+
+
+@given(st.text("0123456789 -+.e\t\nx٣", max_size=24))
+def test_any_text_is_a_mask_or_a_reason(text):
+    try:
+        starts, ends = rle.runs(text, 4 * 6)
+    except rle.RLEError:
+        with pytest.raises(rle.RLEError):
+            rle.decode(text, (4, 6))
+        return
+    assert len(starts) == len(ends)
+    assert (np.diff(np.ravel(np.column_stack([starts, ends]))) >= 0).all()
+    assert rle.decode(text, (4, 6)).sum() == (ends - starts).sum()
+
+
+def test_a_run_may_end_with_its_film_but_no_pixel_later():
+    assert rle.decode("10 4 0 2", (4, 4)).sum() == 6
+    with pytest.raises(rle.RLEError, match="ends at pixel 17, beyond the image's 16 pixels"):
+        rle.decode("10 4 0 3", (4, 4))

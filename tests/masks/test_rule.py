@@ -1,4 +1,7 @@
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from pneumo.masks.rule import exceeds, removal_pixels, to_mask
 from pneumo.masks.settings import Postprocess, Removal
@@ -66,3 +69,65 @@ def test_stored_levels_are_judged_as_the_probabilities_they_stand_for():
     for percent in range(1, 100):
         threshold = percent / 100
         assert np.array_equal(exceeds(levels, threshold), levels / 255 > threshold)
+
+
+def regions(mask, steps):
+    """The connected regions of a mask, each a set of pixels, by flooding."""
+    left, found = set(zip(*np.nonzero(mask), strict=True)), []
+    while left:
+        region, front = set(), [left.pop()]
+        while front:
+            y, x = front.pop()
+            region.add((y, x))
+            near = {(y + down, x + across) for down, across in steps} & left
+            left -= near
+            front += near
+        found.append(region)
+    return found
+
+
+SIDES = [(0, 1), (1, 0), (0, -1), (-1, 0)]
+CORNERS = [*SIDES, (1, 1), (1, -1), (-1, 1), (-1, -1)]
+
+
+def flooded(probability, rule):
+    """What ``to_mask`` promises, pixel by pixel, without outlines' areas."""
+    mask = probability > rule.binarization_threshold
+    least = rule.removal_threshold * mask.size / rule.removal_size**2
+    kept = np.zeros(mask.shape, np.uint8)
+    top = rule.top_threshold
+    counted = (probability > (rule.binarization_threshold if top is None else top)).sum()
+    for region in regions(mask, CORNERS):
+        if (len(region) if rule.removal is Removal.component else counted) >= least:
+            for pixel in region:
+                kept[pixel] = 1
+    if rule.fill_holes:
+        around = np.pad(kept, 1)
+        for region in regions(around == 0, SIDES):
+            if (0, 0) not in region:
+                for y, x in region:
+                    kept[y - 1, x - 1] = 1
+    return kept
+
+
+LEVELS = arrays(np.uint8, (7, 9), elements=st.sampled_from([0, 76, 77, 128, 179, 255]))
+
+
+@given(
+    LEVELS,
+    st.sampled_from([0.2, 0.3, 0.5]),
+    st.integers(0, 20),
+    st.sampled_from([4, 8]),
+    st.sampled_from([(Removal.component, None), (Removal.total, None), (Removal.total, 0.7)]),
+    st.booleans(),
+)
+def test_a_rule_is_what_flooding_pixel_by_pixel_makes_of_it(
+    levels, threshold, area, size, removal, fill
+):
+    kind, top = removal
+    rule = Postprocess(threshold, area, size, kind, top, fill_holes=fill)
+    expected = flooded(levels / 255, rule)
+    for given_map in (levels, levels / 255):
+        mask = to_mask(given_map, rule)
+        assert mask.dtype == np.uint8
+        assert np.array_equal(mask, expected)

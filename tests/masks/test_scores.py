@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pneumo.masks.scores import Films, Shapes, number, summary
+from pneumo.masks.scores import Films, Shapes, number, roc_auc, summary
 from pneumo.masks.truth import Truth
 
 # found by half, missed, rightly empty, found where nothing is
@@ -18,6 +20,13 @@ def test_scores_of_four_films_by_hand():
     assert found["iou"] == pytest.approx((1 / 3 + 0 + 1 + 0) / 4)
     assert found["sensitivity"] == found["specificity"] == found["all_empty_dice"] == 0.5
     assert "roc_auc" not in found  # no image-level score is known
+
+
+def test_sensitivity_is_of_positive_films_alone_and_specificity_of_negative_ones():
+    films = Films(np.array([3, 0, 0, 0, 2]), np.array([3, 3, 3, 0, 0]), np.array([3, 0, 0, 0, 0]))
+    found = summary(films)
+    assert found["sensitivity"].item() == pytest.approx(1 / 3)
+    assert found["specificity"].item() == pytest.approx(1 / 2)
 
 
 def test_each_row_of_weights_is_a_set_of_films():
@@ -49,3 +58,21 @@ def test_scores_that_a_truth_does_not_give_are_left_out():
     assert set(found) == {*everywhere, "pointing", "box_hit", "box_iou"}
     films.truths = [Truth.boxes, Truth.labels]
     assert set(summary(films)) == everywhere
+
+
+films = st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans(), st.integers(0, 3))
+
+
+@given(st.lists(films, min_size=1, max_size=12))
+def test_roc_auc_is_the_share_of_pairs_in_which_the_positive_film_stands_higher(drawn):
+    """Ties count half, and a film drawn n times in a resample is n films."""
+    score, positive, times = map(np.array, zip(*drawn, strict=True))
+    repeated = [(score[i], positive[i]) for i in range(len(score)) for _ in range(times[i])]
+    pairs = [
+        (one > other) + (one == other) / 2
+        for one, is_positive in repeated
+        for other, is_other in repeated
+        if is_positive and not is_other
+    ]
+    found = roc_auc(score, positive, times[None].astype(float)).item()
+    assert found == pytest.approx(np.mean(pairs) if pairs else np.nan, nan_ok=True)

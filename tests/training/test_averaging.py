@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -150,6 +151,27 @@ def test_resuming_anywhere_gives_the_same_weights(config, stop, tmp_path):
         for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
     )
     torch.load(path, weights_only=True)  # nothing in it needs trust
+
+
+def test_an_epoch_that_is_repeated_after_a_resume_counts_once():
+    module, callback = Net(), averaging.build(EpochsAveraging(at=[1, 2], update_bn=False), EPOCHS)
+    for epoch, value in ((0, 100.0), (1, 2.0), (1, 50.0), (2, 4.0)):
+        torch.nn.init.constant_(module.network[0].weight, value)
+        callback.on_train_epoch_end(SimpleNamespace(current_epoch=epoch), module)
+        resumed = averaging.build(EpochsAveraging(at=[1, 2], update_bn=False), EPOCHS)
+        resumed.load_state_dict(copy.deepcopy(callback.state_dict()))
+        callback = resumed
+    callback.on_fit_end(SimpleNamespace(), module)
+    assert (module.network[0].weight == 3).all()
+
+
+def test_ema_waits_for_the_step_while_gradients_add_up():
+    module, callback = Net(), averaging.build(Ema(decay=0.9), EPOCHS)
+    for step, value in ((1, 1.0), (1, 90.0), (2, 2.0)):
+        torch.nn.init.constant_(module.network[0].weight, value)
+        callback.on_train_batch_end(SimpleNamespace(global_step=step), module)
+    mean = callback.state_dict()["mean"]["network.0.weight"]
+    assert torch.allclose(mean, torch.tensor(1 + 0.75 * (2 - 1)))  # decay (1 + 2) / (10 + 2)
 
 
 def test_a_fresh_callback_for_each_fit():

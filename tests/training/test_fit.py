@@ -1,20 +1,26 @@
 """A fit goes on only with what it began with, and its checkpoints are whole."""
 
 import csv
+import dataclasses
+import json
 import os
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from conftest import TINY, launch, one
+from conftest import TINY, launch, one, write_film
 from hydra import compose, initialize_config_dir
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from pneumo import runs
+from pneumo import files, runs
 from pneumo.errors import PneumoError
 from pneumo.masks.truth import Truth
 from pneumo.settings import CONF
 from pneumo.training import fit, record
+from pneumo.training.loader import FilmData
+from pneumo.training.record import Origin, Parent, Record
 from pneumo.training.settings import load_config
 from pneumo.training.weights import read_card
 
@@ -37,6 +43,95 @@ def test_an_interrupted_fit_does_not_go_on_with_other_data(interrupted, kind):
     with pytest.raises(PneumoError, match="its data changed since this run was interrupted"):
         fit.fit(about.config, interrupted)
     assert (interrupted / "last.ckpt").read_bytes() == before
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A fit of twelve small films that was interrupted; it began from given weights, or none."""
+
+    def made(weights=None):
+        table = ["ImageId,EncodedPixels"]
+        for number in range(12):
+            pixels = np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)
+            (tmp_path / "films").mkdir(exist_ok=True)
+            write_film(tmp_path / "films" / f"{number}.dcm", pixels)
+            table.append(f"{number},{'3 5' if number % 3 == 0 else -1}")
+        (tmp_path / "table.csv").write_text("\n".join(table))
+        data = [
+            "data=siim",
+            f"data.root={tmp_path}/films",
+            f"data.annotations={tmp_path}/table.csv",
+        ]
+        own = ["resolution.size=32", "split.validation=0.25", f"runs_dir={tmp_path}/runs"]
+        parent = None
+        if weights:
+            own.append(f"init_from={weights}")
+            parent = Parent(str(weights), files.sha256(weights))
+        with initialize_config_dir(CONF, version_base="1.3"):
+            config = load_config(compose("train", ["+experiment=exp2", *data, *own]))
+        films = FilmData(config)
+        films.prepare()
+        Record(config, Origin(), films.facts(), parent).write(config.path)
+        files.write_json(config.path / runs.PARTS, films.parts_by_id())
+        (config.path / runs.CHECKPOINT).touch()
+        return config
+
+    return made
+
+
+class WentOn(Exception):
+    pass
+
+
+def goes_on(config, monkeypatch):
+    """Resume a fit as far as its network."""
+
+    def build(*_, **__):
+        raise WentOn
+
+    monkeypatch.setattr(fit, "build_network", build)
+    fit.fit(config, config.path)
+
+
+@pytest.mark.parametrize("change", ["", "masks", "parts", "parent"])
+def test_a_resumed_fit_goes_on_with_the_films_parts_and_parent_it_began_with(
+    begun, tmp_path, monkeypatch, change
+):
+    weights = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(1)}, weights)
+    config = begun(weights)
+    if change == "masks":
+        table = tmp_path / "table.csv"
+        table.write_text(table.read_text().replace("3,3 5", "3,3 6"))
+    elif change == "parts":
+        parts = record.parts_of(config.path)
+        held, trained = (next(iter(parts[name])) for name in ("validation", "training"))
+        parts["validation"][trained] = parts["training"].pop(trained)
+        parts["training"][held] = parts["validation"].pop(held)
+        files.write_json(config.path / runs.PARTS, parts)
+    elif change == "parent":
+        save_file({"a": torch.ones(1)}, weights)
+    if not change:
+        with pytest.raises(WentOn):
+            goes_on(config, monkeypatch)
+        return
+    what = "parent" if change == "parent" else "data"
+    with pytest.raises(PneumoError, match=f"its {what} changed since this run was interrupted"):
+        goes_on(config, monkeypatch)
+
+
+def test_a_child_has_its_parents_parts_and_is_not_judged_on_what_its_parent_was_trained_on(begun):
+    parent = begun()
+    weights = parent.path / runs.WEIGHTS
+    child = dataclasses.replace(parent, experiment="exp3", init_from=str(weights))
+    parts = json.loads((parent.path / runs.PARTS).read_text())
+    assert fit._division(child, child.path) == parts
+    other = dataclasses.replace(child, fold=1)
+    assert fit._division(other, other.path) is None
+    fit._check_apart(weights, SimpleNamespace(parts_by_id=lambda: parts))
+    swapped = {"training": parts["validation"], "validation": parts["training"]}
+    with pytest.raises(PneumoError, match="trained on 9 of the 9 validation films"):
+        fit._check_apart(weights, SimpleNamespace(parts_by_id=lambda: swapped))
 
 
 def test_a_finished_run_says_what_it_took(finished):

@@ -1,11 +1,14 @@
 """Fits that are finished are used as they are."""
 
+import dataclasses
+
 import pytest
 from conftest import TINY, one
 
 from pneumo import runs
 from pneumo.errors import PneumoError
 from pneumo.training import lineage
+from pneumo.training.record import DataFacts, Origin, Record
 from pneumo.training.settings import Blend, System, system_of
 
 SYSTEM = System(name="alone", experiments=["exp5"], overrides=list(TINY[:3]))
@@ -25,6 +28,19 @@ def test_a_folder_that_holds_another_fit_is_named_with_what_differs(finished, mo
     monkeypatch.chdir(finished[0])
     with pytest.raises(PneumoError, match=r"data\.max_megapixels: 100 → 50\); keep both with tag="):
         lineage.train_system(SYSTEM, [*TINY[3:], "data.max_megapixels=50"])
+
+
+def test_a_folder_is_done_if_it_holds_this_very_fit_wherever_and_however_it_was_made(tmp_path):
+    config = lineage.declared(["+experiment=exp2", "data=phantom"])
+    facts = DataFacts("films", "parts", None, 9, 3, 1, True, 0.0, {})
+    Record(config, Origin(), facts).write(tmp_path)
+    assert not lineage.is_done(config, tmp_path)
+    for name in (runs.WEIGHTS, runs.METRICS):
+        (tmp_path / name).touch()
+    machine = dataclasses.replace(config.machine, workers=3)
+    assert lineage.is_done(dataclasses.replace(config, machine=machine, runs_dir="b"), tmp_path)
+    with pytest.raises(PneumoError, match=r"other settings \(recorded → wanted: lr: .* → 0\.5\)"):
+        lineage.is_done(dataclasses.replace(config, lr=0.5), tmp_path)
 
 
 @pytest.mark.parametrize(

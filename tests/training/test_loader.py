@@ -141,6 +141,43 @@ def test_a_damaged_film_is_not_trained_on(films, tmp_path):
         FilmDataset(cache._open(folder), np.arange(24))[7]
 
 
+class Grey:
+    """Stands in for a cache: film n has the grey level n."""
+
+    def __init__(self, count):
+        self.images = np.arange(count, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+        self.masks = np.zeros_like(self.images)
+
+    def verify(self, row):
+        assert row < len(self.images)
+
+
+def test_a_film_is_augmented_by_seed_epoch_and_its_own_place():
+    """So that epochs and films differ, and a resumed fit draws what an uninterrupted one does."""
+    keys = []
+
+    def transform(image, mask, key):
+        keys.append([*key, int(image[0, 0])])
+        return image, mask
+
+    dataset = FilmDataset(Grey(6), np.array([4, 2, 5]), transform, seed=7)
+    sampler = EpochSampler(dataset, EpochFilms(Sampling(), [False] * 3, 3, 7))
+    for epoch in (0, 2):
+        sampler.set_epoch(epoch)
+        for place in sampler:
+            dataset[place]
+    assert sorted(keys) == [[7, epoch, film, film] for epoch in (0, 2) for film in (2, 4, 5)]
+
+
+def test_processes_share_an_epoch_and_leave_none_out():
+    dataset = FilmDataset(Grey(23), np.arange(23))
+    drawn = EpochFilms(Sampling(), [False] * 23, 1, 0)
+    shares = [list(EpochSampler(dataset, drawn, rank, 2)) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == sorted(drawn.order(0)[:22].tolist())
+    whole = [list(EpochSampler(dataset, None, rank, 2)) for rank in range(2)]
+    assert sorted(whole[0] + whole[1]) == list(range(23))
+
+
 @pytest.fixture
 def labelled(tmp_path):
     """Twelve films of which only labels are known, and what is typed to train on them."""
@@ -167,6 +204,31 @@ def test_experiments_of_whole_films_learn_from_labels(labelled, experiment):
     for dataset in (made.training, made.validation):
         present = [bool(dataset[i]["mask"].any()) for i in range(len(dataset))]
         assert present == [made.positive[row] for row in dataset.rows]
+
+
+@pytest.mark.parametrize(("size", "batches"), [(4, [4, 4]), (8, [8]), (16, [9])])
+def test_no_batch_of_training_is_smaller_than_others_and_validation_has_every_film(
+    labelled, size, batches
+):
+    """A last batch of one would break batch norm; nine films are trained on, three validated."""
+    made = prepared(["+experiment=goossen_cnn", f"batch_size={size}", *labelled])
+    assert (len(made.training), len(made.validation)) == (9, 3)
+    assert [len(batch["row"]) for batch in made.train_dataloader()] == batches
+    assert made.batches(0) == len(batches)
+    held = [row for batch in made.val_dataloader() for row in batch["row"].tolist()]
+    assert held == made.parts.validation.tolist()
+
+
+def test_split_seed_alone_decides_which_films_a_miniature_has(labelled):
+    def films(*typed):
+        made = prepared(["+experiment=goossen_cnn", "scale.images=8", *typed, *labelled])
+        assert len(made.films.ids) == 8
+        return made.parts_by_id()
+
+    first = films()
+    assert films("seed=1") == first
+    other = films("split.seed=1")
+    assert {*other["training"], *other["validation"]} != {*first["training"], *first["validation"]}
 
 
 def test_positive_films_alone_teach_nothing(labelled, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from pytorch_lightning.callbacks import Checkpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -57,11 +58,17 @@ def composed(*overrides):
     return load_config(raw)
 
 
-class Observer(pl.Callback):
-    """The network at the end of each epoch; saves the checkpoint of one."""
+class Observer(Checkpoint):
+    """The network at the end of each epoch, and what it draws first; saves one's checkpoint."""
 
     def __init__(self, saved=None, path=None):
-        self.states, self.saved, self.path = [], saved, path
+        self.states, self.draws, self.rates = [], [], []
+        self.saved, self.path = saved, path
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, number):
+        if number == 0:  # nothing was drawn in the first batch
+            self.draws.append(torch.rand(1).item())
+            self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer, module):
         state = module.network.state_dict()
@@ -84,7 +91,6 @@ def trained(config, observer, resume=None):
         accelerator="cpu",
         logger=False,
         callbacks=[observer],
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -151,6 +157,25 @@ def test_an_encoder_frozen_at_first_goes_on_as_if_it_had_not_been_stopped(stop, 
     whole, resumed = Observer(stop, tmp_path / "stopped.ckpt"), Observer()
     trained(config, whole)
     trained(config, resumed, tmp_path / "stopped.ckpt")
+    for key, value in whole.states[-1].items():
+        assert torch.equal(value, resumed.states[-1][key]), key
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_a_plateau_and_what_is_drawn_go_on_as_if_a_fit_had_not_been_stopped(stop, tmp_path):
+    """No epoch is a hundred better than the first, so the third and the fourth have lower rates."""
+    typed = ("scheduler.patience=1", "scheduler.min_delta=100", "scheduler.factor=0.5")
+    config = composed("averaging=none", "scheduler=plateau", *typed)
+    whole, resumed = Observer(stop, tmp_path / "stopped.ckpt"), Observer()
+    trained(config, whole)
+    trained(config, resumed, tmp_path / "stopped.ckpt")
+    assert whole.rates == [1e-3, 1e-3, 5e-4, 2.5e-4]
+    assert resumed.rates == whole.rates[stop + 1 :]
+    assert resumed.draws == whole.draws[stop + 1 :]
+    assert len(set(whole.draws)) == 4
     for key, value in whole.states[-1].items():
         assert torch.equal(value, resumed.states[-1][key]), key
 

@@ -1,6 +1,7 @@
 """Records outlive the code: what commit 0481b17 wrote is read with the values it meant then."""
 
 import copy
+import json
 
 import pytest
 import yaml
@@ -151,6 +152,24 @@ def test_phantoms_of_version_1_are_known_whatever_their_name(tmp_path):
 
     data = record.read(written(tmp_path, rename)).config.data
     assert (data.name, data.format, data.images) == ("mine", "phantom", 2000)
+
+
+def test_weights_were_trained_on_their_own_films_and_on_those_of_their_ancestors(tmp_path):
+    """Which is not known where the parent is gone."""
+    folders = [
+        tmp_path / experiment / "phantom-mini" / "fold0-seed0"
+        for experiment in ("exp5_stage1", "exp5")
+    ]
+    for folder, film in zip(folders, "ab", strict=True):
+        folder.mkdir(parents=True)
+        parts = {"training": {film: f"patient {film}"}, "validation": {"c": None}}
+        (folder / runs.PARTS).write_text(json.dumps(parts))
+    child = written(folders[1])
+    assert record.trained_on(child, record.read(child)) is None
+    parent = written(folders[0], lambda values: values.update(parent=None))
+    assert record.trained_on(parent, record.read(parent)) == {"a": "patient a"}
+    known = record.trained_on(child, record.read(child))
+    assert known == {"a": "patient a", "b": "patient b"}
 
 
 def test_what_is_written_comes_back(tmp_path):

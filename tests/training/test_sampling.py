@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from pneumo.data import cache
 from pneumo.data.settings import SiimData
@@ -135,6 +137,52 @@ def test_a_mask_of_just_the_least_area_is_trained_on_and_all_masks_cannot_be_too
     with pytest.raises(PneumoError, match=r"sampling\.least_px=9999: .* all 10 positive .* lower"):
         EpochFilms(Sampling(least_px=9999), FILMS, 1, 0, AREAS)
     assert EpochFilms(Sampling(least_px=9999), [False] * 8, 1, 0, [0] * 8).count(0) == 8
+
+
+samplings = st.sampled_from(
+    [
+        Sampling(),
+        FixedShare(share=0.4),
+        FixedShare(share=0.7, replacement=False),
+        LinearShare(start=0.9, end=0.3),
+        StepShares(shares=[1.0, 0.5, 0.25], epochs=[0, 2, 3]),
+    ]
+)
+
+
+@given(samplings, st.lists(st.booleans(), min_size=2, max_size=40), st.integers(0, 9))
+def test_any_epoch_holds_every_positive_once_and_as_many_films_as_it_says(config, labels, seed):
+    assume(any(labels))
+    assume(not all(labels))
+    films, again = (EpochFilms(config, labels, 5, seed) for _ in range(2))
+    positives = {place for place, positive in enumerate(labels) if positive}
+    for epoch in range(5):
+        order = films.order(epoch)
+        own = order.tolist()
+        assert order.dtype == np.int64
+        assert len(own) == films.count(epoch)
+        assert sorted(place for place in own if labels[place]) == sorted(positives)
+        assert set(own) <= set(range(len(labels)))
+        assert again.order(epoch).tolist() == own
+        if not getattr(config, "replacement", False):
+            assert len(set(own)) == len(own)
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=4), st.data())
+def test_any_sets_have_their_shares_of_an_epoch(sizes, data):
+    shares = data.draw(st.lists(st.integers(1, 5), min_size=len(sizes), max_size=len(sizes)))
+    each, begin = [], 0
+    for size in sizes:
+        drawn_alone = EpochFilms(Sampling(), [True] * size, 2, 0)
+        each.append((np.arange(begin, begin + size), drawn_alone))
+        begin += size
+    drawn = SharedSets(each, shares)
+    order = drawn.order(1)
+    assert len(order) == drawn.count(1) == begin
+    for (places, _), share in zip(each, shares, strict=True):
+        times = np.bincount(order, minlength=begin)[places]
+        assert abs(times.sum() - begin * share / sum(shares)) <= 1
+        assert times.max() - times.min() <= 1  # none again before all were drawn
 
 
 @pytest.fixture(scope="module")

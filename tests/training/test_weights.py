@@ -113,6 +113,15 @@ def test_lite0_weights_are_the_real_ones():
         assert one(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).mask.shape == (1, 1, 64, 64)
 
 
+def test_weights_that_lack_a_tensor_are_refused_though_all_others_fit(tmp_path, network):
+    path = tmp_path / "w.safetensors"
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    del state["head.0.bias"]
+    save_file(state, path)
+    with pytest.raises(PneumoError, match=r"does not fit this model: it lacks head\.0\.bias$"):
+        load_weights(network, path)
+
+
 def test_weights_describe_themselves_and_come_back(tmp_path, network):
     path = tmp_path / "w.safetensors"
     save_weights(network, path, {"experiment": "exp5"})
