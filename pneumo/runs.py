@@ -230,6 +230,17 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(kept, key=lambda path: int(path.stem))
 
 
+def tidy(folder: Path, checkpoints: bool) -> None:
+    """Remove what a finished fit needs no more: checkpoints of its best epochs, whose weights stay,
+    and, unless ``checkpoints``, those from which it could go on.
+    """
+    unneeded = [*(folder / CHECKPOINTS).glob("epoch*.ckpt")]
+    if not checkpoints:
+        unneeded += [folder / CHECKPOINT, folder / BEST]
+    for path in unneeded:
+        path.unlink(missing_ok=True)
+
+
 def differences(
     recorded: dict[str, Any], wanted: dict[str, Any], incidental: Collection[str]
 ) -> list[str]:

@@ -140,10 +140,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
                 runs.DEVICE: device_name(config.machine),
             }
             files.write_json(folder / runs.METRICS, {**known, "weights": kept, **cost})
-            best.remove_unfinished(folder / runs.CHECKPOINTS)
-            if not config.log.checkpoints:  # the fit is finished; nothing goes on from them
-                for path in (folder / runs.CHECKPOINT, folder / runs.BEST):
-                    path.unlink(missing_ok=True)
+            runs.tidy(folder, config.log.checkpoints)
             for logger in chosen:
                 if isinstance(logger, logbook.GuardedWandbLogger):
                     logger.summary({f"final/{name}": value for name, value in scores.items()})

@@ -164,6 +164,8 @@ def make(one: Config) -> dict[str, Any]:
             fit(one, folder)
         else:
             log.info("%s: finished before, used as it is (%s)", one.experiment, folder)
+            # it may have been killed once it was finished, before it had tidied up
+            runs.tidy(folder, record.read(folder).config.log.checkpoints)
         scores = runs.scores(folder)
     return {
         "experiment": one.experiment,

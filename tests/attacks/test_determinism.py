@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from attacks.starter import Starter
 from conftest import TINY
+from safetensors.numpy import load_file
 
 PACKAGE = Path(__file__).parents[2] / "pneumo"
 
@@ -223,9 +224,11 @@ def trained(starter, finished, place, *arguments, experiment="exp5", before=""):
 
 
 def weights(runs, seed=0):
-    """The bytes of each experiment's weights."""
-    found = runs.glob(f"*/*/fold0-seed{seed}*/weights.safetensors")
-    return {path.parts[-4]: path.read_bytes() for path in found}
+    """Each experiment's weights, bit for bit."""
+    return {
+        path.parts[-4]: {key: one.tobytes() for key, one in load_file(path).items()}
+        for path in runs.glob(f"*/*/fold0-seed{seed}*/weights.safetensors")
+    }
 
 
 @pytest.mark.slow

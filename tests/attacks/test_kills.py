@@ -18,10 +18,13 @@ from attacks.starter import KILLED, Ended, Kill, Starter
 from conftest import TINY
 
 RUN = "run=runs/exp5/*/*"
+KILLS = 30  # at least
 
 
 class Stage(NamedTuple):
-    """A command of the chain, and how often it is killed."""
+    """A command of the chain, and how often it is killed; what it does not come to is made up for
+    in the next.
+    """
 
     kills: int
     module: str
@@ -35,16 +38,17 @@ CHAIN = (
     Stage(2, "evaluate", (RUN, "on=val", "resamples=20")),
     Stage(2, "export", (RUN, "out=model", "onnx=true", "resamples=20", "licence=CC0")),
     Stage(3, "predict", ("model=model", "input=candid", "out=masks")),
-    Stage(3, "report", ("resamples=20",)),
+    Stage(6, "report", ("resamples=20",)),
 )
 
 
 @pytest.mark.slow
 def test_thirty_kills_between_the_first_phantom_and_the_report_change_nothing(tmp_path):
     """The two chains differ in Python's hash seed, too, which orders sets."""
-    quiet = Starter(tmp_path / "quiet", {"PYTHONHASHSEED": "1"})
-    killed = Starter(tmp_path / "killed", {"PYTHONHASHSEED": "2"})
-    dice, owed, kills = random.Random(13), 0, 0
+    unversioned = {"GIT_DIR": "none"}  # so that a commit meanwhile is not in what is compared
+    quiet = Starter(tmp_path / "quiet", {**unversioned, "PYTHONHASHSEED": "1"})
+    killed = Starter(tmp_path / "killed", {**unversioned, "PYTHONHASHSEED": "2"})
+    dice, kills, owed = random.Random(13), 0, 0
     for stage in CHAIN:
         whole = quiet.run(stage.module, stage.arguments)
         assert whole.status == 0, whole.said
@@ -53,7 +57,7 @@ def test_thirty_kills_between_the_first_phantom_and_the_report_change_nothing(tm
         kills, owed = kills + done, planned - done
     quiet.close()
     killed.close()
-    assert kills == 30
+    assert kills >= KILLS
     expected, found = content(quiet.folder), content(killed.folder)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
@@ -61,11 +65,13 @@ def test_thirty_kills_between_the_first_phantom_and_the_report_change_nothing(tm
 
 def moments(whole: Ended, count: int, dice: random.Random) -> dict[str, int]:
     """Some changes of files of a quiet run, each with how often it comes after the one before."""
-    chosen = sorted(dice.sample(range(len(whole.changes)), count))
     found: dict[str, int] = {}
-    for place, before in zip(chosen, [-1, *chosen], strict=False):
-        change = whole.changes[place]
-        found.setdefault(change, Counter(whole.changes[before + 1 : place + 1])[change])
+    while len(found) < min(count, len(set(whole.changes))):
+        found, before = {}, 0
+        for place in sorted(dice.sample(range(len(whole.changes)), min(count, len(whole.changes)))):
+            change = whole.changes[place]
+            found.setdefault(change, Counter(whole.changes[before : place + 1])[change])
+            before = place + 1
     return found
 
 

@@ -1,6 +1,7 @@
 """Fits that are finished are used as they are."""
 
 import dataclasses
+import shutil
 
 import pytest
 from conftest import TINY, one
@@ -22,6 +23,24 @@ def test_a_system_of_finished_fits_trains_nothing_and_has_their_scores(finished,
     assert (row["experiment"], row["trained"]) == ("exp5", False)
     assert row["dice"] == runs.read_metrics(run)["dice"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_fit_that_was_killed_once_finished_is_tidied_up(finished, tmp_path, monkeypatch, kept):
+    """As it was told to when it was trained, whatever is typed now."""
+    shutil.copytree(finished[0] / "runs" / "exp5", tmp_path / "runs" / "exp5")
+    monkeypatch.chdir(tmp_path)
+    run = one(tmp_path, "exp5")
+    record = (run / "config.yaml").read_text()
+    told = record.replace("checkpoints: true", f"checkpoints: {str(kept).lower()}")
+    (run / "config.yaml").write_text(told)
+    (run / "best").mkdir()
+    for name in ("best/epoch1.ckpt", "best/1.safetensors", "best.ckpt"):
+        (run / name).touch()
+    before = {path.name for path in run.rglob("*")}
+    lineage.train_system(SYSTEM, ["+system=alone", *TINY[3:]])
+    removed = before - {path.name for path in run.rglob("*")}
+    assert removed == {"epoch1.ckpt", *(() if kept else ("last.ckpt", "best.ckpt"))}
 
 
 def test_a_folder_that_holds_another_fit_is_named_with_what_differs(finished, monkeypatch):
