@@ -251,7 +251,8 @@ def load(folder: Path) -> Predictions:
         ) from None
     except files.DAMAGE as error:
         raise PneumoError(
-            f"{folder}: damaged predictions ({brief(error)}); delete the folder, they will be made anew"
+            f"{folder}: damaged predictions ({brief(error)}); delete the folder, they will be made "
+            "anew"
         ) from None
     return Predictions(folder, cases, plain, flip, contents, scores)
 
