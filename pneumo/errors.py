@@ -16,11 +16,12 @@ def one_line(error: BaseException) -> str:
 
 
 def visible(text: str) -> str:
-    """A text without what steers a terminal: control characters but tabs and line feeds as escapes.
+    """A text without what steers a terminal: as escapes stand control characters, but for tabs and
+    line feeds, and marks that turn the direction of writing.
 
     Names of files and tags of films come from anyone, and are printed.
     """
-    return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f]", _escape, text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", _escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException, OverrideParseException
 
 from pneumo import files
 from pneumo.errors import PneumoError, brief, one_line
-from pneumo.settings import OPTIONS, PLACES, fields, files_of, no_such_setting
+from pneumo.settings import CONF, OPTIONS, PLACES, fields, files_of, no_such_setting
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
@@ -81,9 +81,14 @@ def _check_own_files(folder: Path) -> None:
         raise PneumoError(
             f"{folder / 'hydra'}: settings of Hydra itself can run programs; remove it"
         )
-    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]):
+    for path in sorted(folder.rglob("*.yaml")):
+        if Path(CONF).resolve() in path.resolve().parents:
+            continue  # the project's own
         try:
             text = path.read_text(encoding="utf-8")
+            # deeper there may be anything, such as the records of runs; an escape may hide the word
+            if len(path.relative_to(folder).parts) > 2 and not re.search(r"hydra|\\", text, re.I):
+                continue
             values = files.parse_yaml(text)
         except (OSError, ValueError) as error:
             raise PneumoError(f"{path}: not YAML ({brief(error)})") from None

@@ -273,7 +273,7 @@ def serving(folder, *arguments):
         yield address, said
     finally:
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=120)
         del TOKENS[address]
     assert "Traceback" not in errors
     assert token not in rest + errors

@@ -43,9 +43,10 @@ from pneumo.errors import PneumoError, one_line
 from pneumo.inference import applying, bundle, corrections, inputs, maps, outputs, painting, server
 from pneumo.inference.corrections import Corrections
 from pneumo.inference.privacy import OutputNames
-from pneumo.inference.settings import Predict, Save, View
+from pneumo.inference.settings import Names, Predict, Save, View
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
+from pneumo.settings import CONF, PLACES
 from pneumo.tables import Table, cell
 from pneumo.training import fit, record, weights
 from pneumo.training.network import build_network
@@ -60,6 +61,7 @@ def canary(tmp_path):
     """A folder that hostile code would make; it must not be there afterwards."""
     made = tmp_path / "code was run"
     yield made
+    PLACES[1:] = []  # a --config-dir, which a process of its own would forget
     assert not made.exists()
 
 
@@ -753,6 +755,15 @@ def test_options_cannot_set_what_hydra_calls(name, tmp_path, monkeypatch):
     assert "sets Hydra itself, which can run programs" in faults
 
 
+def test_options_deep_in_folders_cannot_either_and_the_projects_own_may(tmp_path):
+    deep = tmp_path / "mine" / "a" / "b" / "c" / "evil.yaml"
+    deep.parent.mkdir(parents=True)
+    deep.write_text(HYDRA["a callback by its package"])
+    typed = ["--config-dir", str(tmp_path / "mine")]
+    assert "sets Hydra itself" in refusal(lambda: mistakes.check_typed("train", typed, []))
+    mistakes.check_typed("train", ["--config-dir", CONF], [])
+
+
 def test_options_cannot_bring_a_folder_of_hydras_own(tmp_path, monkeypatch):
     (tmp_path / "mine" / "hydra" / "launcher").mkdir(parents=True)
     (tmp_path / "mine" / "hydra" / "launcher" / "basic.yaml").write_text(RUNS)
@@ -1019,10 +1030,11 @@ DOE = {"PatientName": "Doe^Jane", "PatientID": "77123"}
 @pytest.mark.parametrize("place", ["Doe/chest.dcm", "77123/chest.dcm", "chest_DOE.dcm"])
 @pytest.mark.parametrize("archived", [False, True])
 def test_no_output_shows_a_path_that_names_the_patient(
-    place, archived, tmp_path, monkeypatch, capsys
+    place, archived, tmp_path, monkeypatch, caplog
 ):
     """Of films that are judged and that are refused: in tables, in names and on the screen."""
     monkeypatch.setattr(bundle, "load", lambda *given: Bright())
+    caplog.set_level("INFO", "pneumo")
     kinds = {"good": {}, "refused": {"BodyPartExamined": "HIP"}, "damaged": {"Rows": 60000}}
     (tmp_path / "in").mkdir()
     films = {f"{name}/{place}": with_tags(tmp_path, **DOE, **tags) for name, tags in kinds.items()}
@@ -1032,17 +1044,21 @@ def test_no_output_shows_a_path_that_names_the_patient(
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
-    code, said, faults = say("predict", ["model=m", "input=in"], tmp_path, monkeypatch)
-    assert (code, "2 of 3 films could not be used" in faults) == (1, True)
-    written = {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()}
-    assert "films.csv" in written
-    shown = said + faults + " ".join(written)
-    shown += "".join(text.decode() for name, text in written.items() if not name.endswith(".png"))
+
+    def applied(out, **more):
+        asked = Predict(model="m", input=str(tmp_path / "in"), out=str(tmp_path / out), **more)
+        said = refusal(lambda: applying.apply(asked))
+        with open(tmp_path / out / "films.csv", newline="") as file:
+            (line,) = csv.DictReader(file)
+        return said, line
+
+    said, line = applied("out")
+    assert "2 of 3 films could not be used" in said
+    assert line["source"] == ""
+    shown = said + caplog.text
+    for path in (tmp_path / "out").iterdir():
+        shown += path.name + (path.read_text() if path.suffix != ".png" else "")
+    assert "damaged DICOM file" in shown or "cannot decode" in shown
     for told in ("doe", "jane", "77123"):
         assert told not in shown.lower()
-    (line,) = csv.DictReader(io.StringIO(written["films.csv"].decode(), newline=""))
-    assert line["source"] == ""
-    say("predict", ["model=m", "input=in", "names=keep", "out=kept"], tmp_path, monkeypatch)
-    with open(tmp_path / "kept" / "films.csv", newline="") as file:
-        (line,) = csv.DictReader(file)
-    assert line["source"].endswith(place)  # what the user asks for is shown
+    assert applied("kept", names=Names.keep)[1]["source"].endswith(place)  # what is asked for

@@ -109,6 +109,22 @@ def test_a_film_is_dropped_seen_and_judged_as_the_command_judges_it(page, model,
     assert (painted(page) == 0) == (least == 0)
 
 
+def test_a_browser_is_led_to_the_page_and_a_stranger_sees_nothing_of_it(browser, address, tmp_path):
+    """The file is another site to the browser, whose cookie is for this site alone."""
+    file = tmp_path / "open.html"
+    leading = f'<meta http-equiv="refresh" content="0; url={address}?token={TOKENS[address]}">'
+    file.write_text(leading)
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.wait_for_selector(READY)
+    assert page.url == address
+    page.close()
+    stranger = browser.new_page()
+    assert stranger.goto(address).status == 403
+    assert "use the address that the command printed" in stranger.inner_text("body")
+    stranger.close()
+
+
 def test_two_films_side_by_side_and_downloads(page, address, film, tmp_path):
     copy = tmp_path / "second.dcm"
     shutil.copy(film, copy)
