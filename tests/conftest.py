@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import Phase, settings
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
@@ -42,7 +42,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 ROOT = Path(__file__).parents[1]
 # properties: the same examples in every run, however slow the machine
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=50)
-settings.load_profile("same")
+# whoever only asks whether a property fails needs no smallest example of it
+phases = [Phase.explicit, Phase.generate]
+settings.register_profile("first", settings.get_profile("same"), phases=phases)
+settings.load_profile(os.environ.get("PNEUMO_EXAMPLES", "same"))
 
 
 @pytest.fixture(scope="session")
