@@ -1,12 +1,22 @@
-"""Work on many items in processes, with a progress bar; Ctrl-C stops it at once."""
+"""Work on many items: in processes with a progress bar, or ahead of their use in threads.
+
+Ctrl-C stops it at once.
+"""
 
 import itertools
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -64,6 +74,33 @@ def each(
             except BaseException:
                 executor.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, most: int
+) -> Iterator[Result]:
+    """Yield function(item) in the items' order, worked on in threads before it is asked for.
+
+    Several of these one behind the other are stages that overlap. Memory stays flat: at most
+    ``most`` items are taken from ``items`` whose results were not yielded yet. An error is raised
+    in the place of its result; then, and if no more results are wanted, work that has not begun is
+    dropped, and what is being done is waited for. 0 threads work in this one.
+    """
+    if threads == 0:
+        yield from map(function, items)
+        return
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            for item in items:
+                pending.append(executor.submit(function, item))
+                if len(pending) == most:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _start() -> None:
