@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -78,7 +78,7 @@ def each(
 
 def ahead(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, most: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield function(item) in the items' order, worked on in threads before it is asked for.
 
     Several of these one behind the other are stages that overlap. Memory stays flat: at most

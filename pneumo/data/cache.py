@@ -249,4 +249,4 @@ def _open(folder: Path) -> Cache:
 
 
 def _checksum(image: np.ndarray, mask: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(mask), zlib.crc32(np.ascontiguousarray(image)))
+    return zlib.crc32(np.ascontiguousarray(mask).data, zlib.crc32(np.ascontiguousarray(image).data))

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -118,7 +118,7 @@ class Work:
         self.films: list[OneFilm] = []  # in the order of the files
         self.passed_over = 0  # files that are no films
 
-    def through(self, sources: Iterable[Source], how: Pace) -> Iterator[OneFilm]:
+    def through(self, sources: Iterable[Source], how: Pace) -> Generator[OneFilm, None, None]:
         """Films, as they are done; few are in memory at a time."""
         # a CPU that runs the networks itself is busy with them for nine tenths of the time
         others = max(1, pool.cores() // (4 if how.batch == 1 else 2))
