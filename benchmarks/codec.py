@@ -1,22 +1,20 @@
 """Run lengths: masks per second against the pixel-by-pixel codec of the challenge's public kernels.
 
-    python benchmarks/codec.py <stage_2_train.csv.gz> [masks]
-
-Both work on the same rows of the table, and must agree; the whole table must come back unchanged.
-The slow codec is written after the challenge's description (one step a run to decode, one step a
-pixel to encode), not copied.
+Both work on the same rows of ``stage_2_train.csv.gz``, and must agree; the whole table must come
+back unchanged. Without the table, ellipses of the sizes of real masks take their place. The slow
+codec is written after the challenge's description (one step a run to decode, one step a pixel to
+encode), not copied.
 """
-
-import sys
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks import table
+from benchmarks.table import Row
 from pneumo.data.sources import siim
 from pneumo.masks import rle
+
+SLOW = "the codec of the challenge's kernels"
+KERNELS = 10  # masks that the slow codec is timed on
 
 
 def slow_decode(text: str) -> np.ndarray:
@@ -49,38 +47,59 @@ def slow_encode(mask: np.ndarray) -> str:
     return " ".join(map(str, runs))
 
 
-def seconds(work: Callable[[Any], Any], items: Sequence[Any]) -> float:
-    """Per item; the median of three rounds."""
-    rounds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        for item in items:
-            work(item)
-        rounds.append((time.perf_counter() - start) / len(items))
-    return sorted(rounds)[1]
+def texts_of(count: int) -> tuple[list[str], str]:
+    """So many run lengths, and where they are from. Of the real table all were checked."""
+    path = table.real_data() / "siim" / "stage_2_train.csv.gz"
+    if not path.is_file():
+        return [rle.encode(ellipse(number)) for number in range(count)], "drawn ellipses"
+    rows = siim.read_table(path).rows.values()
+    texts = [row.text for film in rows for row in film if row.text]
+    return texts[:: max(1, len(texts) // count)][:count], f"of the challenge's {len(texts):,} rows"
 
 
-def main(path: Path, count: int) -> None:
-    """Print both codecs' times and ratios."""
-    texts = [row.text for rows in siim.read_table(path).rows.values() for row in rows if row.text]
-    changed = sum(rle.encode(rle.decode(text)) != text for text in texts)
-    print(f"{len(texts):,} rows decoded and encoded again: {changed} changed")
-    some = texts[:: len(texts) // count][:count]
-    masks = [rle.decode(text) for text in some]
-    assert all(
-        np.array_equal(slow_decode(text), mask) for text, mask in zip(some, masks, strict=True)
-    )
-    assert all(slow_encode(mask) == text for text, mask in zip(some[:3], masks, strict=False))
+def ellipse(number: int) -> np.ndarray:
+    """A mask uint8 (1024, 1024) of 4,000 to 25,000 pixels, whole inside."""
+    rng = np.random.default_rng(number)
+    across, down = rng.uniform(25, 60), rng.uniform(50, 130)
+    y, x = np.mgrid[:1024, :1024]
+    left, top = rng.uniform(200, 800, 2)
+    return (((x - left) / across) ** 2 + ((y - top) / down) ** 2 <= 1).astype(np.uint8)
+
+
+def measure(quick: bool) -> list[Row]:
+    """Decoding and encoding."""
+    texts, source = texts_of(2 if quick else 200)
+    masks = [rle.decode(text) for text in texts]
+    changed = sum(rle.encode(mask) != text for mask, text in zip(masks, texts, strict=True))
+    few = slice(None, None, max(1, len(texts) // KERNELS))
+    for text, mask in zip(texts[few], masks[few], strict=True):
+        assert np.array_equal(slow_decode(text), mask)
+    assert slow_encode(masks[0]) == texts[0]
+    rounds = 1 if quick else 3
+    limit = f"{len(texts)} {source}: {changed} changed by decoding and encoding"
+    rows = []
     for name, slow, fast, items in (
-        ("decode", slow_decode, rle.decode, some),
-        ("encode", slow_encode, rle.encode, masks),
+        ("decoded", slow_decode, rle.decode, texts),
+        ("encoded", slow_encode, rle.encode, masks),
     ):
-        a, b = seconds(slow, items[:10]), seconds(fast, items)
-        print(
-            f"{name}: {1000 * a:.2f} ms (of {len(items[:10])} masks) against {1000 * b:.3f} ms (of "
-            f"{len(items)}) a mask, ratio {a / b:,.0f}"
+        some = items[few]
+        timed = table.alternate(
+            {
+                "ours": lambda fast=fast, some=some: [fast(one) for one in some],
+                "slow": lambda slow=slow, some=some: [slow(one) for one in some],
+            },
+            rounds=rounds,
+            warm=0 if quick else 1,
         )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 200)
+        rows.append(
+            table.compared(
+                f"run lengths {name}",
+                timed["ours"],
+                timed["slow"],
+                per=len(some),
+                of="mask",
+                against=SLOW,
+                limit=limit,
+            )
+        )
+    return rows

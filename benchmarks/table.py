@@ -8,11 +8,13 @@ kept, and the table shows their median and range. Peak memory is taken in one mo
 import ctypes
 import gc
 import importlib
+import os
 import resource
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
@@ -227,6 +229,12 @@ def _cells(row: Row) -> list[str]:
         row.against,
         row.limit,
     ]
+
+
+def real_data() -> Path:
+    """The folder of challenge files: ``PNEUMO_REAL_DATA``, else beside the checkout."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    return Path(os.environ.get("PNEUMO_REAL_DATA", beside))
 
 
 def _cpu_seconds() -> float:

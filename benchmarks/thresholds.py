@@ -1,25 +1,20 @@
 """Every B-TH × R-TH at once, against the nested loop over thresholds, areas and films that people
 write.
 
-    python benchmarks/thresholds.py [films] [side]
-
 Both read the same uint8 maps and masks. The loop is timed on a part of the grid and of the films,
 spread over both, and its time is extrapolated to all of it; on that part both must give the same
-Dice for every film. The one pass is timed whole: histograms from the arrays, then the surface. Peak
-memory is what each allocates beyond the arrays (tracemalloc).
+Dice for every film. The one pass is timed whole: histograms from the arrays, then the surface.
 """
-
-import sys
-import time
-import tracemalloc
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from benchmarks import table
+from benchmarks.table import Row
 from pneumo.evaluation import surfaces
 from pneumo.evaluation.surfaces import AREAS, THRESHOLDS
 from pneumo.masks.histograms import Histograms, histogram
+
+SYSTEMS = 5
 
 
 def films(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,45 +57,65 @@ def one_pass(
     return surfaces.surface(Histograms(total, inside), ts, areas)["dice"]
 
 
-def measured(work: Callable[..., np.ndarray], *arguments: Any) -> tuple[np.ndarray, float, float]:
-    """Result, seconds, and peak MiB (of a second call: tracing slows it down)."""
-    start = time.perf_counter()
-    result = work(*arguments)
-    seconds = time.perf_counter() - start
-    tracemalloc.start()
-    work(*arguments)
-    peak = tracemalloc.get_traced_memory()[1] / 2**20
-    tracemalloc.stop()
-    return result, seconds, peak
-
-
-def main(count: int, side: int) -> None:
-    """Print both times, the ratio and the peak memory of both."""
+def measure(quick: bool) -> list[Row]:
+    """The surface of one system, against the loop; and of several, against so many single ones."""
+    count, side = (6, 32) if quick else (600, 512)
     maps, masks = films(count, side)
     areas = tuple(area * side * side // 1024**2 for area in AREAS)
-    some_ts, some_areas, some = (
-        THRESHOLDS[4::10],
-        areas[3::10],
-        np.arange(0, count, max(1, count // 200)),
-    )
-    slow, seconds, slow_peak = measured(nested_loop, maps[some], masks[some], some_ts, some_areas)
+    some_ts, some_areas = THRESHOLDS[4::30], areas[3::20]
+    some = np.arange(0, count, max(1, count // 60))
     share = (len(some_ts) / len(THRESHOLDS)) * (len(some_areas) / len(areas)) * (len(some) / count)
-    fast, quick, fast_peak = measured(one_pass, maps, masks, THRESHOLDS, areas)
+    slow = nested_loop(maps[some], masks[some], some_ts, some_areas)
     same = one_pass(maps[some], masks[some], some_ts, some_areas)
     assert np.allclose(slow, same, rtol=0, atol=1e-12), np.abs(slow - same).max()
-    whole = seconds / share
-    print(
-        f"{count:,} films at {side}², {len(THRESHOLDS)} thresholds × {len(areas)} areas; same "
-        "mean Dice on the part both computed"
+    timed = table.alternate(
+        {
+            "ours": lambda: one_pass(maps, masks, THRESHOLDS, areas),
+            "loop": lambda: nested_loop(maps[some], masks[some], some_ts, some_areas),
+        },
+        rounds=1 if quick else 3,
+        warm=0 if quick else 1,
     )
-    print(
-        f"nested loop: {whole:,.0f} s, extrapolated from {seconds:.1f} s ({share:.2%} of it), "
-        f"{slow_peak:.1f} MiB"
+    loop = timed["loop"]
+    loop.rounds = [table.Spent(one.wall / share, one.cpu / share) for one in loop.rounds]
+    title = f"{len(THRESHOLDS)} thresholds × {len(areas)} areas, {side}²"
+    whole = table.compared(
+        title,
+        timed["ours"],
+        loop,
+        per=count,
+        against="nested loop over thresholds, areas and films",
+        limit=f"{count} films; the loop extrapolated from {share:.1%}; same Dice where both looked",
     )
-    print(f"one pass:    {quick:.2f} s, histograms included, {fast_peak:.1f} MiB")
-    print(f"ratio:       {whole / quick:,.0f}, extrapolated as the loop's time is")
-    assert fast.shape == (len(THRESHOLDS), len(areas))
+    return [whole, _several(maps[:, :, ::-1], maps, masks, areas, title, quick)]
 
 
-if __name__ == "__main__":
-    main(*(int(one) for one in (sys.argv[1:] + ["2000", "512"][len(sys.argv) - 1 :])))
+def _several(
+    others: np.ndarray,
+    maps: np.ndarray,
+    masks: np.ndarray,
+    areas: tuple[int, ...],
+    title: str,
+    quick: bool,
+) -> Row:
+    """Several systems: the bare counting of their pixels is what bounds it."""
+    each = [np.ascontiguousarray((maps, others)[number % 2]) for number in range(SYSTEMS)]
+    timed = table.alternate(
+        {
+            "surfaces": lambda: [one_pass(one, masks, THRESHOLDS, areas) for one in each],
+            "counting": lambda: [
+                [np.bincount(film.ravel(), minlength=256) for film in one] for one in each
+            ],
+        },
+        rounds=1 if quick else 3,
+        warm=0 if quick else 1,
+        memory=False,
+    )
+    return table.compared(
+        f"{title}, {SYSTEMS} systems",
+        timed["surfaces"],
+        timed["counting"],
+        per=SYSTEMS * len(maps),
+        of="map",
+        against="numpy's count of the levels alone, without truth and surface",
+    )

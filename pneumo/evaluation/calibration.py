@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pneumo.evaluation.scores import Outcomes, middle, resamples, several
+from pneumo.evaluation.scores import Outcomes, middle, resampled, several
 from pneumo.inference.probability import Platt, fit
 from pneumo.masks.histograms import Histograms
 from pneumo.masks.rule import TOP_LEVEL, level
@@ -99,7 +99,8 @@ def under(films: Outcomes, probability: np.ndarray, how: str, count: int, seed: 
     errors = (probability - label) ** 2
     bounds = None
     if count and several(films.patients):
-        bounds = middle(mean(errors, resamples(films.patients, count, seed)))
+        drawn = resampled(films.patients, count, seed, lambda some: {"": mean(errors, some)})
+        bounds = middle(drawn[""])
     return Films(
         how,
         _reliability(films.score, ones, label),

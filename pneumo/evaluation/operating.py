@@ -5,12 +5,13 @@ chosen elsewhere gives; every resample of the bootstrap reads its own. With othe
 on, thresholds are theirs, and what they give is counted.
 """
 
+import functools
 from enum import Enum
 
 import numpy as np
 
 from pneumo.evaluation.results import OfSize, Point, known
-from pneumo.evaluation.scores import Outcomes, middle, resamples, several
+from pneumo.evaluation.scores import Outcomes, middle, resampled, several
 from pneumo.evaluation.settings import Measures
 from pneumo.evaluation.shapes import Candidates
 from pneumo.masks.scores import mean, ranked, roc_auc
@@ -47,17 +48,25 @@ def of_films(
     if not demanded.any():
         return []
     curve = _curve(source, np.ones((1, len(source))))
-    draws = _draws(films.patients, count, seed)
-    own = _curve(films, draws) if draws is not None and chosen_on is None else None
+    thresholds = [_threshold(curve, wanted, fixed) for wanted in least]
+
+    def drawn(weights: np.ndarray) -> dict[tuple[float, str], np.ndarray]:
+        """The values of each demanded rate, of each resample."""
+        own = _curve(films, weights) if chosen_on is None else None
+        found: dict[tuple[float, str], np.ndarray] = {}
+        for wanted, threshold in zip(least, thresholds, strict=True):
+            rates = _counted(films, weights, threshold)
+            if own is not None:
+                rates = _best(own, wanted, fixed)
+            values = _values(*rates, prevalence)
+            found |= {(wanted, key): value for key, value in values.items()}
+        return found
+
+    spread = resampled(films.patients, count, seed, drawn) if _draws(films.patients, count) else {}
     points = []
-    for wanted in least:
-        threshold = _threshold(curve, wanted, fixed)
+    for wanted, threshold in zip(least, thresholds, strict=True):
         values = _values(*_counted(films, np.ones((1, len(films))), threshold), prevalence)
-        bounds = {}
-        if draws is not None:
-            rates = _counted(films, draws, threshold) if own is None else _best(own, wanted, fixed)
-            spread = _values(*rates, prevalence)
-            bounds = {key: middle(spread[key]) for key in spread}
+        bounds = {key: middle(spread[wanted, key]) for key in values if spread}
         points.append(_point(wanted, threshold, values, bounds))
     return points
 
@@ -78,9 +87,10 @@ def by_size(
         if not len(some):
             continue
         values, bounds = _detection(some, np.ones((1, len(some)))), {}
-        draws = _draws(some.patients, count, seed)
-        if draws is not None:
-            bounds = {key: middle(spread) for key, spread in _detection(some, draws).items()}
+        if _draws(some.patients, count):
+            work = functools.partial(_detection, some)
+            drawn = resampled(some.patients, count, seed, work)
+            bounds = {key: middle(spread) for key, spread in drawn.items()}
         others = None if chosen_on is None else _with_masks_of(chosen_on, least)
         points = [
             of_films(some, wanted, how.prevalence, count, seed, others, fixed)
@@ -108,9 +118,9 @@ def _detection(films: Outcomes, weights: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _draws(patients: list[str | None], count: int, seed: int) -> np.ndarray | None:
-    """Weights of so many resamples of patients; None if there are not two, or none is asked for."""
-    return resamples(patients, count, seed) if count and several(patients) else None
+def _draws(patients: list[str | None], count: int) -> bool:
+    """Whether patients are resampled: where there are two at least, and it is asked for."""
+    return bool(count) and several(patients)
 
 
 # distinct scores (m,), highest first, and for each row of weights sensitivity and specificity
@@ -183,16 +193,19 @@ def of_lesions(
     if not candidates.lesions.sum():
         return []
     once = np.ones((1, len(candidates.lesions)))
-    draws = _draws(patients, count, seed)
     end = float((~candidates.hit).sum() / len(candidates.lesions))
+    rates = [*(rate for rate in FALSE_A_FILM if rate < end), end]
+    most = {rate: np.inf if rate == end else rate for rate in rates}
+
+    def drawn(weights: np.ndarray) -> dict[float, np.ndarray]:
+        return {rate: _found(candidates, weights, most[rate])[1] for rate in rates}
+
+    spread = resampled(patients, count, seed, drawn) if _draws(patients, count) else {}
     points = []
-    for wanted in [*(rate for rate in FALSE_A_FILM if rate < end), end]:
-        allowed = np.inf if wanted == end else wanted
-        threshold, sensitivity = _found(candidates, once, allowed)
-        bounds = {}
-        if draws is not None:
-            bounds = {"sensitivity": middle(_found(candidates, draws, allowed)[1])}
-        points.append(_point(wanted, threshold, {"sensitivity": sensitivity}, bounds))
+    for rate in rates:
+        threshold, sensitivity = _found(candidates, once, most[rate])
+        bounds = {"sensitivity": middle(spread[rate])} if spread else {}
+        points.append(_point(rate, threshold, {"sensitivity": sensitivity}, bounds))
     return points
 
 

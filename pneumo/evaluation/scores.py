@@ -4,9 +4,9 @@ Numpy only. Every mean takes weights, so that a bootstrap is one matrix product:
 ``weights`` says how often each film stands in resample b.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -100,14 +100,42 @@ def pr_curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.nd
     return at, right[0] / (right[0] + wrong[0]), right[0] / max(right[0, -1], 1)
 
 
+WEIGHTS = 2**22  # of a bootstrap that are held at a time, 32 MiB, however many films there are
+Key = TypeVar("Key", bound=Hashable)
+
+
 def resamples(patients: Sequence[str | None], count: int, seed: int = 0) -> np.ndarray:
     """Bootstrap weights (count, n): patients drawn with replacement, with all their films.
 
     A film of unknown patient is its own.
     """
+    return np.concatenate(list(_blocks(patients, count, seed)))
+
+
+def resampled(
+    patients: Sequence[str | None],
+    count: int,
+    seed: int,
+    compute: Callable[[np.ndarray], dict[Key, np.ndarray]],
+) -> dict[Key, np.ndarray]:
+    """What ``compute`` makes of the weights of ``resamples``, which it sees some rows at a time.
+
+    It takes weights (b, n) and returns values (b,); they come back as (count,). ``count`` is at
+    least 1.
+    """
+    each = [compute(weights) for weights in _blocks(patients, count, seed)]
+    return {key: np.concatenate([one[key] for one in each]) for key in each[0]}
+
+
+def _blocks(patients: Sequence[str | None], count: int, seed: int) -> Iterator[np.ndarray]:
+    """Rows of weights; how many come at a time changes nothing in what is drawn."""
     number, place = _by_patient(patients)
-    draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=count)
-    return draws[:, place].astype(np.float64)
+    rng = np.random.default_rng(seed)
+    rows = max(1, WEIGHTS // len(place))
+    for begin in range(0, count, rows):
+        some = min(rows, count - begin)
+        draws = rng.multinomial(number, np.full(number, 1 / number), size=some)
+        yield draws[:, place].astype(np.float64)
 
 
 def _by_patient(patients: Sequence[str | None]) -> tuple[int, np.ndarray]:
@@ -130,7 +158,7 @@ def intervals(outcomes: Outcomes, count: int, seed: int = 0) -> dict[str, tuple[
     """
     if not several(outcomes.patients):
         return {}
-    spread = summary(outcomes, resamples(outcomes.patients, count, seed))
+    spread = resampled(outcomes.patients, count, seed, lambda drawn: summary(outcomes, drawn))
     return {
         score.key: middle(spread[score.key])
         for score in SCORES
@@ -187,15 +215,23 @@ def paired(one: Outcomes, other: Outcomes, count: int, seed: int = 0) -> dict[st
     Patients are drawn with replacement, with all their films.
     """
     assert one.ids == other.ids
-    weights = resamples(one.patients, count, seed)
-    found = {}
-    for name, (of, which) in COMPARED.items():
-        gap, counted = of(one) - of(other), which(one)
-        spread = np.full(0, np.nan)
-        if several(one.patients) and counted.any():
-            spread = mean(gap, weights * counted)
-        found[name] = difference(float(mean(gap, counted[None])[0]), spread)
-    return found
+    gaps = {name: of(one) - of(other) for name, (of, _) in COMPARED.items()}
+    counted = {name: which(one) for name, (_, which) in COMPARED.items()}
+    spread: dict[str, np.ndarray] = {}
+    if several(one.patients):
+
+        def drawn(weights: np.ndarray) -> dict[str, np.ndarray]:
+            return {name: mean(gaps[name], weights * counted[name]) for name in gaps}
+
+        spread = resampled(one.patients, count, seed, drawn)
+    nothing = np.full(0, np.nan)
+    return {
+        name: difference(
+            float(mean(gap, counted[name][None])[0]),
+            spread.get(name, nothing) if counted[name].any() else nothing,
+        )
+        for name, gap in gaps.items()
+    }
 
 
 def difference(centre: float, spread: np.ndarray) -> Difference:

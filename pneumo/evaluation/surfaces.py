@@ -18,6 +18,7 @@ from pneumo.masks.overlap import dice, iou
 THRESHOLDS = tuple(round(0.01 * i, 2) for i in range(1, 100))
 AREAS = tuple(range(0, 50 * 256, 256))  # pixels at 1024²; the paper's 2,048 is among them
 NAMES = ("dice", "dice_positive", "iou", "sensitivity", "specificity")
+CELLS = 2**20  # films × thresholds that are looked at together: bounds the memory
 
 
 def surface(
@@ -28,11 +29,13 @@ def surface(
     Float64 (len(thresholds), len(areas)) each. Areas are pixels of the maps' own size. A mean over
     no films is NaN.
     """
-    predicted = histograms.predicted(thresholds)
-    return {
-        name: values[0]
-        for name, values in _gated(histograms, predicted[:, None], thresholds, areas).items()
-    }
+    some = max(1, CELLS // max(1, len(histograms)))
+    each = []
+    for begin in range(0, len(thresholds), some):
+        block = thresholds[begin : begin + some]
+        predicted = histograms.predicted(block)
+        each.append(_gated(histograms, predicted[:, None], block, areas))
+    return {name: np.concatenate([one[name][0] for one in each]) for name in NAMES}
 
 
 def triplets(

@@ -66,7 +66,8 @@ class Histograms:
 
 def _at_or_above(counts: np.ndarray) -> np.ndarray:
     """Pixels at or above each level, (n, 257): no pixel reaches level 256."""
-    above = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+    # of the counts' own kind, int32: sums of a film's pixels are no larger than the film
+    above = np.cumsum(counts[:, ::-1], axis=1, dtype=counts.dtype)[:, ::-1]
     return np.concatenate([above, np.zeros((len(counts), 1), counts.dtype)], axis=1)
 
 

@@ -26,6 +26,8 @@ def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
     covered along straight edges, "more than half" would lose what is thin. Of pixels that are
     covered alike as many as are wanted are taken, evenly from all over the film.
     """
+    if mask.shape == (size, size):
+        return (mask > 0).astype(np.uint8)
     mask = np.asarray(mask, np.uint8)
     small = np.zeros((size, size), np.uint8)
     if not cv2.countNonZero(mask):

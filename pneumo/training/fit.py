@@ -360,6 +360,9 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             "scale); use bf16-mixed or averaging=paper"
         )
     several = machine.devices > 1
+    # Deterministic algorithms would also fill every new tensor with NaN, against programs that read
+    # memory before they write it. No layer does, and it costs a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         return pl.Trainer(
             max_epochs=config.epochs,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as independent
 
-from pneumo.evaluation import operating
+from pneumo.evaluation import operating, scores
 from pneumo.evaluation.operating import Fixed
 from pneumo.evaluation.scores import Outcomes
 from pneumo.evaluation.settings import Measures
@@ -191,3 +191,27 @@ def test_sizes_that_no_film_has_are_left_out(sized):
     largest = int(small.truth.max())
     how = Measures(least_px=[1, largest + 1])
     assert [one.least_px for one in operating.by_size(small, how, 0, 0)] == [1]
+
+
+def test_points_are_the_same_where_many_films_are_resampled_some_at_a_time(monkeypatch):
+    films = outcomes(n=60, patients=20)
+    rng = np.random.default_rng(0)
+    candidates = Candidates(
+        rng.integers(0, 60, 90), rng.random(90).round(1), rng.random(90) < 0.5, np.ones(60, int)
+    )
+
+    def points():
+        named = operating.of_films(films, [0.5, 0.9], 0.05, 20, 0)
+        named += operating.of_films(films, [0.5], 0.05, 20, 0, films, Fixed.sensitivity)
+        found = [point.intervals for point in named]
+        found += [one.intervals for one in operating.by_size(films, Measures(), 20, 0)]
+        return found + [
+            point.intervals for point in operating.of_lesions(candidates, films.patients, 20, 0)
+        ]
+
+    whole = points()
+    monkeypatch.setattr(scores, "WEIGHTS", 7 * 60)
+    for some, every in zip(points(), whole, strict=True):
+        assert set(some) == set(every)
+        for key, bounds in every.items():
+            assert some[key] == pytest.approx(bounds, rel=1e-12)

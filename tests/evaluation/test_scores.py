@@ -243,3 +243,25 @@ def test_films_without_masks_have_no_groups_by_size():
     assert any(name.startswith("size") for name in scores.groups(o))
     o.truths = [Truth.masks, Truth.boxes, Truth.masks, Truth.masks]
     assert not any(name.startswith("size") for name in scores.groups(o))
+
+
+def test_a_bootstrap_of_many_films_draws_the_same_some_resamples_at_a_time(monkeypatch):
+    """So that its memory does not grow with the films."""
+    o, other = outcomes(n=50), outcomes(seed=1, n=50)
+    other.truth, other.patients = o.truth, o.patients
+    whole = scores.resamples(o.patients, 20, 1)
+    intervals, paired = scores.intervals(o, 20), scores.paired(o, other, 20)
+    monkeypatch.setattr(scores, "WEIGHTS", 3 * 50)
+    seen = []
+
+    def watched(weights):
+        seen.append(weights)
+        return {"sum": weights.sum(1)}
+
+    scores.resampled(o.patients, 20, 1, watched)
+    assert [len(weights) for weights in seen] == [3] * 6 + [2]
+    assert np.array_equal(np.concatenate(seen), whole)
+    for key, bounds in scores.intervals(o, 20).items():
+        assert bounds == pytest.approx(intervals[key], rel=1e-12)
+    for key, found in scores.paired(o, other, 20).items():
+        assert vars(found) == pytest.approx(vars(paired[key]), rel=1e-12), key

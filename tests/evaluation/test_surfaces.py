@@ -119,3 +119,14 @@ def test_a_set_without_positives_has_no_score_of_positives():
 
 def test_the_best_of_equals_is_the_middle_one():
     assert surfaces.best(np.array([[0.1, 0.5, 0.5], [0.5, 0.2, np.nan]])) == (0, 2)
+
+
+def test_many_films_are_looked_at_some_thresholds_at_a_time(monkeypatch):
+    """With the very same scores, to the last bit."""
+    histograms = tables(*films(3))
+    whole = surfaces.surface(histograms)
+    monkeypatch.setattr(surfaces, "CELLS", 7 * FILMS)
+    parts = surfaces.surface(histograms)
+    assert set(parts) == set(whole)
+    for name, values in whole.items():
+        assert np.array_equal(parts[name], values, equal_nan=True), name

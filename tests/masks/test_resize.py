@@ -32,6 +32,13 @@ def rectangle_of_64():
     return mask
 
 
+def test_a_mask_of_the_size_that_is_asked_for_is_copied_as_it_is():
+    mask = (np.random.default_rng(0).random((64, 64)) < 0.3).astype(np.uint8)
+    same = shrink_mask(mask, 64)
+    assert np.array_equal(same, mask)
+    assert not np.shares_memory(same, mask)
+
+
 @pytest.mark.parametrize("shape", [(64, 64), (96, 48), (50, 64), (16, 16), (9, 130)])
 def test_looking_at_the_box_around_a_mask_alone_changes_nothing(shape):
     """The most covered pixels of the whole film, whatever lies in a corner or at an edge."""

@@ -121,3 +121,28 @@ def test_a_fit_does_not_go_by_scores_of_masks_where_there_are_none(typed, messag
     with initialize_config_dir(CONF, version_base="1.3"):
         plain = load_config(compose("train", ["+experiment=goossen_cnn", "scheduler=plateau"]))
     fit._check_watched(plain, 5, Truth.labels)
+
+
+class TwoBatches:
+    """Stands in for data of which nothing is read."""
+
+    epochs_differ = False
+
+    def batches(self, epoch):
+        return 2
+
+
+@pytest.fixture
+def torch_as_it_comes(monkeypatch):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_deterministic_fit_fills_no_memory_before_it_is_written(tmp_path, torch_as_it_comes):
+    """Torch's default for deterministic algorithms; it made a step a tenth slower."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config = load_config(compose("train", ["+experiment=exp5", "data=phantom"]))
+    fit._trainer(config, tmp_path, TwoBatches(), [])
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory

@@ -159,3 +159,55 @@ def test_checkpoints_of_version_1_are_read(module):
     checkpoint = {"state_dict": {"network.unet.encoder.a": 1, "network.decoder.b": 2}}
     module.on_load_checkpoint(checkpoint)
     assert checkpoint["state_dict"] == {"network.encoder.a": 1, "network.decoder.b": 2}
+
+
+class Point(nn.Module):
+    """Stands in for a network: the grey levels, scaled and shifted."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Conv2d(1, 1, 1)
+
+    def forward(self, films):
+        return Output(self.encoder(films / 255))
+
+
+class Losses(pl.Callback):
+    """Each batch's loss with its films, and the epoch's as it stands when the epoch ends."""
+
+    def __init__(self):
+        self.batches, self.epochs = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+        self.batches.append((outputs["loss"].item(), len(batch["image"])))
+
+    def on_train_epoch_end(self, trainer, module):
+        self.epochs.append((trainer.callback_metrics["train/loss"].item(), self.batches))
+        self.batches = []
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_the_training_loss_of_an_epoch_is_the_mean_over_its_films():
+    """Three films in two batches, over three epochs."""
+    torch.manual_seed(0)
+    seen = Losses()
+    films = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8)
+    batches = [{"image": film, "mask": (film > 128).to(torch.uint8)} for film in films]
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[seen],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = SegmentationModule(Point(), composed("averaging=none", "lr=0.1"), steps=6)
+    trainer.fit(module, DataLoader(batches, batch_size=2))
+    assert [films for _, films in seen.epochs[0][1]] == [2, 1]
+    for told, each in seen.epochs:
+        assert told == pytest.approx(sum(loss * films for loss, films in each) / 3, rel=1e-6)
+    assert len({told for told, _ in seen.epochs}) == 3
