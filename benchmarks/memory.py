@@ -1,83 +1,119 @@
-"""Peak memory of predicting a set as large as the challenge's, against its size: it must not grow
-with the number of films.
+"""Peak memory of predicting a set as large as the challenge's, against a tenth of it.
 
-    python benchmarks/memory.py [films]
+    python -m benchmarks memory
 
-Draws that many pictures of noise, 64², trains nothing (random weights), and predicts a tenth of
-them and all of them, each in a process of its own. Anonymous memory is what the process itself
-needs; pages of memory-mapped files the system takes back when it needs them.
+It must not grow with the number of films. Draws that many pictures of noise, 64², trains nothing
+(random weights), and predicts a tenth of them and all of them, each in a process of its own: the
+maps that ``evaluate`` judges, with the paper's network, and a bundle's masks, pictures and tables,
+with a tiny one. It is what the process needs beyond its imports; pages of memory-mapped files do
+not count, since the system takes them back when it needs them.
 """
 
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image
+import torch
 
-CHILD = """
-import sys, threading, time, torch
-from pathlib import Path
-import numpy as np
+from benchmarks.table import Row, peak_memory
 from pneumo.data import cache
 from pneumo.data.films import read_folder
-from pneumo.inference import engine, mapping, maps
+from pneumo.inference import applying, bundle, engine, mapping, maps
+from pneumo.inference.settings import Predict
+from pneumo.masks.rule import plain
 from pneumo.settings import Machine
 from pneumo.training.network import build_network
 from pneumo.training.options import Model
-from pneumo.training.weights import save_weights
-torch.set_num_threads(2)
-films, place = Path(sys.argv[1]), Path(sys.argv[2])
-peak = 0
-def watch():
-    global peak
-    while True:
-        lines = open("/proc/self/status")
-        fields = dict(line.split(":") for line in lines if line.startswith("RssAnon"))
-        peak = max(peak, int(fields["RssAnon"].split()[0]))
-        time.sleep(0.01)
-threading.Thread(target=watch, daemon=True).start()
-items = read_folder(films)
-made = cache.build(items, 64, place / "cache")
-part = mapping.Part(maps.cases_of(items, False), made, np.arange(len(items)))
-model = Model(name="x", encoder="resnet34", encoder_weights="none")
-save_weights(build_network(model), place / "random.safetensors", {})
-run = engine.torch_engine(model, place / "random.safetensors", "x", Machine(accelerator="cpu"))
-def fill(arrays, begin):
-    for start in range(begin, len(items), 64):
-        stop = min(start + 64, len(items))
-        both = engine.with_flip(run, np.array(made.images[start:stop]))
-        arrays.plain[start:stop], arrays.flip[start:stop] = (
-            engine.to_levels(said.maps) for said in both
+
+SIDE = 64
+FILMS = 12_047  # of the challenge
+MACHINE = Machine(accelerator="cpu", threads=2)
+
+
+def bundled(folder: Path, encoder: str) -> tuple[Model, Path]:
+    """A bundle of random weights, and what its network is."""
+    network = {"name": "unet", "encoder": encoder, "encoder_weights": "none"}
+    about = {"model": network, "input": {"size": SIDE}}
+    data = [{"name": "siim", "training": 0, "validation": 0, "parts": ""}]
+    rule = plain(bundle.Postprocess(0.5, 2048))
+    card = {"name": "benchmark", "tta": False, "postprocess": rule, "data": data}
+    model = Model(**network)
+    bundle.write(folder, card, [build_network(model).eval()], [about], onnx=False)
+    return model, folder
+
+
+def to_maps(films: Path, out: Path) -> None:
+    """As ``evaluate`` does it."""
+    items = read_folder(films)
+    made = cache.build(items, SIDE, out / "cache", workers=0)
+    part = mapping.Part(maps.cases_of(items, False), made, np.arange(len(items)))
+    model, folder = bundled(out / "model", "resnet34")
+    weights = folder / "weights-0.safetensors"
+    fill = mapping.Filler(
+        lambda: engine.torch_engine(model, weights, "benchmark", MACHINE), part, MACHINE, 64
+    )
+    facts = {"on": "folder", "run": "", "weights": "", "left_out": [], "seen_in_training": 0}
+    maps.write(out / "maps", "key", part.cases, SIDE, fill, facts)
+
+
+def to_files(films: Path, out: Path) -> None:
+    """As ``predict model=…`` does it."""
+    _, model = bundled(out / "model", "tu-test_resnet")
+    applying.apply(
+        Predict(
+            model=str(model),
+            input=str(films),
+            out=str(out / "masks"),
+            engine="torch",
+            machine=MACHINE,
         )
-        yield stop
-facts = {"on": "folder", "run": "", "weights": "", "left_out": [], "seen_in_training": 0}
-found = maps.write(place / "maps", "key", part.cases, 64, fill, facts)
-print(len(found), peak // 1024)
-"""
+    )
 
 
-def main(count: int) -> None:
-    """Print the peaks."""
+WAYS: dict[str, Callable[[Path, Path], None]] = {
+    "maps of cached films": to_maps,
+    "films to masks, pictures and tables": to_files,
+}
+
+
+def measure(quick: bool, count: int = FILMS) -> list[Row]:
+    """A row for each way; the ratio is the tenth's peak by that of all."""
+    count = 40 if quick else count
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, n in (("a tenth", count // 10), ("all", count)):
-            films = Path(folder) / name
+    peaks: dict[str, list[float]] = {name: [] for name in WAYS}
+    with tempfile.TemporaryDirectory() as name:
+        for number in (count // 10, count):
+            films = Path(name) / f"{number}"
             films.mkdir()
-            for i in range(n):
-                Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(
-                    films / f"{i}.png", compress_level=1
+            for film in range(number):
+                grey = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+                cv2.imwrite(str(films / f"{film}.png"), grey)
+            for way in WAYS:
+                out = Path(name) / f"{number} {way}"
+                child = [sys.executable, "-m", "benchmarks.memory", way, str(films), str(out)]
+                root = Path(__file__).parents[1]
+                done = subprocess.run(
+                    child, cwd=root, stdout=subprocess.PIPE, text=True, check=True
                 )
-            done = subprocess.run(
-                [sys.executable, "-c", CHILD, str(films), str(Path(folder) / f"{name} out")],
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            found, peak = done.stdout.split()[-2:]
-            print(f"{name}: {int(found):,} films, peak of {int(peak):,} MiB", flush=True)
+                peaks[way].append(float(done.stdout.split()[-1]))
+    return [
+        Row(
+            f"memory, {way}, {count:,} films",
+            ours=whole,
+            other=tenth,
+            unit="MiB",
+            ratios=[tenth / whole],
+            at_least=0.9,
+            against="a tenth of the films",
+        )
+        for way, (tenth, whole) in peaks.items()
+    ]
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 12_047)
+if __name__ == "__main__":  # one way, in a process of its own
+    torch.set_num_threads(MACHINE.threads)
+    print(peak_memory(lambda: WAYS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))))

@@ -1,4 +1,7 @@
-"""Work on many items in processes, with a progress bar; Ctrl-C stops it at once."""
+"""Work on many items: in processes with a progress bar, or ahead of their use in threads.
+
+Ctrl-C stops it at once.
+"""
 
 import itertools
 import logging
@@ -6,8 +9,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
@@ -65,6 +75,33 @@ def each(
             except BaseException:
                 executor.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, most: int
+) -> Generator[Result, None, None]:
+    """Yield function(item) in the items' order, worked on in threads before it is asked for.
+
+    Several of these one behind the other are stages that overlap. Memory stays flat: at most
+    ``most`` items are taken from ``items`` whose results were not yielded yet. An error is raised
+    in the place of its result; then, and if no more results are wanted, work that has not begun is
+    dropped, and what is being done is waited for. 0 threads work in this one.
+    """
+    if threads == 0:
+        yield from map(function, items)
+        return
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            for item in items:
+                pending.append(executor.submit(function, item))
+                if len(pending) == most:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _start() -> None:

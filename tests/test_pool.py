@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -40,3 +41,53 @@ def test_the_processes_of_a_killed_one_end(tmp_path):
         assert parent.stdout.readline()
     parent.kill()
     parent.communicate(timeout=60)  # they hold the other end too, so it closes with the last one
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_work_ahead_comes_in_order_and_its_error_in_its_place(threads):
+    assert list(pool.ahead(math.sqrt, SQUARES, threads, 4)) == list(range(10))
+    results = pool.ahead(math.sqrt, [4.0, -1.0, 9.0], threads, 4)
+    assert next(results) == 2
+    with pytest.raises(ValueError, match=r"domain|nonnegative"):
+        next(results)
+
+
+def test_work_ahead_overlaps_but_takes_no_more_items_than_it_may():
+    """The first result comes only after the second item's work has begun, never the fifth's."""
+    begun = [threading.Event() for _ in range(8)]
+    taken = []
+
+    def items():
+        for number in range(8):
+            taken.append(number)
+            yield number
+
+    def work(number):
+        begun[number].set()
+        if number == 0:
+            assert begun[1].wait(20)
+        return number
+
+    results = pool.ahead(work, items(), 2, 4)
+    for number in range(8):
+        assert next(results) == number
+        assert len(taken) <= number + 4
+    assert list(results) == []
+
+
+def test_work_that_nobody_waits_for_any_more_is_dropped():
+    done = []
+    results = pool.ahead(lambda number: done.append(number) or number, range(100), 1, 5)
+    assert next(results) == 0
+    results.close()
+    assert len(done) <= 5
+    assert not [one for one in threading.enumerate() if one.name.startswith("ThreadPool")]
+
+
+def test_stages_one_behind_the_other_keep_order_and_bounds():
+    taken = []
+    first = pool.ahead(lambda number: taken.append(number) or number, range(50), 3, 4)
+    second = pool.ahead(lambda number: 2 * number, first, 2, 3)
+    for number in range(50):
+        assert next(second) == 2 * number
+        assert len(taken) <= number + 8

@@ -121,16 +121,17 @@ def _fill(
     images = writable(partial / IMAGES, shape, np.uint8)
     masks = writable(partial / MASKS, shape, np.uint8)
     done = writable(partial / DONE, (len(items),), np.uint8)  # 0 to do, 1 done
-    todo = [item for row, item in enumerate(items) if done[row] != 1]
-    work = functools.partial(prepare, size=size, max_pixels=max_pixels, on_error=on_error)
+    todo = [(row, item) for row, item in enumerate(items) if done[row] != 1]
+    work = functools.partial(
+        _write, folder=partial, size=size, max_pixels=max_pixels, on_error=on_error
+    )
     reasons: dict[int, str] = {}
-    numbers = {item.id: row for row, item in enumerate(items)}
-    for item, result in pool.each(work, todo, f"Decoding films to {size}²", workers):
-        row = numbers[item.id]
+    checksums: dict[int, int] = {}
+    for (row, _), result in pool.each(work, todo, f"Decoding films to {size}²", workers):
         if isinstance(result, str):
             reasons[row] = result
             continue
-        images[row], masks[row] = result
+        checksums[row] = result
         done[row] = 1
     for array in (images, masks, done):
         array.flush()
@@ -146,10 +147,13 @@ def _fill(
         whole.mkdir()
         images = _copy(images, kept, whole / IMAGES)
         masks = _copy(masks, kept, whole / MASKS)
+    for new, row in enumerate(kept):
+        if row not in checksums:  # written before the work was interrupted
+            checksums[row] = _checksum(images[new], masks[new])
     summary = {
         "ids": [items[row].id for row in kept],
         "size": size,
-        "checksums": [_checksum(images[new], masks[new]) for new in range(len(kept))],
+        "checksums": [checksums[row] for row in kept],
         "left_aside": [reasons[row] for row in sorted(reasons)],
     }
     del images, masks, done
@@ -166,6 +170,23 @@ def _copy(array: np.ndarray, rows: list[int], path: Path) -> np.memmap:
     return copy
 
 
+def _write(
+    numbered: tuple[int, Item], folder: Path, size: int, max_pixels: int, on_error: OnError
+) -> int | str:
+    """One film → its row of the arrays in ``folder``, and the row's checksum.
+
+    Whoever decodes a film writes it, so that no pixels travel between processes. The reason why the
+    film cannot be used takes the place of its checksum.
+    """
+    row, item = numbered
+    prepared = prepare(item, size=size, max_pixels=max_pixels, on_error=on_error)
+    if isinstance(prepared, str):
+        return prepared
+    for name, pixels in zip((IMAGES, MASKS), prepared, strict=True):
+        np.lib.format.open_memmap(folder / name, mode="r+")[row] = pixels
+    return _checksum(*prepared)
+
+
 def prepare(
     item: Item, size: int, max_pixels: int, on_error: OnError
 ) -> tuple[np.ndarray, np.ndarray] | str:
@@ -175,12 +196,15 @@ def prepare(
     """
     try:
         film = dicom.read(item.path, max_pixels)
-        mask = item.mask(film.stored_shape)
+        mask = item.mask(film.stored_shape) if item.annotations else None
     except PneumoError as error:
         if on_error is OnError.stop:
             raise PneumoError(f"{error}; leave such films out with data.on_error=skip") from None
         return str(error)
-    return shrink(film.pixels, size), shrink_mask(dicom.upright(mask, film.orientation), size)
+    image = shrink(film.pixels, size)
+    if mask is None:
+        return image, np.zeros_like(image)
+    return image, shrink_mask(dicom.upright(mask, film.orientation), size)
 
 
 def writable(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
@@ -228,4 +252,4 @@ def _open(folder: Path) -> Cache:
 
 
 def _checksum(image: np.ndarray, mask: np.ndarray) -> int:
-    return zlib.crc32(mask.tobytes(), zlib.crc32(image.tobytes()))
+    return zlib.crc32(np.ascontiguousarray(mask).data, zlib.crc32(np.ascontiguousarray(image).data))

@@ -7,6 +7,8 @@ https://dicom.nema.org/medical/dicom/current/
 import re
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import pydicom
 from PIL import Image, ImageOps
 from pydicom.dataset import FileDataset
+from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels import apply_color_lut, pixel_array
@@ -135,6 +138,19 @@ def _damaged(path: Path, error: Exception) -> FilmError:
     return FilmError(f"{path}: damaged DICOM file ({type(error).__name__}: {brief(error)})")
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings of odd values in tags, and of pictures whose size is checked elsewhere.
+
+    Python keeps one list of what is ignored for all threads, so that threads which read films
+    restore it for one another at the wrong time: whoever starts them does so within this, too.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
 def is_picture(path: Path, content: bytes | None = None) -> bool:
     """Whether a file is a PNG or JPEG picture.
 
@@ -181,11 +197,9 @@ def read_tags(path: Path) -> Tags:
     """
     if path.suffix.lower() in IMAGES:
         try:
-            with warnings.catch_warnings():
-                # no pixel is decoded here, so that a decompression bomb does no harm
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(path, formats=FORMATS) as picture:
-                    return Tags((picture.height, picture.width))
+            # no pixel is decoded here, so that a decompression bomb does no harm
+            with quiet(), Image.open(path, formats=FORMATS) as picture:
+                return Tags((picture.height, picture.width))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise FilmError(f"{path}: not a readable picture ({brief(error)})") from None
     dataset = read_header(path)
@@ -236,8 +250,7 @@ def read_header(path: Path, pixels: bool = False, content: bytes | None = None) 
 
     _check_deflated(path, content)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # odd values in tags we do not use
+        with quiet():
             try:
                 dataset = pydicom.dcmread(source(), stop_before_pixels=not pixels)
             except InvalidDicomError:
@@ -403,9 +416,10 @@ def _decode(path: Path, dataset: FileDataset) -> np.ndarray:
     # Pillow is several times as fast as the decoder that pydicom would choose, with the same pixels
     plugin = "pillow" if syntax == JPEGBaseline8Bit else ""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            array = pixel_array(dataset, decoding_plugin=plugin)
+        with quiet():
+            array = _grey_jpeg(dataset) if syntax == JPEGBaseline8Bit else None
+            if array is None:
+                array = pixel_array(dataset, decoding_plugin=plugin)
     except MemoryError:
         raise
     except Exception as error:  # each decoder has its own kinds of exception
@@ -429,35 +443,49 @@ def _decode(path: Path, dataset: FileDataset) -> np.ndarray:
     return array
 
 
+def _grey_jpeg(dataset: FileDataset) -> np.ndarray | None:
+    """The pixels of a film as the challenge's are: 8-bit grey JPEG, as its header says.
+
+    They are those of pydicom's ``pixel_array``, without its detours; None of any other film.
+    """
+    header = [dataset.get(key) for key in ("BitsAllocated", "BitsStored", "PixelRepresentation")]
+    grey = dataset.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    if header != [8, 8, 0] or not grey or dataset.get("SamplesPerPixel") != 1:
+        return None
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    with Image.open(BytesIO(frame), formats=["JPEG"]) as picture:
+        if picture.mode != "L" or picture.size != (dataset.Columns, dataset.Rows):
+            return None
+        return np.asarray(picture)
+
+
 def _read_picture(path: Path, max_pixels: int, content: bytes | None, colour: bool) -> np.ndarray:
     """A PNG or JPEG mirror of a film → uint8 (rows, columns).
 
     It may be grey, or grey stored as colour (RGB, RGBA, palette).
     """
     try:
-        with warnings.catch_warnings():
-            # the size is checked below, before any pixel of a decompression bomb is decoded
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            source = path if content is None else BytesIO(content)
-            with Image.open(source, formats=FORMATS) as picture:
-                if picture.width * picture.height > max_pixels:
-                    raise FilmError(
-                        f"{path}: {picture.height} x {picture.width} pixels, "
-                        "more than data.max_megapixels allows"
-                    )
-                # turned by its Exif orientation, as every viewer shows it
-                upright_picture = ImageOps.exif_transpose(picture)
-                if picture.mode.startswith("I") or picture.mode == "F":
-                    deep = np.asarray(upright_picture, np.float64)
-                    low, high = 0.0, 255.0
-                    if deep.max() > 255:
-                        # the file does not say whether it uses 10, 12 or 16 bits, so take the
-                        # range that its pixels use
-                        low, high = np.percentile(deep, (0.1, 99.9))
-                    return rendering.stretched(deep, low, high)
-                if picture.mode in ("L", "1"):
-                    return np.asarray(upright_picture.convert("L"))
-                colours = np.asarray(upright_picture.convert("RGB"))
+        source = path if content is None else BytesIO(content)
+        with quiet(), Image.open(source, formats=FORMATS) as picture:
+            # before any pixel of a decompression bomb is decoded
+            if picture.width * picture.height > max_pixels:
+                raise FilmError(
+                    f"{path}: {picture.height} x {picture.width} pixels, "
+                    "more than data.max_megapixels allows"
+                )
+            # turned by its Exif orientation, as every viewer shows it
+            upright_picture = ImageOps.exif_transpose(picture)
+            if picture.mode.startswith("I") or picture.mode == "F":
+                deep = np.asarray(upright_picture, np.float64)
+                low, high = 0.0, 255.0
+                if deep.max() > 255:
+                    # the file does not say whether it uses 10, 12 or 16 bits, so take the
+                    # range that its pixels use
+                    low, high = np.percentile(deep, (0.1, 99.9))
+                return rendering.stretched(deep, low, high)
+            if picture.mode in ("L", "1"):
+                return np.asarray(upright_picture.convert("L"))
+            colours = np.asarray(upright_picture.convert("RGB"))
     except FilmError:
         raise
     except MemoryError:

@@ -186,12 +186,20 @@ class Bundle:
         does. The film may have any size; the map has the network's. With ``tta`` (by default as the
         card says) it is the mean with the mirror image's.
         """
+        return self.says_each([film], tta)[0]
+
+    def says_each(
+        self, films: Sequence[np.ndarray], tta: bool | None = None
+    ) -> list[tuple[np.ndarray, float | None]]:
+        """What ``says`` says of several films, which may differ in size; the networks see them at
+        once.
+        """
         tta = self.tta if tta is None else tta
         said = []
         for size, engine in self.members:
-            films = shrink(film, size)[None]
-            said.append(with_flip(engine, films)[1] if tta else engine(films))
-        return self._of_all(said)
+            small = np.stack([shrink(film, size) for film in films])
+            said.append(with_flip(engine, small)[1] if tta else engine(small))
+        return self._one_by_one(said)
 
     def says_of(self, films: Mapping[int, np.ndarray]) -> tuple[Said, Said]:
         """What it says of n films, without TTA and with it.
@@ -208,7 +216,16 @@ class Bundle:
         return max(self.members[place][0] for place in self._averaged())
 
     def _of_each(self, said: Sequence[Probabilities]) -> Said:
-        films = [
+        films = self._one_by_one(said)
+        told = [presence for _, presence in films if presence is not None]
+        return Said(
+            np.stack([levels for levels, _ in films]),
+            np.array(told, np.float32) if told else None,
+        )
+
+    def _one_by_one(self, said: Sequence[Probabilities]) -> list[tuple[np.ndarray, float | None]]:
+        """What the members say of n films → map and presence of each."""
+        return [
             self._of_all(
                 [
                     Probabilities(
@@ -220,11 +237,6 @@ class Bundle:
             )
             for row in range(len(said[0].maps))
         ]
-        told = [presence for _, presence in films if presence is not None]
-        return Said(
-            np.stack([levels for levels, _ in films]),
-            np.array(told, np.float32) if told else None,
-        )
 
     def _averaged(self) -> list[int]:
         """The places of the members whose maps are averaged."""

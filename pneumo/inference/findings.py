@@ -61,7 +61,7 @@ class Finding:
     @property
     def area(self) -> int:
         """Pixels of the mask."""
-        return int(np.count_nonzero(self.mask))
+        return cv2.countNonZero(self.mask)
 
     @property
     def area_mm2(self) -> float | None:
@@ -87,8 +87,7 @@ class Finding:
     @property
     def image_side(self) -> str:
         """The side of the upright image that holds at least nine tenths of the mask, or both."""
-        columns = self.mask.sum(0, dtype=np.int64)
-        left, total = int(columns[: len(columns) // 2].sum()), int(columns.sum())
+        left, total = cv2.countNonZero(self.mask[:, : self.mask.shape[1] // 2]), self.area
         if not total:
             return ""
         if left >= 0.9 * total:
@@ -230,9 +229,15 @@ def _unsuitable(film: Film, model: Bundle | None) -> str:
 
 def find(reading: Reading, model: Bundle, rule: Postprocess, tta: bool | None = None) -> Finding:
     """What a bundle finds on one film."""
-    pixels = reading.film.pixels
-    shape = (pixels.shape[0], pixels.shape[1])
-    levels, presence = model.says(pixels, tta)
+    return told(reading, model.says(reading.film.pixels, tta), model, rule)
+
+
+def told(
+    reading: Reading, said: tuple[np.ndarray, float | None], model: Bundle, rule: Postprocess
+) -> Finding:
+    """What a rule makes of what a bundle said of a film: its map and presence."""
+    levels, presence = said
+    shape = (reading.film.pixels.shape[0], reading.film.pixels.shape[1])
     return judged(reading, enlarge(levels, shape), rule, _curve(model, rule), presence)
 
 

@@ -5,7 +5,7 @@ The set is a run's validation part, the test set, or any folder of films.
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pneumo import files, runs
+from pneumo import files, pool, runs
 from pneumo.data import cache, index
 from pneumo.data.csv_files import read_ids
 from pneumo.data.films import Item, patients_from_films, read_folder
@@ -29,8 +29,16 @@ from pneumo.data.settings import (
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.inference import maps
-from pneumo.inference.bundle import Bundle
-from pneumo.inference.engine import mean_of, to_levels, torch_engine, with_flip
+from pneumo.inference.bundle import Bundle, Said
+from pneumo.inference.engine import (
+    Engine,
+    Probabilities,
+    lanes_of,
+    mean_of,
+    to_levels,
+    torch_engine,
+    with_flip,
+)
 from pneumo.inference.maps import Predictions
 from pneumo.inference.seen import Trained
 from pneumo.inference.settings import Films, Seen
@@ -112,7 +120,12 @@ def predict(
             None if settings.on == "val" else trained_by(folder), part, settings, declared.data
         ),
     }
-    fill = _Filler(declared, paths, part, settings.machine, batch_size)
+    machine, network = settings.machine, declared.model
+
+    def load() -> Engine:
+        return mean_of([torch_engine(network, path, "run", machine) for path in paths])
+
+    fill = Filler(load, part, machine, batch_size)
     return maps.write(place, key, part.cases, size, fill, facts)
 
 
@@ -146,9 +159,14 @@ def predict_by_bundle(model: Bundle, settings: Films, batch_size: int = 16) -> P
     }
 
     def fill(arrays: maps.Arrays, begin: int) -> Iterator[int]:
-        for start, stop in _batches(len(part.rows), begin, batch_size):
-            films = {size: one.at(start, stop) for size, one in parts.items()}
-            for column, said in enumerate(model.says_of(films)):
+        def work(batch: tuple[int, int]) -> tuple[int, int, tuple[Said, Said]]:
+            films = {size: one.at(*batch) for size, one in parts.items()}
+            return *batch, model.says_of(films)
+
+        lanes = lanes_of(settings.machine) if model.engine == "torch" else 0
+        batches = _batches(len(part.rows), begin, batch_size)
+        for start, stop, both in pool.ahead(work, batches, lanes, lanes + 1):
+            for column, said in enumerate(both):
                 arrays[column][start:stop] = said.levels
                 if said.presence is not None:
                     arrays.presence[start:stop, column] = said.presence
@@ -376,27 +394,26 @@ def _folder_name(folder: Path) -> str:
     return f"{folder.resolve().name}-{files.digest(str(folder.resolve()))[:8]}"
 
 
-class _Filler:
-    """Writes the maps of a part, batch by batch; the network is loaded when it is needed."""
+class Filler:
+    """Writes the maps of a part, batch by batch; ``load`` is called when the network is needed."""
 
     def __init__(
-        self,
-        declared: Config,
-        weights: list[Path],
-        part: Part,
-        machine: Machine,
-        batch_size: int,
-    ):
-        self.declared, self.weights, self.part = declared, weights, part
+        self, load: Callable[[], Engine], part: Part, machine: Machine, batch_size: int
+    ) -> None:
+        self.load, self.part = load, part
         self.machine, self.batch_size = machine, batch_size
 
     def __call__(self, arrays: maps.Arrays, begin: int) -> Iterator[int]:
-        model, machine = self.declared.model, self.machine
-        engine = mean_of([torch_engine(model, path, "run", machine) for path in self.weights])
+        engine = self.load()
         rows = self.part.rows
-        for start, stop in _batches(len(rows), begin, self.batch_size):
-            films = self.part.at(start, stop)
-            for column, told in enumerate(with_flip(engine, films)):
+
+        def work(batch: tuple[int, int]) -> tuple[int, int, tuple[Probabilities, Probabilities]]:
+            return *batch, with_flip(engine, self.part.at(*batch))
+
+        lanes = lanes_of(self.machine)
+        batches = _batches(len(rows), begin, self.batch_size)
+        for start, stop, both in pool.ahead(work, batches, lanes, lanes + 1):
+            for column, told in enumerate(both):
                 arrays[column][start:stop] = to_levels(told.maps)
                 if told.presence is not None:
                     arrays.presence[start:stop, column] = told.presence

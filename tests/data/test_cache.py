@@ -78,6 +78,7 @@ def test_interrupted_work_continues_and_is_never_taken_for_whole(items, tmp_path
     assert sorted(decoded) == sorted(item.id for item in items)  # each once
     assert np.array_equal(films.images, whole.images)
     assert np.array_equal(films.masks, whole.masks)
+    assert films.checksums == whole.checksums
 
 
 def test_changed_input_or_setting_makes_another_cache(items, tmp_path):

@@ -5,6 +5,8 @@ import pydicom
 import pytest
 from conftest import write_film
 from PIL import Image
+from pydicom.pixels import pixel_array
+from pydicom.uid import JPEGBaseline8Bit
 
 from pneumo.data import dicom
 
@@ -22,6 +24,21 @@ def test_monochrome1_is_inverted(tmp_path):
         ).pixels,
         255 - RAMP,
     )
+
+
+def test_the_pixels_of_a_grey_jpeg_film_are_pydicom_s(phantoms, tmp_path):
+    path = sorted(phantoms.rglob("*.dcm"))[0]
+    dataset = pydicom.dcmread(path)
+    assert dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
+    expected = pixel_array(dataset, decoding_plugin="pillow")
+    assert np.array_equal(dicom.read(path).pixels, expected)
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    dataset.save_as(tmp_path / "inverse.dcm")
+    assert np.array_equal(dicom.read(tmp_path / "inverse.dcm").pixels, 255 - expected)
+    dataset.Rows -= 8
+    dataset.save_as(tmp_path / "other.dcm")
+    with pytest.raises(dicom.FilmError, match=r"other\.dcm: cannot decode JPEG"):
+        dicom.read(tmp_path / "other.dcm")
 
 
 @pytest.mark.parametrize("bits", [10, 12, 15, 16])

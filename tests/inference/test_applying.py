@@ -1,6 +1,7 @@
 """A bundle on any films: the same masks as the run it was made of."""
 
 import csv
+import errno
 import hashlib
 import json
 import shutil
@@ -13,10 +14,15 @@ from inference.stand_ins import SHRUNK, comment, edited
 
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
-from pneumo.inference import applying
+from pneumo.inference import applying, bundle, outputs
+from pneumo.inference.engine import Pace
 from pneumo.inference.settings import Predict, Save, Unsuitable
 from pneumo.masks import rle
-from pneumo.masks.settings import Rule
+from pneumo.masks.rule import plain
+from pneumo.masks.settings import Postprocess, Rule
+from pneumo.settings import Machine
+from pneumo.training.network import build_network
+from pneumo.training.options import Model
 
 
 @pytest.mark.slow
@@ -108,3 +114,103 @@ def test_nothing_to_do_leaves_no_folder(model, tmp_path):
     with pytest.raises(PneumoError, match="no films in"):
         applying.apply(Predict(model=str(model), input=str(films), out=str(tmp_path / "masks")))
     assert not (tmp_path / "masks").exists()
+
+
+@pytest.fixture(scope="module")
+def random(tmp_path_factory):
+    """A bundle of a small network with random weights, which finds something everywhere."""
+    network = {"name": "small", "encoder": "tu-test_resnet", "encoder_weights": "none"}
+    about = {"model": network, "input": {"size": 64}}
+    data = [{"name": "siim", "training": 0, "validation": 0, "parts": ""}]
+    rule = plain(Postprocess(0.5, 0))
+    card = {"name": "random", "tta": False, "postprocess": rule, "data": data}
+    place = tmp_path_factory.mktemp("random") / "model"
+    bundle.write(place, card, [build_network(Model(**network)).eval()], [about], onnx=False)
+    return place
+
+
+@pytest.fixture
+def several(phantoms, tmp_path):
+    """A folder of six films, one of them cut off, and a file that is none."""
+    films = tmp_path / "films"
+    films.mkdir()
+    for number, path in enumerate(sorted(phantoms.rglob("*.dcm"))[:6]):
+        shutil.copy(path, films / f"{number}.dcm")
+    (films / "2.dcm").write_bytes((films / "2.dcm").read_bytes()[:3000])
+    (films / "notes.txt").write_text("no film")
+    return films
+
+
+def used(model, films, out, **more):
+    """The table's rows of films that a bundle was used on, and the error."""
+    machine = Machine(accelerator="cpu", threads=2)
+    settings = Predict(model=str(model), input=str(films), out=str(out), machine=machine, **more)
+    try:
+        applying.apply(settings)
+        error = None
+    except (PneumoError, OSError, KeyboardInterrupt) as raised:
+        error = raised
+    with open(out / "films.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file)), error
+
+
+@pytest.mark.parametrize("how", ["as on a CPU", "as on a GPU"])
+def test_films_together_have_the_results_of_each_alone(random, several, tmp_path, monkeypatch, how):
+    if how == "as on a GPU":  # in batches, with another one on its way
+        monkeypatch.setattr(applying, "pace", lambda *_: Pace(4, 2, Machine(accelerator="cpu")))
+    rows, error = used(random, several, tmp_path / "together")
+    assert "1 of 6 films could not be used" in str(error)
+    assert [row["film"] for row in rows] == list("01345")
+    for row in rows:
+        path = several / f"{row['film']}.dcm"
+        (alone,), _ = used(random, path, tmp_path / "alone")
+        # a batch adds up in another order: a pixel at a level's border may differ
+        own, its = (int(one.pop("area_px")) for one in (row, alone))
+        assert own == pytest.approx(its, abs=0 if how == "as on a CPU" else 64)
+        assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        if how == "as on a CPU":
+            assert row == alone
+            for kind in ("mask", "overlay"):
+                name = f"{row['film']}-{kind}.png"
+                both = [tmp_path / folder / name for folder in ("together", "alone")]
+                assert both[0].read_bytes() == both[1].read_bytes()
+
+
+def failing_at(film, error, monkeypatch):
+    """The results of one film cannot be saved."""
+    save = outputs.save
+
+    def saved(out, name, *more):
+        if name == film:
+            raise error
+        return save(out, name, *more)
+
+    monkeypatch.setattr(outputs, "save", saved)
+
+
+def test_a_film_whose_results_cannot_be_written_costs_the_others_nothing(
+    random, several, tmp_path, monkeypatch
+):
+    failing_at("3", PermissionError(errno.EACCES, "Permission denied"), monkeypatch)
+    rows, error = used(random, several, tmp_path / "masks")
+    assert "2 of 6 films could not be used" in str(error)
+    assert [row["film"] for row in rows] == list("0145")
+    failed = json.loads((tmp_path / "masks" / "films.json").read_text())["failed"]
+    assert failed[1] == {
+        "film": str(several / "3.dcm"),
+        "reason": "its results cannot be written (Permission denied)",
+    }
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space")])
+def test_a_stop_keeps_the_films_that_are_done_and_no_others(
+    random, several, tmp_path, monkeypatch, error
+):
+    failing_at("4", error, monkeypatch)
+    rows, raised = used(random, several, tmp_path / "masks", save=Save(overlay=False))
+    assert raised is error
+    names = [row["film"] for row in rows]
+    assert names[:3] == list("013")  # 5 may have been done beside 4
+    written = sorted(path.name for path in (tmp_path / "masks").glob("*.png"))
+    assert written == [f"{name}-mask.png" for name in names]
+    assert not list((tmp_path / "masks").glob(".*"))

@@ -6,7 +6,14 @@ import pytest
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
 from pneumo.inference import bundle
-from pneumo.inference.engine import Probabilities, mean_of, onnx_engine, to_levels, with_flip
+from pneumo.inference.engine import (
+    Probabilities,
+    mean_of,
+    onnx_engine,
+    pace,
+    to_levels,
+    with_flip,
+)
 from pneumo.settings import Machine
 
 
@@ -52,3 +59,15 @@ def test_several_networks_as_one_are_the_mean_of_their_maps_and_of_the_scores_th
     assert np.allclose(both.maps, 0.5)
     assert np.allclose(both.presence, [0.3, 0.6])
     assert mean_of(engines[:1])(films).presence is None
+
+
+def test_a_cpu_does_single_films_at_once_and_one_alone_with_all_threads():
+    def put(threads, **more):
+        machine = Machine(accelerator="cpu", threads=threads)
+        batch, lanes, each = pace("auto", machine, 16, **more)
+        return batch, lanes, each.threads
+
+    assert put(1) == (1, 1, 1)
+    assert put(2) == (1, 2, 1)
+    assert put(16) == (1, 4, 4)
+    assert put(2, alone=True) == (1, 1, 2)

@@ -1,6 +1,7 @@
 import csv
 import gzip
 
+import cv2
 import numpy as np
 import pytest
 
@@ -36,6 +37,25 @@ def test_a_mask_of_the_size_that_is_asked_for_is_copied_as_it_is():
     same = shrink_mask(mask, 64)
     assert np.array_equal(same, mask)
     assert not np.shares_memory(same, mask)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 48), (50, 64), (16, 16), (9, 130)])
+def test_looking_at_the_box_around_a_mask_alone_changes_nothing(shape):
+    """The most covered pixels of the whole film, whatever lies in a corner or at an edge."""
+    rng = np.random.default_rng(0)
+    for place in range(12):
+        mask = np.zeros(shape, np.uint8)
+        top, left = rng.integers(0, shape[0]), rng.integers(0, shape[1])
+        mask[top : top + 11, left : left + 7] = (
+            rng.random(mask[top : top + 11, left : left + 7].shape) < 0.7
+        )
+        mask[0, 0] = place % 2
+        mask[-1, -1] = place % 3 == 0
+        covered = cv2.resize(mask.astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA)
+        small = shrink_mask(mask, 16)
+        assert small.sum() == (max(1, round(float(covered.sum()))) if covered.any() else 0)
+        if small.any():
+            assert covered[small == 1].min() >= covered[small == 0].max(initial=0)
 
 
 def test_no_positive_film_becomes_empty():
