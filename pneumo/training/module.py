@@ -96,12 +96,13 @@ class SegmentationModule(pl.LightningModule):
 
         Lightning would do the same from a log of every step, at half a millisecond a step.
         """
-        total, count = self._losses
-        self._losses = total + value * films, count + films
+        total, count = self._losses[0] + value * films, self._losses[1] + films
+        self._losses = total, count
         if self.trainer.is_last_batch:
-            total, count = self._losses
-            options = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
-            self.log("train/loss", total / count, prog_bar=True, **options)
+            mean = total / count
+            self.log(
+                "train/loss", mean, True, on_step=False, on_epoch=True, batch_size=1, sync_dist=True
+            )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         logits = self.network(batch["image"])

@@ -41,9 +41,14 @@ KNOWN = {
     "inference/server.py": {
         "secrets.token_urlsafe(9)": HIDDEN,
         "secrets.token_urlsafe(16)": HIDDEN,
+        "secrets.token_urlsafe()": HIDDEN,
+        "secrets.compare_digest(token.encode(), offered.encode('utf-8', 'surrogatepass'))": (
+            "draws nothing"
+        ),
     },
     "predict.py": {"time.monotonic()": CLOCK},
     "runs.py": {"time.strftime('%Y-%m-%d %H:%M:%S')": CLOCK},
+    "view.py": {"tempfile.TemporaryDirectory(prefix='pneumo-')": HIDDEN},
     "training/augmentation.py": {
         "np.random.SeedSequence(key)": "of seed, epoch and film",
         "np.random.default_rng(np.random.SeedSequence(key))": "of seed, epoch and film",
@@ -59,7 +64,7 @@ KNOWN = {
     },
     "training/logbook.py": {"time.monotonic()": CLOCK},
     "training/module.py": {
-        "np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank])": SEED,
+        "np.random.SeedSequence([self.config.seed, self.current_epoch, rank])": SEED,
         "torch.manual_seed(int(sequence.generate_state(1)[0]))": SEED,
     },
     "training/sampling.py": {
@@ -166,7 +171,10 @@ UNSORTED = {
     "inference/inputs.py": {
         "os.walk(root, onerror=faults.append, followlinks=True)": "sorted folder by folder"
     },
-    "runs.py": {"(folder / CHECKPOINTS).glob('*.safetensors')": "sorted by rank"},
+    "runs.py": {
+        "(folder / CHECKPOINTS).glob('*.safetensors')": "sorted by rank",
+        "(folder / CHECKPOINTS).glob('epoch*.ckpt')": "removed",
+    },
     "training/best.py": {"folder.glob('epoch*.ckpt')": "removed"},
     "training/listing.py": {
         "folder.rglob('*')": "sizes, added up",
