@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from attacks.starter import Starter
 from conftest import TINY
 from safetensors.numpy import load_file
+from starter import Starter
 
 PACKAGE = Path(__file__).parents[2] / "pneumo"
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import yaml
-from attacks.starter import KILLED, Ended, Kill, Starter
 from conftest import TINY
+from starter import KILLED, Ended, Kill, Starter
 
 RUN = "run=runs/exp5/*/*"
 KILLS = 30  # at least

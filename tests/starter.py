@@ -1,8 +1,8 @@
 """Commands started from a process that has imported what they need, and killed where a test says.
 
 Run as a script, it reads one JSON line for each command and answers with one when that has ended;
-``Starter`` is the other end. Each command runs as ``python -m pneumo.<module>`` does, in a child of
-its own; only the seconds of its imports are saved.
+``Starter`` is the other end. Each command runs as ``python -m pneumo.<module>`` does, in a forked
+child; only the seconds of its imports are saved.
 """
 
 import importlib
@@ -41,9 +41,15 @@ class Ended:
     """How a command ended: its status, what it said, and the changes of files it made or began."""
 
     status: int
-    said: str
+    out: str
+    err: str
     changes: list[str]
     seconds: float
+
+    @property
+    def said(self) -> str:
+        """All that it said."""
+        return self.out + self.err
 
 
 class Starter:
@@ -52,22 +58,32 @@ class Starter:
     def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.env = env or {}
         self.process = subprocess.Popen(
             [sys.executable, __file__],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})},
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **self.env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
     def run(
-        self, module: str, arguments: Sequence[str], kill: Kill | None = None, before: str = ""
+        self,
+        module: str,
+        arguments: Sequence[str],
+        kill: Kill | None = None,
+        before: str = "",
+        folder: Path | None = None,
     ) -> Ended:
-        """Run ``python -m pneumo.<module>``; ``before`` is code that its process runs first."""
+        """Run ``python -m pneumo.<module>``, here or in another folder.
+
+        ``before`` is code that its process runs first.
+        """
         asked = {
             "module": module,
             "arguments": list(arguments),
-            "folder": str(self.folder),
+            "folder": str(folder or self.folder),
+            "env": {**os.environ, "HF_HUB_OFFLINE": "1", **self.env},
             "kill": asdict(kill or Kill()),
             "before": before,
         }
@@ -89,15 +105,16 @@ def _serve() -> None:
     _import_all()
     for line in sys.stdin:
         asked = json.loads(line)
-        said, changed = os.memfd_create("said"), os.memfd_create("changed")
+        out, err, changed = (os.memfd_create(name) for name in ("out", "err", "changed"))
         started = time.monotonic()
         child = os.fork()
         if child == 0:
-            _work(asked, said, changed)
+            _work(asked, out, err, changed)
         _, status = os.waitpid(child, 0)
         ended = Ended(
             os.waitstatus_to_exitcode(status),
-            _text(said),
+            _text(out),
+            _text(err),
             _text(changed).splitlines(),
             time.monotonic() - started,
         )
@@ -119,14 +136,16 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
-def _work(asked: dict, said: int, changed: int) -> None:
+def _work(asked: dict, out: int, err: int, changed: int) -> None:
     """In the child: the command, as a process of its own would run it."""
     status = 1
     try:
-        for stream in (1, 2):
-            os.dup2(said, stream)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        os.environ.clear()
+        os.environ.update(asked["env"])
         os.chdir(asked["folder"])
         name = f"pneumo.{asked['module']}"
         sys.argv = [name, *asked["arguments"]]
