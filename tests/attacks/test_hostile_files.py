@@ -27,6 +27,7 @@ import pytorch_lightning as pl
 import torch
 from conftest import say, write_film
 from inference.stand_ins import Bright
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate
@@ -42,11 +43,12 @@ from pneumo.data.sources import coco, folder, siim
 from pneumo.errors import PneumoError, one_line
 from pneumo.inference import applying, bundle, corrections, inputs, maps, outputs, painting, server
 from pneumo.inference.corrections import Corrections
+from pneumo.inference.engine import onnx_engine
 from pneumo.inference.privacy import OutputNames
 from pneumo.inference.settings import Names, Predict, Save, View
 from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
-from pneumo.settings import CONF, PLACES
+from pneumo.settings import CONF, PLACES, Machine
 from pneumo.tables import Table, cell
 from pneumo.training import fit, record, weights
 from pneumo.training.network import build_network
@@ -1004,6 +1006,63 @@ def test_hostile_members_are_refused(name, given, tmp_path, monkeypatch):
     with bounded(600):
         told = refusal(lambda: bundle.load(place))
     assert name != "an encoder of the environment" or "resnet18" not in told
+
+
+def graph(*nodes, told=TensorProto.FLOAT, name="films", weights=()):
+    """An ONNX network of these operators, from films to probabilities."""
+    sides = ["n", 1, "s", "s"]
+    films = helper.make_tensor_value_info(name, TensorProto.UINT8, sides)
+    out = helper.make_tensor_value_info("out", told, None)
+    made = helper.make_graph(nodes, "g", [films], [out], initializer=list(weights))
+    domains = [helper.make_opsetid("", 18), helper.make_opsetid("evil", 1)]
+    return helper.make_model(made, opset_imports=domains, ir_version=9).SerializeToString()
+
+
+def elsewhere(path):
+    """A network whose weights lie in another file."""
+    outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
+    outside.data_location = TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value=path)
+    cast = helper.make_node("Cast", ["films"], ["f"], to=TensorProto.FLOAT)
+    return graph(cast, helper.make_node("Add", ["f", "w"], ["out"]), weights=[outside])
+
+
+def of_size(count):
+    """A network that makes so many numbers out of nothing."""
+    shape = numpy_helper.from_array(np.array([count], np.int64), "shape")
+    return graph(helper.make_node("ConstantOfShape", ["shape"], ["out"]), weights=[shape])
+
+
+AS_FLOATS = helper.make_node("Cast", ["films"], ["f"], to=TensorProto.FLOAT)
+NETWORKS = {
+    "nothing": lambda at: b"",
+    "a pickle": lambda at: pickle.dumps(Evil(at)),
+    "a program": lambda at: b"\x7fELF" + bytes(1000),
+    "weights in a file above": lambda at: elsewhere("../secret.bin"),
+    "weights in a file of the system": lambda at: elsewhere("/etc/passwd"),
+    "an operator of nobody": lambda at: graph(
+        helper.make_node("Run", ["films"], ["out"], domain="evil")
+    ),
+    "another input": lambda at: graph(
+        helper.make_node("Cast", ["x"], ["out"], to=TensorProto.FLOAT), name="x"
+    ),
+    "another shape": lambda at: graph(AS_FLOATS, helper.make_node("Size", ["f"], ["out"]), told=7),
+    "another kind of numbers": lambda at: graph(
+        helper.make_node("Identity", ["films"], ["out"]), told=TensorProto.UINT8
+    ),
+    "10¹¹ numbers": lambda at: of_size(10**11),
+    "a negative count of numbers": lambda at: of_size(-5),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hostile_onnx_networks_are_refused(name, tmp_path, canary):
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / "weights-0.onnx"
+    path.write_bytes(NETWORKS[name](canary))
+    with bounded(2000):
+        refusal(lambda: onnx_engine(path, Machine(threads=1))(np.zeros((1, 2, 2), np.uint8)))
 
 
 def test_one_file_cannot_be_a_thousand_networks(given, tmp_path):
