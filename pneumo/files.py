@@ -162,8 +162,12 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("lists or objects nested too deeply") from None
 
 
+class NotYaml(ValueError):
+    """A text that is no YAML of plain values, for any reader of it."""
+
+
 def parse_yaml(text: str) -> Any:
-    """What a YAML text of plain values holds. Raises ValueError."""
+    """What a YAML text of plain values holds. Raises NotYaml, ValueError."""
     if len(text) > MAX_YAML:
         raise ValueError(f"more than {MAX_YAML:,} characters")
     try:
@@ -171,7 +175,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("lists or keys nested too deeply") from None
     except yaml.YAMLError as error:
-        raise ValueError(brief(error)) from None
+        raise NotYaml(brief(error)) from None
     left, count = [value], 0
     while left:
         one = left.pop()

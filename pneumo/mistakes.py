@@ -90,6 +90,8 @@ def _check_own_files(folder: Path) -> None:
             if len(path.relative_to(folder).parts) > 2 and not re.search(r"hydra|\\", text, re.I):
                 continue
             values = files.parse_yaml(text)
+        except files.NotYaml:
+            continue  # Hydra cannot read it either, and says so if it is asked to
         except (OSError, ValueError) as error:
             raise PneumoError(f"{path}: not YAML ({brief(error)})") from None
         header = re.search(r"^\s*#\s*@package\s+(\S+)", text, re.MULTILINE)
