@@ -567,6 +567,7 @@ def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) ->
                 dynamic_shapes={"films": {0: torch.export.Dim("n", min=1, max=4096)}},
                 verbose=False,
             )
+        _forget_code(path)
         exported = onnx_engine(path, Machine())(films)
     except ModuleNotFoundError as error:
         raise PneumoError(
@@ -583,3 +584,14 @@ def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) ->
             "it was not written"
         )
     return difference
+
+
+def _forget_code(path: Path) -> None:
+    """Take out of an ONNX file what torch notes of the code that made it: paths of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for part in (model.graph, *model.functions):
+        for one in (part, *part.node, *part.value_info):
+            one.ClearField("metadata_props")
+    files.write_bytes(path, model.SerializeToString())

@@ -96,6 +96,7 @@ def test_onnx_gives_what_torch_gives(tmp_path):
 def test_onnx_gives_what_torch_gives_for_other_networks(tmp_path, model):
     network = build_network(model, pretrained=False).eval()
     assert bundle.export_onnx(network, 64, tmp_path / "a.onnx") < 1e-5
+    assert str(Path(pneumo.__file__).parent).encode() not in (tmp_path / "a.onnx").read_bytes()
 
 
 def test_a_learned_stem_was_of_3_by_3(older):
