@@ -94,8 +94,15 @@ class SegmentationModule(pl.LightningModule):
         self._losses = total + value * films, count + films
         if self.trainer.is_last_batch:
             total, count = self._losses
-            options = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
-            self.log("train/loss", total / count, prog_bar=True, **options)
+            self.log(
+                "train/loss",
+                total / count,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=True,
+                batch_size=1,
+                sync_dist=True,
+            )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         logits = self.network(batch["image"])
