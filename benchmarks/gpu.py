@@ -64,7 +64,8 @@ class Place:
     @property
     def typed(self) -> tuple[str, ...]:
         """The settings of every fit here."""
-        return (f"machine.accelerator={self.device}",)
+        typed = (f"machine.accelerator={self.device}",)
+        return (*typed, step.TINY) if self.quick else typed
 
     @property
     def on_gpu(self) -> bool:
