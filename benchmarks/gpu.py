@@ -48,6 +48,7 @@ from pneumo.training.weights import read_weights, save_weights
 
 # side and batch: Exp5's stages, and the winners' large films
 SIZES = ((256, 64), (512, 16), (1024, 4))
+FEW = 6  # phantoms that are drawn in this process: others would have to import torch too
 # How far a probability may lie from that of the CPU, at most and in the mean over pixels. TF32
 # keeps 10 bits of a product's factors, bf16 7.
 TOLERANCE = {"32-true": (0.02, 0.001), "bf16-mixed": (0.15, 0.01)}
@@ -63,7 +64,8 @@ class Place:
     @property
     def typed(self) -> tuple[str, ...]:
         """The settings of every fit here."""
-        return (f"machine.accelerator={self.device}",)
+        typed = (f"machine.accelerator={self.device}",)
+        return (*typed, step.TINY) if self.quick else typed
 
     @property
     def on_gpu(self) -> bool:
@@ -133,7 +135,7 @@ def data(place: Place) -> Iterator[Row]:
     """Films a second of the loader with the paper's augmentation, against those trained on."""
     with tempfile.TemporaryDirectory() as name:
         for side, batch in place.sizes()[:2]:
-            films = 8 if place.quick else 600
+            films = FEW if place.quick else 600
             config = step.config_of(
                 side,
                 batch,
@@ -310,10 +312,11 @@ def experiments(place: Place) -> Iterator[Row]:
 
 def _small(place: Place) -> tuple[str, ...]:
     """A fit of two epochs on few phantoms, in each stage."""
-    side = 32 if place.quick else 64
+    side, images = (32, FEW) if place.quick else (64, 24)
     return (
         *place.typed,
-        *("data=phantom", "data.images=24", "scale=mini", f"scale.side={side}"),
+        *("data=phantom", f"data.images={images}", "scale=mini", f"scale.side={side}"),
+        "split.validation=0.34",
         *("scale.least_epochs=2", "scale.epochs=0.02", "scale.folds=1"),
         *("model.encoder_weights=none", "log.wandb=disabled", "log.pictures=0"),
         *("machine.workers=0",),

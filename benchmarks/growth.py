@@ -21,6 +21,7 @@ from jinja2 import Template
 
 from benchmarks import made, table
 from benchmarks.table import Row
+from pneumo import pool
 from pneumo.data import cache, parts
 from pneumo.data.settings import Split
 from pneumo.data.sources import siim
@@ -153,6 +154,7 @@ def taken(stages: Stages, count: int) -> Iterator[Taken]:
 def grown(sizes: tuple[int, ...], beyond: int) -> list[Taken]:
     """All stages at all sizes; those of tables also at ``beyond``, if that is more."""
     logging.getLogger("pneumo").setLevel(logging.WARNING)
+    pool.cores = lambda: 1  # other processes' memory would not be seen
     found: list[Taken] = []
     with tempfile.TemporaryDirectory() as name:
         for count in sizes:

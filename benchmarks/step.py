@@ -34,6 +34,7 @@ from pneumo.training.network import Output, build_network
 from pneumo.training.settings import Config
 
 Batch = dict[str, Tensor]
+TINY = "model.encoder=tu-test_resnet"  # of half a million weights, to see that it runs
 WARM = 2  # steps that do not count: memory is taken, kernels are chosen
 
 
@@ -425,7 +426,8 @@ def measure(quick: bool) -> list[Row]:
     rows: list[Row] = []
     sizes = [(32, 2, 1, 1)] if quick else [(256, 2, 3, 7), (512, 1, 2, 7)]
     for side, batch, steps, rounds in sizes:
-        config = config_of(side, batch, "machine.accelerator=cpu")
+        small = (TINY,) if quick else ()
+        config = config_of(side, batch, "machine.accelerator=cpu", *small)
         found = timed(config, steps, rounds, memory=not quick)
         rows += rows_of(config, found, "cpu", f"training step, {side}², batch {batch}")
     rows.append(overhead(20 if quick else 200, 2 if quick else 7))

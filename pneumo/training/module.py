@@ -99,9 +99,14 @@ class SegmentationModule(pl.LightningModule):
         total, count = self._losses[0] + value * films, self._losses[1] + films
         self._losses = total, count
         if self.trainer.is_last_batch:
-            mean = total / count
             self.log(
-                "train/loss", mean, True, on_step=False, on_epoch=True, batch_size=1, sync_dist=True
+                "train/loss",
+                total / count,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=True,
+                batch_size=1,
+                sync_dist=True,
             )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:

@@ -237,7 +237,9 @@ def torch_as_it_comes(monkeypatch):
 def test_a_deterministic_fit_fills_no_memory_before_it_is_written(tmp_path, torch_as_it_comes):
     """Torch's default for deterministic algorithms; it made a step a tenth slower."""
     with initialize_config_dir(CONF, version_base="1.3"):
-        config = load_config(compose("train", ["+experiment=exp5", "data=phantom"]))
+        config = load_config(
+            compose("train", ["+experiment=exp5", "data=phantom", "log.pictures=0"])
+        )
     fit._trainer(config, tmp_path, TwoBatches(), [])
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory
