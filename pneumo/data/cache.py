@@ -122,8 +122,9 @@ def _fill(
     masks = writable(partial / MASKS, shape, np.uint8)
     done = writable(partial / DONE, (len(items),), np.uint8)  # 0 to do, 1 done
     todo = [(row, item) for row, item in enumerate(items) if done[row] != 1]
+    places = [(partial / IMAGES, images.offset), (partial / MASKS, masks.offset)]
     work = functools.partial(
-        _write, folder=partial, size=size, max_pixels=max_pixels, on_error=on_error
+        _write, places=places, size=size, max_pixels=max_pixels, on_error=on_error
     )
     reasons: dict[int, str] = {}
     checksums: dict[int, int] = {}
@@ -171,19 +172,26 @@ def _copy(array: np.ndarray, rows: list[int], path: Path) -> np.memmap:
 
 
 def _write(
-    numbered: tuple[int, Item], folder: Path, size: int, max_pixels: int, on_error: OnError
+    numbered: tuple[int, Item],
+    places: list[tuple[Path, int]],
+    size: int,
+    max_pixels: int,
+    on_error: OnError,
 ) -> int | str:
-    """One film → its row of the arrays in ``folder``, and the row's checksum.
+    """One film → its row of the arrays, and the row's checksum.
 
-    Whoever decodes a film writes it, so that no pixels travel between processes. The reason why the
-    film cannot be used takes the place of its checksum.
+    ``places`` are the arrays' files and where in them the rows begin. Whoever decodes a film writes
+    it, so that no pixels travel between processes. The reason why the film cannot be used takes the
+    place of its checksum.
     """
     row, item = numbered
     prepared = prepare(item, size=size, max_pixels=max_pixels, on_error=on_error)
     if isinstance(prepared, str):
         return prepared
-    for name, pixels in zip((IMAGES, MASKS), prepared, strict=True):
-        np.lib.format.open_memmap(folder / name, mode="r+")[row] = pixels
+    for (path, begin), pixels in zip(places, prepared, strict=True):
+        with open(path, "r+b", buffering=0) as file:
+            file.seek(begin + row * pixels.nbytes)
+            file.write(np.ascontiguousarray(pixels).data)
     return _checksum(*prepared)
 
 

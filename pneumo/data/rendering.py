@@ -12,12 +12,21 @@ from typing import Any
 
 import cv2
 import numpy as np
+from pydicom import datadict
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 # The version of the grey levels: whoever changes what comes out must raise it, so that no cache
 # mixes films of two versions.
 VERSION = 2
+# without any of these tags, a film of 8 bits is shown as it is stored
+CHANGING = {
+    datadict.tag_for_keyword(keyword)
+    for keyword in (
+        *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence"),
+        *("WindowCenter", "WindowWidth", "PixelPaddingValue"),
+    )
+}
 LEAST_SHOWN = 0.2  # share of pixels that a usable window leaves neither black nor white
 
 
@@ -43,6 +52,8 @@ def render(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     Raises:
         ValueError: all pixels are padding.
     """
+    if _is_plain(stored, dataset):
+        return stored
     pixels = np.ascontiguousarray(stored).view(f"u{stored.dtype.itemsize}")
     possible = np.arange(1 << 8 * stored.dtype.itemsize).astype(pixels.dtype)
     levels = possible.view(stored.dtype).astype(np.int32)  # the stored value of each table entry
@@ -59,10 +70,18 @@ def render(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         grey = 255 - grey
     grey[padding] = 0
-    if np.array_equal(grey, possible):  # as most films of 8 bits: they are what they show
-        return pixels
     # OpenCV's look-up is twice as fast as numpy's, but OpenCV 4 has it for bytes alone
     return cv2.LUT(pixels, grey) if pixels.dtype == np.uint8 else np.take(grey, pixels)
+
+
+def _is_plain(stored: np.ndarray, dataset: Dataset) -> bool:
+    """Whether a film is shown as it is stored, as most of 8 bits are; false if in doubt."""
+    return (
+        stored.dtype == np.uint8
+        and dataset.keys().isdisjoint(CHANGING)
+        and dataset.get("BitsStored") == 8
+        and dataset.get("PhotometricInterpretation") == "MONOCHROME2"
+    )
 
 
 def _counts(pixels: np.ndarray, padding: np.ndarray) -> np.ndarray:

@@ -92,18 +92,17 @@ def film_score(levels: np.ndarray, rule: Postprocess) -> float:
     in one component as the rule says.
     """
     least = max(1.0, removal_pixels(rule, (levels.shape[0], levels.shape[1])))
-    if rule.removal is Removal.total:
-        total, inside = histogram(levels, np.zeros_like(levels))
-        return float(Histograms(total[None], inside[None]).score(least)[0])
-    # the largest component shrinks as the level rises, so that bisection finds the highest level
+    # what reaches a level shrinks as the level rises, so that bisection finds the highest level
     low, high = 0, 256
     while high - low > 1:
         middle = (low + high) // 2
-        _, _, stats, _ = cv2.connectedComponentsWithStats(
-            (levels >= middle).astype(np.uint8), connectivity=8
-        )
-        largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)  # row 0 is the background
-        if largest >= least:
+        reached = (levels >= middle).astype(np.uint8)
+        if rule.removal is Removal.total:
+            pixels = cv2.countNonZero(reached)
+        else:
+            _, _, stats, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
+            pixels = stats[1:, cv2.CC_STAT_AREA].max(initial=0)  # row 0 is the background
+        if pixels >= least:
             low = middle
         else:
             high = middle

@@ -130,6 +130,20 @@ def test_a_window_of_all_its_values_leaves_eight_bits_as_they_are(tmp_path):
     assert np.array_equal(grey, RAMP // 2 + 40)
 
 
+@pytest.mark.parametrize(
+    ("tags", "shown"),
+    [
+        ({"WindowCenter": 100.5, "WindowWidth": 101}, np.clip((RAMP - 50.0) * 2.55, 0, 255)),
+        ({"RescaleSlope": -1, "RescaleIntercept": 255}, 255 - RAMP),
+        ({"PixelPaddingValue": 200}, np.where(RAMP == 200, 0, RAMP)),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, 255 - RAMP),
+    ],
+)
+def test_tags_that_change_eight_bits_are_heeded(tmp_path, tags, shown):
+    grey = rendered(tmp_path, RAMP, 8, **tags)
+    assert np.abs(grey.astype(float) - shown).max() <= 0.5 + 1e-6
+
+
 @pytest.mark.parametrize("tags", [{}, {"RescaleSlope": 3, "RescaleIntercept": -7}])
 def test_without_a_window_a_rescale_alone_changes_nothing(tmp_path, tags):
     pixels = RAMP // 2 + 40
