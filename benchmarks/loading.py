@@ -115,7 +115,12 @@ def ours(films: cache.Cache, size: int, workers: int) -> Callable[[], int]:
     dataset = loader.FilmDataset(films, rows, transform)
     sampler = loader.EpochSampler(dataset)
     batches = DataLoader(
-        dataset, BATCH, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+        dataset,
+        BATCH,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=dataset.collate,
+        persistent_workers=workers > 0,
     )
 
     def epoch() -> int:

@@ -28,10 +28,11 @@ from pneumo.training.sampling import SIDE, EpochFilms, SharedSets
 from pneumo.training.settings import Config
 
 log = logging.getLogger(__name__)
+Batch = dict[str, torch.Tensor]
 OF_WHOLE_FILMS = ("goossen_cnn", "goossen_mil")  # experiments whose loss compares no masks
 
 
-class FilmDataset(Dataset[dict[str, torch.Tensor]]):
+class FilmDataset(Dataset[Batch]):
     """Films of one part as dicts.
 
     ``image`` and ``mask`` uint8 (1, size, size), mask of 0 and 1, of the side of the augmentation's
@@ -50,22 +51,49 @@ class FilmDataset(Dataset[dict[str, torch.Tensor]]):
         self.epoch: torch.Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._verified: set[int] = set()
 
+    @property
+    def side(self) -> int:
+        """Of the films as they are served."""
+        window = self.transform.config.window if self.transform else 0
+        return window or self.films.images.shape[-1]
+
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        row = int(self.rows[index])
+    def __getitem__(self, index: int) -> Batch:
+        return {key: values[0] for key, values in self.batch([index]).items()}
+
+    def __getitems__(self, indices: list[int]) -> list[Batch]:
+        """What a ``DataLoader`` collates: here one batch, made whole; see ``collate``."""
+        return [self.batch(indices)]
+
+    @staticmethod
+    def collate(batches: list[Batch]) -> Batch:
+        """The one batch of ``__getitems__``."""
+        return batches[0]
+
+    def batch(self, indices: list[int]) -> Batch:
+        """Some of the films, in one array each of images and masks. Raises PneumoError: damage."""
+        rows = self.rows[indices]
+        images, masks = np.empty((2, len(rows), 1, self.side, self.side), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            images[place, 0], masks[place, 0] = self._film(row)
+        return {
+            "image": torch.from_numpy(images),
+            "mask": torch.from_numpy(masks),
+            "row": torch.from_numpy(rows.astype(np.int64)),
+        }
+
+    def _film(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask of a film, which may be views of the cache."""
         if row not in self._verified:
             self.films.verify(row)
             self._verified.add(row)
-        image, mask = np.array(self.films.images[row]), np.array(self.films.masks[row])
-        if self.transform is not None:
-            image, mask = self.transform(image, mask, [self.seed, int(self.epoch), row])
-        return {
-            "image": torch.from_numpy(image)[None],
-            "mask": torch.from_numpy(mask)[None],
-            "row": torch.tensor(row),
-        }
+        # as plain arrays: what is done with memory maps makes memory maps, which takes longer
+        image, mask = np.asarray(self.films.images[row]), np.asarray(self.films.masks[row])
+        if self.transform is None:
+            return image, mask
+        return self.transform(image, mask, [self.seed, int(self.epoch), row])
 
 
 class EpochSampler(Sampler[int]):
@@ -284,10 +312,10 @@ class FilmData(pl.LightningDataModule):
             for row in self.parts.training
         ]
 
-    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.training, self.drawn)
 
-    def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.validation)
 
     def batches(self, epoch: int) -> int:
@@ -315,7 +343,7 @@ class FilmData(pl.LightningDataModule):
 
     def _loader(
         self, dataset: FilmDataset, drawn: EpochFilms | SharedSets | None = None
-    ) -> DataLoader[dict[str, torch.Tensor]]:
+    ) -> DataLoader[Batch]:
         rank, world_size = 0, 1
         if self.trainer:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -336,6 +364,7 @@ class FilmData(pl.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
+            collate_fn=dataset.collate,
             # a last batch of one would break batch norm
             drop_last=drawn is not None and len(sampler) >= batch_size,
             pin_memory=cuda,
