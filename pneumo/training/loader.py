@@ -21,7 +21,7 @@ from pneumo.data.parts import divide, restore
 from pneumo.data.settings import PhantomData, SeveralData
 from pneumo.errors import PneumoError
 from pneumo.masks.truth import Truth, least
-from pneumo.training import augmentation
+from pneumo.training import augmentation, augmentation_device
 from pneumo.training.device import uses_cuda
 from pneumo.training.record import DataFacts
 from pneumo.training.sampling import SIDE, EpochFilms, SharedSets
@@ -45,8 +45,10 @@ class FilmDataset(Dataset[Batch]):
         rows: np.ndarray,
         transform: augmentation.Augment | None = None,
         seed: int = 0,
+        on_device: augmentation_device.DeviceAugment | None = None,
     ):
         self.films, self.rows, self.transform, self.seed = films, rows, transform, seed
+        self.on_device = on_device
         # persistent workers hold copies of all but this
         self.epoch: torch.Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._verified: set[int] = set()
@@ -78,11 +80,19 @@ class FilmDataset(Dataset[Batch]):
         images, masks = np.empty((2, len(rows), 1, self.side, self.side), np.uint8)
         for place, row in enumerate(rows.tolist()):
             images[place, 0], masks[place, 0] = self._film(row)
-        return {
+        batch = {
             "image": torch.from_numpy(images),
             "mask": torch.from_numpy(masks),
             "row": torch.from_numpy(rows.astype(np.int64)),
         }
+        if self.on_device is not None:
+            keys = [self._key(row) for row in rows.tolist()]
+            batch |= self.on_device.draw(images[:, 0], keys)
+        return batch
+
+    def _key(self, row: int) -> list[int]:
+        """What decides every random choice of a film in this epoch."""
+        return [self.seed, int(self.epoch), row]
 
     def _film(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and mask of a film, which may be views of the cache."""
@@ -93,7 +103,7 @@ class FilmDataset(Dataset[Batch]):
         image, mask = np.asarray(self.films.images[row]), np.asarray(self.films.masks[row])
         if self.transform is None:
             return image, mask
-        return self.transform(image, mask, [self.seed, int(self.epoch), row])
+        return self.transform(image, mask, self._key(row))
 
 
 class EpochSampler(Sampler[int]):
@@ -176,7 +186,9 @@ class FilmData(pl.LightningDataModule):
         for reason, cases in self.index.left_aside.items():
             log.info("Left aside, %s: %s, e.g. %s", reason, f"{len(cases):,}", cases[0])
         log.info(self.parts.describe(self.positive))
-        transform = augmentation.build(config.augmentation, config.resolution)
+        changes = (config.augmentation, config.resolution)
+        self.on_device = augmentation_device.build(*changes)
+        transform = None if self.on_device else augmentation.build(*changes)
         positive = [self.positive[row] for row in self.parts.training]
         sampling = config.sampling
         areas = self._areas() if sampling.least_px else []
@@ -190,7 +202,9 @@ class FilmData(pl.LightningDataModule):
                 f"{sum(positive):,}",
             )
         self._check_enough()
-        self.training = FilmDataset(self.films, self.parts.training, transform, config.seed)
+        self.training = FilmDataset(
+            self.films, self.parts.training, transform, config.seed, self.on_device
+        )
         self.validation = FilmDataset(self.films, self.parts.validation)
 
     def _epochs(self, positive: list[bool], areas: list[float]) -> EpochFilms | SharedSets:
@@ -317,6 +331,10 @@ class FilmData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.validation)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment a training batch on its device, where ``augmentation.on_device`` asks for it."""
+        return self.on_device(batch) if self.on_device else batch
 
     def batches(self, epoch: int) -> int:
         """How many batches an epoch (from 0) of training has."""
