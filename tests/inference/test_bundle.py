@@ -159,7 +159,8 @@ def small(tmp_path):
     """A bundle of one untrained network without ONNX, and the card it was made of."""
     network = build_network(Model("x", encoder="tu-test_resnet"), pretrained=False)
     model = {"name": "x", "encoder": "tu-test_resnet", "encoder_weights": "none"}
-    card = {"name": "small", "postprocess": {}, "tta": False, "data": [{"format": "phantom"}]}
+    data = {"format": "phantom", "name": "phantom", "training": 9}
+    card = {"name": "small", "limits": "", "postprocess": {}, "tta": False, "data": [data]}
 
     def write(folder):
         about = {"model": model, "input": {"size": 32}}

@@ -174,11 +174,14 @@ def test_a_film_is_augmented_by_seed_epoch_and_its_own_place():
     """So that epochs and films differ, and a resumed fit draws what an uninterrupted one does."""
     keys = []
 
-    def transform(image, mask, key):
-        keys.append([*key, int(image[0, 0])])
-        return image, mask
+    class Noted:
+        config = SimpleNamespace(window=0)
 
-    dataset = FilmDataset(Grey(6), np.array([4, 2, 5]), transform, seed=7)
+        def __call__(self, image, mask, key):
+            keys.append([*key, int(image[0, 0])])
+            return image, mask
+
+    dataset = FilmDataset(Grey(6), np.array([4, 2, 5]), Noted(), seed=7)
     sampler = EpochSampler(dataset, EpochFilms(Sampling(), [False] * 3, 3, 7))
     for epoch in (0, 2):
         sampler.set_epoch(epoch)
