@@ -9,12 +9,15 @@ and moves the masks of crops by half a pixel.
 """
 
 import functools
+import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from pneumo.training.options import Augmentation, Border, Intensity, Resolution
 
+Source = tuple[np.ndarray, np.ndarray]  # x and y that pixels come from, float32 (size, size) each
 GRID_CELLS = 5  # of the grid distortion, along each side
 # a black border draws edges of a collimator into the film, which a mirror image does not
 BORDERS = {Border.mirror: cv2.BORDER_REFLECT_101, Border.black: cv2.BORDER_CONSTANT}
@@ -43,26 +46,30 @@ class Augment:
             image = _intensity(image, config, rng)
         if _chosen(config.blur, rng):
             image = _blur(image, config.blur_kernel, rng)
-        size, both = len(image), [image, mask * 255]
-        border = BORDERS[config.border]
+        size, border = len(image), BORDERS[config.border]
+        # an empty mask remains empty
+        both = [image, mask * 255] if cv2.hasNonZero(mask) else [image]
         if flips:
             both = [cv2.flip(one, 1) for one in both]
-        if distorts:
-            source = _distortion(config, size, rng)
-            both = [
-                cv2.remap(one, source, None, cv2.INTER_LINEAR, borderMode=border) for one in both
-            ]
-        if _chosen(config.affine, rng):
-            moved = _affine(config, size, rng)
+        distortion = draw_distortion(config, size, rng) if distorts else None
+        moved = _affine(config, size, rng) if _chosen(config.affine, rng) else None
+        square = draw_square(size, self.crop_min, rng) if crops else None
+        if distortion is not None:
+            source = distortion.source()
+            if isinstance(distortion, Optical) and config.border is Border.mirror:
+                # many pixels come from beyond the edge, where cv2.remap is three times as slow
+                mirror(source, size)
+            both = [cv2.remap(one, *source, cv2.INTER_LINEAR, borderMode=border) for one in both]
+        if moved is not None:
             both = [
                 cv2.warpAffine(one, moved, (size, size), None, cv2.INTER_LINEAR, border)
                 for one in both
             ]
-        if crops:
-            square = _square(size, self.crop_min, rng)
+        if square is not None:
             both = [cv2.resize(one[square], (size, size)) for one in both]
-        image, soft_mask = both
-        mask = soft_mask >> 7  # 128 and more become 1
+        image = both[0]
+        if len(both) == 2:
+            mask = both[1] >> 7  # 128 and more become 1
         if config.window:
             must_hold_mask = _chosen(config.window_nonempty, rng)
             square = window(mask, config.window, must_hold_mask, rng)
@@ -85,10 +92,26 @@ def _chosen(probability: float, rng: np.random.Generator) -> bool:
 
 def _intensity(image: np.ndarray, config: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """The image with other grey levels, by one of the choices of ``config``."""
+    choice = draw_choice(config, rng)
+    if choice is Intensity.clahe:
+        tiles = (config.clahe_tiles, config.clahe_tiles)
+        return cv2.createCLAHE(rng.uniform(1, config.clahe_limit), tiles).apply(image)
+    return cv2.LUT(image, draw_levels(choice, image, config, rng))
+
+
+def draw_choice(config: Augmentation, rng: np.random.Generator) -> Intensity:
+    """One of the choices of ``config``."""
+    return config.intensity_choices[rng.integers(len(config.intensity_choices))]
+
+
+def draw_levels(
+    choice: Intensity, image: np.ndarray, config: Augmentation, rng: np.random.Generator
+) -> np.ndarray:
+    """What each grey level of an image becomes, uint8 (256,), by any choice but CLAHE."""
     levels = np.arange(256) / 255
     contrast, brightness = config.contrast_limit, config.brightness_limit
     unit = image.mean() / 255 if config.brightness_of_mean else 1.0
-    match config.intensity_choices[rng.integers(len(config.intensity_choices))]:
+    match choice:
         case Intensity.contrast:
             levels *= 1 + rng.uniform(-contrast, contrast)
         case Intensity.gamma:
@@ -99,10 +122,7 @@ def _intensity(image: np.ndarray, config: Augmentation, rng: np.random.Generator
         case Intensity.brightness_contrast:
             levels *= 1 + rng.uniform(-contrast, contrast)
             levels += rng.uniform(-brightness, brightness) * unit
-        case Intensity.clahe:
-            tiles = (config.clahe_tiles, config.clahe_tiles)
-            return cv2.createCLAHE(rng.uniform(1, config.clahe_limit), tiles).apply(image)
-    return cv2.LUT(image, (levels.clip(0, 1) * 255).round().astype(np.uint8))
+    return (levels.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _blur(image: np.ndarray, largest: int, rng: np.random.Generator) -> np.ndarray:
@@ -127,8 +147,62 @@ def motion(side: int, rng: np.random.Generator) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def _distortion(config: Augmentation, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Where the pixels of a distorted film come from: x and y, float32 (size, size, 2)."""
+@dataclass(frozen=True)
+class Elastic:
+    """An elastic transform, by where few of a film's pixels come from.
+
+    ``nodes``, float32 (2, n, n), x and y, is doubled in size until each pixel has its own; a node
+    more than needed lies beyond each edge.
+    """
+
+    nodes: np.ndarray
+    size: int
+
+    def source(self) -> Source:
+        """Where each pixel comes from."""
+        step = self.size // (self.nodes.shape[-1] - 2)
+        x, y = (_doubled(axis, step)[step:-step, step:-step] for axis in self.nodes)
+        return x, y
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid distortion: x that columns come from, y that rows come from, float32 (2, size)."""
+
+    axes: np.ndarray
+
+    def source(self) -> Source:
+        """Where each pixel comes from."""
+        columns, rows = self.axes
+        size = len(rows)
+        return np.tile(columns, (size, 1)), np.repeat(rows, size).reshape(size, size)
+
+
+@dataclass(frozen=True)
+class Optical:
+    """Optical distortion of a camera with both radial coefficients ``k``.
+
+    A pixel at r film widths from the centre comes from r (1 + k r² + k r⁴). Below k = -4/11 that
+    falls again before the corners (r² = 1/2), below -16/17 before the middles of the sides: what
+    lies farther out is a mirror image of what lies farther in. With the paper's recipes (±2) two
+    draws in five fold the corners and one in four the sides; at k = -2 all beyond .37 widths. Their
+    shift of up to half a pixel was rounded to none.
+    """
+
+    size: int
+    k: float
+
+    def source(self) -> Source:
+        """Where each pixel comes from."""
+        straight, bend = camera(self.size)
+        x, y = bend * np.float32(self.k) + straight
+        return x, y
+
+
+def draw_distortion(
+    config: Augmentation, size: int, rng: np.random.Generator
+) -> Elastic | Grid | Optical:
+    """One of the three distortions."""
     match rng.integers(3):
         case 0:
             scale = min(1.0, size / 256)  # below the paper's sizes it would tear a film apart
@@ -137,27 +211,65 @@ def _distortion(config: Augmentation, size: int, rng: np.random.Generator) -> np
         case 1:
             return grid(size, config.grid_limit, config.grid_normalized, rng)
         case _:
-            return optical(size, rng.uniform(-config.optical_limit, config.optical_limit))
+            return Optical(size, rng.uniform(-config.optical_limit, config.optical_limit))
 
 
 def elastic(
     size: int, alpha: float, sigma: float, affine: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Elastic transform (Simard et al. 2003), with its affine part: x and y, (size, size, 2).
+) -> Elastic:
+    """Draw an elastic transform (Simard et al. 2003), with its affine part.
 
     Three points move by up to ``affine`` pixels along each axis and take the film with them. Then
     each pixel moves by noise, uniform in [-1, 1], smoothed by a Gaussian of ``sigma`` pixels, times
     ``alpha`` pixels.
+
+    What a wide Gaussian leaves is smooth: one in 4 × 4 pixels is drawn at a ``sigma`` of 6, the
+    others are interpolated (``doublings``). Variances and correlations stay to 1 %.
     """
-    noise = rng.random((size, size, 2), np.float32) * 2 - 1
-    shifts = cv2.GaussianBlur(noise, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) * alpha
+    times = doublings(sigma)
+    step = 2**times
+    side = size // step
+    noise = rng.random((side, side, 2), np.float32) * 2 - 1
+    smoothness = math.sqrt(sigma**2 - _spread(times)) / step
+    shifts = cv2.GaussianBlur(noise, (0, 0), smoothness, borderType=cv2.BORDER_REFLECT)
+    shifts *= alpha / step  # one draw stands for step² pixels, whose mean varies less
     points = size // 2 + size // 3 * np.array([[1, 1], [1, -1], [-1, -1]], np.float32)
     moved = points + rng.uniform(-affine, affine, points.shape).astype(np.float32)
-    return cv2.transform(_pixels(size) + shifts, cv2.getAffineTransform(moved, points))
+    # one more on each side, since what is doubled is flat at its edges
+    shifts = cv2.copyMakeBorder(shifts, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    axis = (np.arange(-1, side + 1, dtype=np.float32) + 0.5) * step - 0.5
+    places = np.stack(np.meshgrid(axis, axis), axis=-1)
+    nodes = cv2.transform(places + shifts, cv2.getAffineTransform(moved, points))
+    return Elastic(np.array(cv2.split(nodes)), size)
 
 
-def grid(size: int, limit: float, normalized: bool, rng: np.random.Generator) -> np.ndarray:
-    """Grid distortion: x and y, float32 (size, size, 2).
+def doublings(sigma: float) -> int:
+    """How often noise can be doubled in size, if a Gaussian of ``sigma`` pixels is to smooth it.
+
+    Doubling smooths as well; a Gaussian of at least 1.4 pixels must remain for the small noise.
+    """
+    # sizes are multiples of 32
+    fitting = [n for n in range(6) if sigma**2 - _spread(n) >= 2 * 4**n]
+    return max(fitting, default=0)
+
+
+def _spread(times: int) -> float:
+    """The variance, in pixels², of the kernel by which doubling smooths.
+
+    Once it is [1 3 3 1] / 8, which is 3/4; each later time has pixels of half the side.
+    """
+    return (4**times - 1) / 4
+
+
+def _doubled(field: np.ndarray, step: int) -> np.ndarray:
+    """A field at ``step`` times its size, by doublings between the centres of its pixels."""
+    while step > 1:
+        field, step = cv2.resize(field, None, fx=2, fy=2), step // 2
+    return field
+
+
+def grid(size: int, limit: float, normalized: bool, rng: np.random.Generator) -> Grid:
+    """Draw a grid distortion.
 
     Each row and column of a 5 × 5 grid is stretched by up to ``limit``, a share of a cell, so that
     the film's far border moves by the sum of all; ``normalized`` keeps it in place, which nearly
@@ -169,24 +281,32 @@ def grid(size: int, limit: float, normalized: bool, rng: np.random.Generator) ->
         cells = size / GRID_CELLS * (1 + rng.uniform(-limit, limit, GRID_CELLS))
         if normalized:
             cells *= size / cells.sum()
-        axes.append(np.interp(pixels, lines, np.append(0, cells.cumsum())).astype(np.float32))
-    return np.stack(np.meshgrid(*axes), axis=-1)
+        axes.append(np.interp(pixels, lines, np.append(0, cells.cumsum())))
+    return Grid(np.array(axes, np.float32))
 
 
-def optical(size: int, k: float) -> np.ndarray:
-    """Optical distortion of a camera with both radial coefficients ``k``: x and y, (size, size, 2).
+@functools.lru_cache(maxsize=1)
+def camera(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where pixels come from without distortion, and how far from there for each unit of k.
 
-    A pixel at r film widths from the centre comes from r (1 + k r² + k r⁴). Below k = -4/11 that
-    falls again before the corners (r² = 1/2), below -16/17 before the middles of the sides: what
-    lies farther out is a mirror image of what lies farther in. With the paper's recipes (±2) two
-    draws in five fold the corners and one in four the sides; at k = -2 all beyond .37 widths. Their
-    shift of up to half a pixel was rounded to none.
+    Each float32 (2, size, size), x and y. The pixels lie about the point (size - 1) / 2, what they
+    come from about size / 2, as in OpenCV's ``initUndistortRectifyMap`` by default.
     """
-    camera = np.array([[size, 0, size / 2], [0, size, size / 2], [0, 0, 1]], np.float32)
-    coefficients = np.array([k, k, 0, 0, 0], np.float32)
-    return cv2.initUndistortRectifyMap(
-        camera, coefficients, None, None, (size, size), cv2.CV_32FC2
-    )[0]
+    axis = np.arange(size) - (size - 1) / 2
+    from_centre = np.stack(np.meshgrid(axis, axis))
+    squared = (from_centre**2).sum(0) / size**2
+    bend = from_centre * (squared + squared**2)
+    return (from_centre + size / 2).astype(np.float32), bend.astype(np.float32)
+
+
+def mirror(source: Source, size: int) -> None:
+    """Replace places beyond the edge of a film, up to a width, by those that mirror them inside."""
+    last = np.float32(size - 1)
+    for axis in source:
+        np.abs(axis, out=axis)
+        np.subtract(last, axis, out=axis)
+        np.abs(axis, out=axis)
+        np.subtract(last, axis, out=axis)
 
 
 def _affine(config: Augmentation, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -201,14 +321,7 @@ def _affine(config: Augmentation, size: int, rng: np.random.Generator) -> np.nda
     return matrix
 
 
-@functools.lru_cache(maxsize=1)
-def _pixels(size: int) -> np.ndarray:
-    """Each pixel's own x and y, float32 (size, size, 2)."""
-    axis = np.arange(size, dtype=np.float32)
-    return np.stack(np.meshgrid(axis, axis), axis=-1)
-
-
-def _square(size: int, least: float, rng: np.random.Generator) -> tuple[slice, slice]:
+def draw_square(size: int, least: float, rng: np.random.Generator) -> tuple[slice, slice]:
     """Rows and columns of a random square, its side from a share ``least`` of the film's to all."""
     side = int(rng.integers(round(least * size), size, endpoint=True))
     top, left = rng.integers(size - side, size=2, endpoint=True)

@@ -179,7 +179,9 @@ def _load(module: pl.LightningModule, mean: State, trainer: pl.Trainer, update_b
     module.load_state_dict(mean)
     if update_bn:
         assert trainer.train_dataloader is not None
-        reestimate_batch_norm(module, trainer.train_dataloader)
+        # as a training step gets them: on the device, and augmented there
+        batches = map(trainer.strategy.batch_to_device, trainer.train_dataloader)
+        reestimate_batch_norm(module, batches)
 
 
 @torch.no_grad()

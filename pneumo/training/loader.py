@@ -21,17 +21,18 @@ from pneumo.data.parts import divide, restore
 from pneumo.data.settings import PhantomData, SeveralData
 from pneumo.errors import PneumoError
 from pneumo.masks.truth import Truth, least
-from pneumo.training import augmentation
+from pneumo.training import augmentation, augmentation_device
 from pneumo.training.device import uses_cuda
 from pneumo.training.record import DataFacts
 from pneumo.training.sampling import SIDE, EpochFilms, SharedSets
 from pneumo.training.settings import Config
 
 log = logging.getLogger(__name__)
+Batch = dict[str, torch.Tensor]
 OF_WHOLE_FILMS = ("goossen_cnn", "goossen_mil")  # experiments whose loss compares no masks
 
 
-class FilmDataset(Dataset[dict[str, torch.Tensor]]):
+class FilmDataset(Dataset[Batch]):
     """Films of one part as dicts.
 
     ``image`` and ``mask`` uint8 (1, size, size), mask of 0 and 1, of the side of the augmentation's
@@ -44,28 +45,65 @@ class FilmDataset(Dataset[dict[str, torch.Tensor]]):
         rows: np.ndarray,
         transform: augmentation.Augment | None = None,
         seed: int = 0,
+        on_device: augmentation_device.DeviceAugment | None = None,
     ):
         self.films, self.rows, self.transform, self.seed = films, rows, transform, seed
+        self.on_device = on_device
         # persistent workers hold copies of all but this
         self.epoch: torch.Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._verified: set[int] = set()
 
+    @property
+    def side(self) -> int:
+        """Of the films as they are served."""
+        window = self.transform.config.window if self.transform else 0
+        return window or self.films.images.shape[-1]
+
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        row = int(self.rows[index])
+    def __getitem__(self, index: int) -> Batch:
+        return {key: values[0] for key, values in self.batch([index]).items()}
+
+    def __getitems__(self, indices: list[int]) -> list[Batch]:
+        """What a ``DataLoader`` collates: here one batch, made whole; see ``collate``."""
+        return [self.batch(indices)]
+
+    @staticmethod
+    def collate(batches: list[Batch]) -> Batch:
+        """The one batch of ``__getitems__``."""
+        return batches[0]
+
+    def batch(self, indices: list[int]) -> Batch:
+        """Some of the films, in one array each of images and masks. Raises PneumoError: damage."""
+        rows = self.rows[indices]
+        images, masks = np.empty((2, len(rows), 1, self.side, self.side), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            images[place, 0], masks[place, 0] = self._film(row)
+        batch = {
+            "image": torch.from_numpy(images),
+            "mask": torch.from_numpy(masks),
+            "row": torch.from_numpy(rows.astype(np.int64)),
+        }
+        if self.on_device is not None:
+            keys = [self._key(row) for row in rows.tolist()]
+            batch |= self.on_device.draw(images[:, 0], keys)
+        return batch
+
+    def _key(self, row: int) -> list[int]:
+        """What decides every random choice of a film in this epoch."""
+        return [self.seed, int(self.epoch), row]
+
+    def _film(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask of a film, which may be views of the cache."""
         if row not in self._verified:
             self.films.verify(row)
             self._verified.add(row)
-        image, mask = np.array(self.films.images[row]), np.array(self.films.masks[row])
-        if self.transform is not None:
-            image, mask = self.transform(image, mask, [self.seed, int(self.epoch), row])
-        return {
-            "image": torch.from_numpy(image)[None],
-            "mask": torch.from_numpy(mask)[None],
-            "row": torch.tensor(row),
-        }
+        # as plain arrays: what is done with memory maps makes memory maps, which takes longer
+        image, mask = np.asarray(self.films.images[row]), np.asarray(self.films.masks[row])
+        if self.transform is None:
+            return image, mask
+        return self.transform(image, mask, self._key(row))
 
 
 class EpochSampler(Sampler[int]):
@@ -148,7 +186,9 @@ class FilmData(pl.LightningDataModule):
         for reason, cases in self.index.left_aside.items():
             log.info("Left aside, %s: %s, e.g. %s", reason, f"{len(cases):,}", cases[0])
         log.info(self.parts.describe(self.positive))
-        transform = augmentation.build(config.augmentation, config.resolution)
+        changes = (config.augmentation, config.resolution)
+        self.on_device = augmentation_device.build(*changes)
+        transform = None if self.on_device else augmentation.build(*changes)
         positive = [self.positive[row] for row in self.parts.training]
         sampling = config.sampling
         areas = self._areas() if sampling.least_px else []
@@ -162,7 +202,9 @@ class FilmData(pl.LightningDataModule):
                 f"{sum(positive):,}",
             )
         self._check_enough()
-        self.training = FilmDataset(self.films, self.parts.training, transform, config.seed)
+        self.training = FilmDataset(
+            self.films, self.parts.training, transform, config.seed, self.on_device
+        )
         self.validation = FilmDataset(self.films, self.parts.validation)
 
     def _epochs(self, positive: list[bool], areas: list[float]) -> EpochFilms | SharedSets:
@@ -284,11 +326,15 @@ class FilmData(pl.LightningDataModule):
             for row in self.parts.training
         ]
 
-    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.training, self.drawn)
 
-    def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.validation)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment a training batch on its device, where ``augmentation.on_device`` asks for it."""
+        return self.on_device(batch) if self.on_device else batch
 
     def batches(self, epoch: int) -> int:
         """How many batches an epoch (from 0) of training has."""
@@ -315,7 +361,7 @@ class FilmData(pl.LightningDataModule):
 
     def _loader(
         self, dataset: FilmDataset, drawn: EpochFilms | SharedSets | None = None
-    ) -> DataLoader[dict[str, torch.Tensor]]:
+    ) -> DataLoader[Batch]:
         rank, world_size = 0, 1
         if self.trainer:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -336,6 +382,7 @@ class FilmData(pl.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
+            collate_fn=dataset.collate,
             # a last batch of one would break batch norm
             drop_last=drawn is not None and len(sampler) >= batch_size,
             pin_memory=cuda,

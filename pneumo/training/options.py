@@ -93,6 +93,9 @@ class Augmentation:
     window_nonempty: float = declare(
         0.0, "probability that the window of a film with a mask must hold some of it"
     )
+    on_device: bool = declare(
+        False, "do the first four groups in batches where the network is, not beside the loader"
+    )
 
     def __post_init__(self) -> None:
         for key in (*GROUPS, "window_nonempty"):
@@ -134,6 +137,11 @@ class Augmentation:
         multiple = self.window >= 0 and self.window % 32 == 0
         rule = "a multiple of 32, or 0 for whole films"
         require(multiple, "augmentation.window", self.window, rule)
+        beyond = {"affine": self.affine, "blur": self.blur, "window": self.window}
+        beyond["intensity_choices=clahe"] = Intensity.clahe in self.intensity_choices
+        for key, value in beyond.items():
+            rule = f"false with augmentation.{key}, which only the loader does"
+            require(not (self.on_device and value), "augmentation.on_device", True, rule)
 
     @property
     def changes(self) -> bool:

@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import albumentations
 import cv2
@@ -32,6 +33,16 @@ def test_images_stay_uint8_and_masks_binary():
             assert (image.dtype, mask.dtype) == (np.uint8, np.uint8)
             assert image.shape == mask.shape == ((32, 32) if window else (64, 64))
             assert set(np.unique(mask)) <= {0, 1}
+
+
+def test_the_mask_changes_nothing_of_the_image():
+    every = Augmentation(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, list(Intensity))
+    run = augmentation.build(every, SIZE)
+    for i in range(30):
+        image, _ = run(IMAGE, MASK, [0, 0, i])
+        same, empty = run(IMAGE, np.zeros_like(MASK), [0, 0, i])
+        assert np.array_equal(image, same)
+        assert not empty.any()
 
 
 # of the films and masks that the paper's recipe gave before there were other groups: their sums
@@ -95,18 +106,17 @@ def test_masks_stay_on_their_films_to_a_twentieth_of_a_pixel(group):
 
 
 def shifts(maps):
-    """How far along x and y each pixel's source lies, from maps of many draws."""
-    pixels = np.stack(np.meshgrid(*2 * [np.arange(maps[0].shape[1])]), axis=-1)
-    return np.array(maps) - pixels
+    """How far along x and y each pixel's source lies, from maps of many draws, (n, 2, h, w)."""
+    return np.array(maps) - np.stack(np.meshgrid(*2 * [np.arange(maps[0][0].shape[1])]))
 
 
 @pytest.mark.parametrize(("normalized", "figure"), [(False, 10.1), (True, 5.7)])
 def test_the_grid_distortion_is_as_strong_as_in_2019(normalized, figure):
     """albumentations 0.3: 10.1 px along an axis at 256²; 2.0.8 with its defaults: 5.7."""
     rng = np.random.default_rng(0)
-    maps = [augmentation.grid(256, 0.3, normalized, rng) for _ in range(400)]
+    maps = [augmentation.grid(256, 0.3, normalized, rng).source() for _ in range(400)]
     assert np.abs(shifts(maps)).mean() == pytest.approx(figure, abs=0.4)
-    borders = {source[0, 0, 0] for source in maps} | {float(source[-1, -1, 0]) for source in maps}
+    borders = {x[0, 0] for x, _ in maps} | {float(x[-1, -1]) for x, _ in maps}
     assert (max(borders) < 256) == normalized
 
 
@@ -116,38 +126,38 @@ def test_the_elastic_transform_has_noise_and_an_affine_part(alpha, affine):
     three points that move by variance a²/3, the mean of a film moves by 5/4 of it.
     """
     rng = np.random.default_rng(0)
-    maps = [augmentation.elastic(256, alpha, 6, affine, rng) for _ in range(150)]
+    maps = [augmentation.elastic(256, alpha, 6, affine, rng).source() for _ in range(150)]
     variance = alpha**2 / 3 / (4 * np.pi * 6**2) + 5 / 4 * affine**2 / 3
     assert shifts(maps).std() == pytest.approx(np.sqrt(variance), rel=0.08)
 
 
 def theirs(transform, size=256):
-    """Where an albumentations transform takes each pixel from: x and y, float32 (size, size, 2)."""
+    """Where an albumentations transform takes each pixel from: x and y, float32 (2, size, size)."""
     ramps = np.stack(np.meshgrid(*2 * [np.arange(size, dtype=np.float32)]), axis=-1)
-    return transform(image=ramps)["image"]
+    return np.moveaxis(transform(image=ramps)["image"], -1, 0)
 
 
 @pytest.mark.parametrize("k", [-0.3, 0.5, 2.0])
 def test_albumentations_distorts_optically_as_we_do(k):
     mapped = theirs(albumentations.OpticalDistortion(distort_limit=(k, k), p=1))
-    ours = augmentation.optical(256, k)
-    inside = ((ours > 0) & (ours < 255)).all(-1)  # beyond the border it mirrors
+    ours = np.array(augmentation.Optical(256, k).source())
+    inside = ((ours > 0) & (ours < 255)).all(0)  # beyond the border it mirrors
     assert inside.mean() > 0.3
     # cv2.remap knows a 32nd of a pixel
-    assert mapped[inside] == pytest.approx(ours[inside], abs=0.05)
+    assert mapped[:, inside] == pytest.approx(ours[:, inside], abs=0.05)
 
 
 def test_albumentations_distorts_as_much_where_it_does_what_it_did_in_2019():
     """A grid whose borders stay, and noise without an affine part; means of 60 draws."""
-    inner, rng = (slice(None), slice(32, -32), slice(32, -32)), np.random.default_rng(0)
+    inner, rng = (..., slice(32, -32), slice(32, -32)), np.random.default_rng(0)
     kinds = [
         (
             albumentations.GridDistortion(distort_limit=0.3, p=1),
-            lambda: augmentation.grid(256, 0.3, True, rng),
+            lambda: augmentation.grid(256, 0.3, True, rng).source(),
         ),
         (
             albumentations.ElasticTransform(120, 6, noise_distribution="uniform", p=1),
-            lambda: augmentation.elastic(256, 120, 6, 0, rng),
+            lambda: augmentation.elastic(256, 120, 6, 0, rng).source(),
         ),
     ]
     for transform, draw in kinds:
@@ -160,15 +170,82 @@ def test_albumentations_distorts_as_much_where_it_does_what_it_did_in_2019():
 
 @pytest.mark.parametrize(("k", "corner", "side"), [(-0.35, 0, 0), (-0.5, 1, 0), (-1, 1, 1)])
 def test_the_optical_distortion_folds_the_film_where_it_says(k, corner, side):
-    source = augmentation.optical(256, k)
+    x = augmentation.Optical(256, k).source()[0]
     r = np.array([0, 0.25, 0.5])  # along the middle row, in film widths from the centre
-    assert (source[128, [128, 192, 255], 0] - 128) / 256 == pytest.approx(
+    assert (x[128, [128, 192, 255]] - 128) / 256 == pytest.approx(
         r * (1 + k * r**2 + k * r**4), abs=0.005
     )
-    assert (source[-2, -2, 0] > source[-1, -1, 0]) == corner
-    assert (source[128, -2, 0] > source[128, -1, 0]) == side
-    everywhere = augmentation.optical(256, -2)[128, 128:, 0]
+    assert (x[-2, -2] > x[-1, -1]) == corner
+    assert (x[128, -2] > x[128, -1]) == side
+    everywhere = augmentation.Optical(256, -2).source()[0][128, 128:]
     assert everywhere.argmax() / 256 == pytest.approx(0.37, abs=0.005)
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_optical_maps_are_opencvs_to_a_thousandth_of_a_pixel(size):
+    camera = np.array([[size, 0, size / 2], [0, size, size / 2], [0, 0, 1]], np.float32)
+    for k in (-2, -0.5, 2):
+        bends = np.array([k, k, 0, 0, 0], np.float32)
+        shape, kind = (size, size), cv2.CV_32FC1
+        exact = cv2.initUndistortRectifyMap(camera, bends, None, None, shape, kind)[:2]
+        assert np.abs(np.array(augmentation.Optical(size, k).source()) - exact).max() < 0.001
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_places_beyond_the_edge_become_those_that_mirror_them(size):
+    film = np.random.default_rng(0).integers(0, 255, (size, size), dtype=np.uint8)
+    beyond, inside = augmentation.Optical(size, 2).source(), augmentation.Optical(size, 2).source()
+    augmentation.mirror(inside, size)
+    assert np.max(beyond) > 1.5 * size
+    assert (np.min(inside), np.max(inside)) >= (0, size - 2)
+    assert np.max(inside) <= size - 1
+    expected, found = (
+        cv2.remap(film, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        for source in (beyond, inside)
+    )
+    # where a place lies halfway between two 32nds, either is right
+    assert np.quantile(np.abs(expected.astype(int) - found), 0.99) <= 1
+
+
+def covariances(weights):
+    """Of all pairs of pixels that are such sums (rows) of draws (columns)."""
+    return weights @ weights.T
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_elastic_shifts_vary_and_go_together_to_a_hundredth_as_noise_of_every_pixel(size):
+    """Exactly, along a row of pixels: noise and its smoothing are alike along both axes."""
+    step = 2 ** augmentation.doublings(6)
+    assert step == 4
+    maps = []
+    for drawn in np.eye(size // step):
+        still = SimpleNamespace(
+            random=lambda shape, kind, drawn=drawn: (np.full(shape, drawn[:, None], kind) + 1) / 2,
+            uniform=lambda least, most, shape: np.zeros(shape),
+        )
+        maps.append(augmentation.elastic(size, 1, 6, 0, still).source()[0][0] - np.arange(size))
+    fast = covariances(np.transpose(maps)) * step  # a draw stands for step pixels along the row
+
+    each = np.eye(size, dtype=np.float32)
+    border = cv2.BORDER_REFLECT
+    exact = covariances(cv2.GaussianBlur(each, (0, 0), 6, sigmaY=1e-3, borderType=border).T)
+    assert np.abs(fast - exact).max() < 0.01 * exact[size // 2, size // 2]
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_elastic_shifts_are_those_of_the_gaussian_to_three_hundredths_of_a_pixel(size):
+    """Of the same noise, drawn at every fourth pixel, summed up for each pixel."""
+    noise = np.random.default_rng(0).random((size // 4, size // 4, 2), np.float32) * 2 - 1
+    nodes = (np.arange(-size // 4, size // 2) + 0.5) * 4 - 0.5
+    gaussian = np.exp(-((np.arange(size)[:, None] - nodes) ** 2) / 72)
+    gaussian /= gaussian.sum(1, keepdims=True)
+    left, middle, right = np.split(gaussian, 3, axis=1)
+    each = left[:, ::-1] + middle + right[:, ::-1]  # mirrored at the edges
+    exact = [120 / 4 * each @ noise[..., axis] @ each.T for axis in range(2)]
+    found = shifts([augmentation.elastic(size, 120, 6, 0, np.random.default_rng(0)).source()])[0]
+    apart = found - exact
+    assert np.sqrt(np.mean(apart**2)) < 0.03
+    assert np.abs(apart).max() < 0.15
 
 
 @pytest.mark.parametrize(
@@ -357,6 +434,7 @@ def epochs(films, workers, persistent, count=3, seed=0):
         batch_size=5,
         sampler=sampler,
         num_workers=workers,
+        collate_fn=dataset.collate,
         persistent_workers=persistent and workers > 0,
     )
     seen = []

@@ -247,6 +247,32 @@ def test_reestimated_batch_norm_statistics_are_those_of_the_films():
     assert not module.network.training
 
 
+def test_batch_norm_is_reestimated_on_films_as_training_gets_them():
+    """That is, on its device and after the hooks that augment films there."""
+
+    class Moved(Net):
+        def on_after_batch_transfer(self, batch, _):
+            return {"image": batch["image"] + 7}
+
+        def training_step(self, batch, _):
+            return self.network(batch["image"]).pow(2).mean()
+
+    module = Moved()
+    config = EpochsAveraging(at=[0], update_bn=True)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[averaging.build(config, 1)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(Films(), batch_size=8))
+    activations = module.network[0](Films().images + 7)
+    assert torch.allclose(module.network[1].running_mean, activations.mean(0), atol=1e-5)
+
+
 def test_frozen_layers_keep_their_statistics():
     class Frozen(Net):
         def train(self, mode=True):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_picture
 from hydra import compose, initialize_config_dir
 
@@ -13,8 +14,9 @@ from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
 from pneumo.masks.truth import Truth
 from pneumo.settings import CONF
+from pneumo.training import augmentation
 from pneumo.training.loader import OF_WHOLE_FILMS, EpochSampler, FilmData, FilmDataset
-from pneumo.training.options import Sampling
+from pneumo.training.options import Augmentation, Resolution, Sampling
 from pneumo.training.sampling import EpochFilms
 from pneumo.training.settings import load_config
 
@@ -116,6 +118,22 @@ def test_small_masks_are_left_out_of_training_but_not_of_validation(tmp_path, ph
     assert fewer.batches(0) == every.batches(0) - 1
     assert fewer.steps == every.steps - fewer.config.epochs
     assert len(fewer.validation) == len(every.validation)
+
+
+def test_a_batch_is_its_films_in_their_order(films):
+    transform = augmentation.build(Augmentation(flip=0.5, distortion=0.5, crop=0.5), Resolution(64))
+    training = FilmDataset(films, np.arange(20, 4, -1), transform)
+    for dataset in (training, FilmDataset(films, np.array([7, 3]))):
+        places = list(range(len(dataset)))
+        batch = dataset.collate(dataset.__getitems__(places))
+        assert batch["row"].tolist() == dataset.rows.tolist()
+        for place in places:
+            film = dataset[place]
+            assert all(
+                torch.equal(batch[key][place], film[key]) for key in ("image", "mask", "row")
+            )
+    assert np.array_equal(batch["image"][1, 0], films.images[3])  # validation films are as cached
+    assert np.array_equal(batch["mask"][1, 0], films.masks[3])
 
 
 def test_ranks_share_an_epoch_evenly(films):
