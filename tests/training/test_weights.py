@@ -1,6 +1,7 @@
 """Weights come in and go out strictly, and old ones are read."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from pneumo.errors import PneumoError
+from pneumo.training import weights
 from pneumo.training.network import build_network
 from pneumo.training.options import Model, Stem
 from pneumo.training.weights import encoder_licence, load_weights, read_card, save_weights
@@ -32,6 +34,27 @@ def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monk
     assert f"ImageNet weights of {encoder} could not be fetched" in str(error.value)
     assert "model.encoder_weights=<file" in str(error.value)
     assert "model.encoder_weights=none" in str(error.value)
+
+
+def test_a_hub_that_is_away_is_asked_once(monkeypatch):
+    """Its client would ask a dozen times, for a minute; what it has fetched before it still has."""
+    offline, asked = [], []
+
+    def refuse(url, timeout):
+        asked.append(url)
+        raise OSError("no network")
+
+    def get_encoder(*args, **options):
+        offline.append(weights.constants.HF_HUB_OFFLINE)
+        raise OSError("not fetched before")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights, "get_session", lambda: SimpleNamespace(head=refuse))
+    monkeypatch.setattr(weights.smp.encoders, "get_encoder", get_encoder)
+    with pytest.raises(PneumoError, match="not fetched before"):
+        weights.load_encoder(torch.nn.Identity(), Model("x"))
+    assert (offline, len(asked)) == ([True], 1)
+    assert weights.constants.HF_HUB_OFFLINE is False
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
