@@ -233,7 +233,7 @@ class GuardedWandbLogger(WandbLogger):
 
     def finish(self) -> None:
         """End the run: a second fit in this process is a run of its own."""
-        self._guard(lambda: self.experiment.finish())
+        self._guard(lambda: tracking.finish(self.experiment))
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Checkpoints stay on this machine."""
