@@ -38,9 +38,9 @@ _looked_through: set[str] = set()  # folders, by this process
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``, and rename it to ``path`` if the block succeeds.
 
-    If the block fails, the temporary file is removed. It is there already, and is to be written in
-    place. A process that is killed leaves it; the first time that another one writes into the
-    folder, it removes it.
+    If the block fails, the temporary file is removed, and an error of the system names ``path``. It
+    is there already, and is to be written in place. A process that is killed leaves it; the first
+    time that another one writes into the folder, it removes it.
     """
     with _held(path) as temporary:
         try:
@@ -48,6 +48,11 @@ def replacing(path: Path) -> Iterator[Path]:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except OSError as error:
+            # a full disk is told without a name
+            if error.errno is not None and error.filename in (None, str(temporary)):
+                error.filename = str(path)
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -131,9 +136,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON. Raises ValueError where it holds NaN, which is no JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def read_text_bytes(path: Path) -> bytes:
