@@ -362,7 +362,7 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
     several = machine.devices > 1
     # Deterministic algorithms would also fill every new tensor with NaN, against programs that read
     # memory before they write it. No layer does, and it costs a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         return pl.Trainer(
             max_epochs=config.epochs,
