@@ -23,7 +23,7 @@ from pneumo.errors import PneumoError, brief
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 MAX_TEXT = 512 << 20  # bytes of a table or JSON file, unpacked
 MAX_YAML = 1 << 20  # characters of a YAML text
-MAX_VALUES = 1_000_000  # values of a YAML text, those of its aliases counted wherever they stand
+MAX_VALUES = 100_000  # values of a YAML text, those of its aliases counted wherever they stand
 
 
 @contextmanager
