@@ -27,7 +27,7 @@ from pneumo.errors import PneumoError, brief
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 MAX_TEXT = 512 << 20  # bytes of a table or JSON file, unpacked
 MAX_YAML = 1 << 20  # characters of a YAML text
-MAX_VALUES = 1_000_000  # values of a YAML text, those of its aliases counted wherever they stand
+MAX_VALUES = 100_000  # values of a YAML text, those of its aliases counted wherever they stand
 
 LEFT = re.compile(r"\..+\.[0-9a-f]{1,8}\.partial")  # names of temporary files and folders
 _READ, _NEW = os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_EXCL
