@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -23,6 +24,7 @@ from pneumo.masks.truth import Truth
 from pneumo.settings import keys
 from pneumo.training import averaging, best, logbook
 from pneumo.training.device import device_name, precision, set_threads, uses_cuda
+from pneumo.training.interruption import Interruption
 from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
 from pneumo.training.module import SegmentationModule
@@ -359,6 +361,7 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         callbacks.append(best.Stopping(score, patience))
     if config.handoff.keep:
         callbacks.append(best.BestEpochs(folder / runs.CHECKPOINTS, score, config.handoff.keep))
+    callbacks.append(Interruption(folder / runs.CHECKPOINT))
     # after the others, so that it holds their state of this epoch
     callbacks.append(_checkpoints(folder, runs.CHECKPOINT))
     machine = config.machine
@@ -390,7 +393,8 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             reload_dataloaders_every_n_epochs=int(data.epochs_differ),
             callbacks=callbacks,
             logger=chosen,
-            plugins=[WholeCheckpointIO()],
+            # SLURM's own would handle signals, and count the tasks of the job
+            plugins=[WholeCheckpointIO(), LightningEnvironment()],
             default_root_dir=folder,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
@@ -429,6 +433,9 @@ def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
             # Lightning 2.6 with torch 2.14
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+            warnings.filterwarnings("ignore", ".*`srun` command is available.*")
+            # the sampler serves what is left of an epoch that was broken off
+            warnings.filterwarnings("ignore", ".*checkpoint that ended before the epoch ended.*")
             action()
     except SystemExit:
         if trainer.interrupted:
@@ -478,6 +485,7 @@ def _score_before(module: SegmentationModule, config: Config, data: FilmData) ->
         accelerator=config.machine.accelerator,
         devices=1,
         precision=precision(config.machine),  # type: ignore[arg-type]
+        plugins=[LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
