@@ -1,6 +1,6 @@
 """Training films per second through our ``DataLoader``, with the paper's augmentation.
 
-    python benchmarks/loading.py [--films 64] [--rounds 5] [--workers 0 1 2 4]
+    python benchmarks/loading.py [films] [--rounds 5] [--workers 0 1 2 4] [--sizes 256 512]
 
 Against what training scripts usually do (each film and mask read from a 1024² PNG, shrunk and
 augmented by albumentations on three channels, collated as float tensors), and against a bare copy
@@ -181,7 +181,7 @@ def measure(
     workers: Iterable[int] = (0,),
     sizes: Iterable[int] = (256, 512),
 ) -> list[Row]:
-    """Rows of the comparison; ``films`` is a multiple of the batch's 16."""
+    """Rows of the comparison, of an even number of films."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     rows = []
@@ -223,7 +223,7 @@ def measure(
 def main() -> None:
     """Print the rows."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--films", type=int, default=64)
+    parser.add_argument("films", type=int, nargs="?", default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])

@@ -15,6 +15,7 @@ COMMANDS = [
     "predict",
     "evaluate",
     "study",
+    "submit",
     "report",
     "readers",
     "export",

@@ -27,9 +27,15 @@ from pneumo.settings import CONF, NAMED, default_of, fields, keys, options_of
 
 
 def run(
-    task: Callable[[DictConfig], None], schema: type, config_name: str, folder: str = ""
+    task: Callable[[DictConfig], None],
+    schema: type,
+    config_name: str,
+    folder: str = "",
+    end: Callable[[], None] | None = None,
 ) -> NoReturn:
     """Compose ``conf/<folder>/<config_name>.yaml`` with what was typed, do the task, and exit.
+
+    ``end`` is called once after the task, or after all tasks of a sweep, unless one failed.
 
     Exit status 0, 1 for a mistake of the user's or a failed job (one line on stderr), 130 for
     Ctrl-C. Programming errors keep their traceback. ``--help`` is made from the settings' fields.
@@ -40,7 +46,7 @@ def run(
     if "--version" in sys.argv[1:]:
         print(f"pneumo {__version__}")
         sys.exit(0)
-    _talk()
+    talk()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
     # argparse refuses -m between settings
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda one: one not in ("-m", "--multirun"))
@@ -89,6 +95,8 @@ def run(
             config_path=str(Path(CONF, folder)),
             config_name=config_name,
         )(job)()
+        if end is not None and started and not failed:
+            end()
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
@@ -111,7 +119,7 @@ class _Screen(logging.Handler):
         print(visible(record.getMessage()), flush=True)
 
 
-def _talk() -> None:
+def talk() -> None:
     """Show what the package logs; modules themselves never print."""
     logger = logging.getLogger("pneumo")
     logger.handlers = [_Screen()]
@@ -148,8 +156,10 @@ def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
         key for key, one in fields(schema) if dataclasses.is_dataclass(one.type) or key == "data"
     ]
     whole = [key for key, _ in fields(schema) if key in ("system", "study")]
-    names += ["study"] if "study" in whole else whole  # the arms of a study name its systems
-    if config_name == "train":
+    if config_name == "study":  # its arms name its systems
+        whole = ["study"]
+    names += whole
+    if config_name in ("train", "submit"):
         names += ["experiment", "sweep"]
     return {name: options_of(name) for name in names if options_of(name)}
 

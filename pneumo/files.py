@@ -27,7 +27,7 @@ from pneumo.errors import PneumoError, brief
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 MAX_TEXT = 512 << 20  # bytes of a table or JSON file, unpacked
 MAX_YAML = 1 << 20  # characters of a YAML text
-MAX_VALUES = 1_000_000  # values of a YAML text, those of its aliases counted wherever they stand
+MAX_VALUES = 100_000  # values of a YAML text, those of its aliases counted wherever they stand
 
 LEFT = re.compile(r"\..+\.[0-9a-f]{1,8}\.partial")  # names of temporary files and folders
 _READ, _NEW = os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -38,9 +38,9 @@ _looked_through: set[str] = set()  # folders, by this process
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``, and rename it to ``path`` if the block succeeds.
 
-    If the block fails, the temporary file is removed. It is there already, and is to be written in
-    place. A process that is killed leaves it; the first time that another one writes into the
-    folder, it removes it.
+    If the block fails, the temporary file is removed, and an error of the system names ``path``. It
+    is there already, and is to be written in place. A process that is killed leaves it; the first
+    time that another one writes into the folder, it removes it.
     """
     with _held(path) as temporary:
         try:
@@ -48,6 +48,11 @@ def replacing(path: Path) -> Iterator[Path]:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except OSError as error:
+            # a full disk is told without a name
+            if error.errno is not None and error.filename in (None, str(temporary)):
+                error.filename = str(path)
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -131,9 +136,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON. Raises ValueError where it holds NaN, which is no JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def read_text_bytes(path: Path) -> bytes:

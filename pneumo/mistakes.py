@@ -142,6 +142,11 @@ def explain(error: BaseException, schema: type) -> str:
             f"the disk is full ({where}); make room, or choose another place with "
             "runs_dir=<folder>; the same command then goes on"
         )
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return (
+            f"{error.filename}: nothing can be written there ({error.strerror}); choose another "
+            "place with runs_dir=<folder> or out=<place>"
+        )
     if isinstance(error, MemoryError) or is_memory(error):
         return "not enough memory; try a smaller batch_size or resolution"
     text = one_line(error)

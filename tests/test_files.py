@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import fcntl
 import gzip
 import subprocess
@@ -24,6 +25,20 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         fail_half_way()
     assert path.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_error_of_the_system_names_the_file(tmp_path):
+    """A full disk is told of no file, and a temporary name would help nobody."""
+    path = tmp_path / "a.txt"
+
+    def fail(*filename):
+        with files.replacing(path) as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", *filename or [str(temporary)])
+
+    for filename, named in (((), path), ((None,), path), (("/other",), "/other")):
+        with pytest.raises(OSError, match="No space left") as error:
+            fail(*filename)
+        assert error.value.filename == str(named)
 
 
 def test_json_that_others_cannot_read_is_not_written(tmp_path):

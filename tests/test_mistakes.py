@@ -2,10 +2,14 @@
 ignored.
 """
 
+import errno
 import shutil
 
 import pytest
 from conftest import one, say
+
+from pneumo import mistakes
+from pneumo.training.settings import Config
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +151,10 @@ def test_a_mistake_is_one_line_and_the_right_advice(place, monkeypatch, typed):
     assert MISTAKES[typed] in lines[0]
     left = [path.name for path in place.rglob("*") if path not in before and path.is_file()]
     assert set(left) <= {".lock", "train.log"}
+
+
+def test_a_place_that_may_not_be_written_to_is_named_with_a_way_out():
+    error = OSError(errno.EROFS, "Read-only file system", "/archive/runs/.lock")
+    told = mistakes.explain(error, Config)
+    assert told.startswith("/archive/runs/.lock: nothing can be written there")
+    assert "runs_dir=<folder>" in told

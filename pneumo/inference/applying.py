@@ -190,8 +190,8 @@ class Work:
         except PneumoError as error:
             self._failed(film, str(error).removeprefix(f"{film.shown}: "))
         except OSError as error:
-            # a full disk or quota fails for every film that follows
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # a full or locked disk fails for every film that follows
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
                 raise
             self._failed(film, f"its results cannot be written ({error.strerror})")
         film.reading, film.said, film.content = None, None, b""

@@ -286,7 +286,7 @@ class Corrections:
             files.write_text(path, text)
 
 
-ENTRY = {
+ENTRY: dict[str, type] = {  # what an entry has, at least
     **dict.fromkeys(("action", "reader", "time", "image", "run_lengths"), str),
     "basis": dict,
     "pixels": int,

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from pneumo import files, runs
+from pneumo import files, runs, seals
 from pneumo.data.films import KNOWN
 from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
@@ -23,6 +24,7 @@ from pneumo.masks.truth import Truth
 from pneumo.settings import keys
 from pneumo.training import averaging, best, logbook
 from pneumo.training.device import device_name, precision, set_threads, uses_cuda
+from pneumo.training.interruption import Interruption
 from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
 from pneumo.training.module import SegmentationModule
@@ -40,8 +42,10 @@ from pneumo.training.options import (
 from pneumo.training.record import Origin, Parent, Record, parts_of, read, trained_on
 from pneumo.training.settings import Config, Source, Watched
 from pneumo.training.weights import (
+    check_checkpoint,
     encoder_licence,
     load_weights,
+    read_checkpoint,
     read_weights,
     renamed,
     save_weights,
@@ -63,6 +67,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with files.replacing(Path(path)) as temporary:
             temporary.write_bytes(content.getbuffer())
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Lightning's, once the file is known to be whole. Raises PneumoError."""
+        check_checkpoint(Path(path))
+        return super().load_checkpoint(path, *args, **kwargs)
 
 
 def fit(config: Config, folder: Path) -> dict[str, float]:
@@ -92,7 +101,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         if parent:
             _check_apart(Path(parent.path), data)
         record.write(folder)
-        files.write_json(folder / runs.PARTS, data.parts_by_id())
+        seals.write_json(folder / runs.PARTS, data.parts_by_id())
         if config.loss.own:
             files.write_text(folder / runs.OWN_LOSS, own_source(config.loss.own))
 
@@ -139,7 +148,9 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
                 runs.TRAIN_SECONDS: _train_seconds(state),
                 runs.DEVICE: device_name(config.machine),
             }
-            files.write_json(folder / runs.METRICS, {**known, "weights": kept, **cost})
+            if (folder / runs.HISTORY).is_file():
+                cost[runs.HISTORY_SHA256] = files.sha256(folder / runs.HISTORY)
+            seals.write_json(folder / runs.METRICS, {**known, "weights": kept, **cost})
             runs.tidy(folder, config.log.checkpoints)
             for logger in chosen:
                 if isinstance(logger, logbook.GuardedWandbLogger):
@@ -350,6 +361,7 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
         callbacks.append(best.Stopping(score, patience))
     if config.handoff.keep:
         callbacks.append(best.BestEpochs(folder / runs.CHECKPOINTS, score, config.handoff.keep))
+    callbacks.append(Interruption(folder / runs.CHECKPOINT))
     # after the others, so that it holds their state of this epoch
     callbacks.append(_checkpoints(folder, runs.CHECKPOINT))
     machine = config.machine
@@ -381,7 +393,8 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             reload_dataloaders_every_n_epochs=int(data.epochs_differ),
             callbacks=callbacks,
             logger=chosen,
-            plugins=[WholeCheckpointIO()],
+            # SLURM's own would handle signals, and count the tasks of the job
+            plugins=[WholeCheckpointIO(), LightningEnvironment()],
             default_root_dir=folder,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
@@ -420,6 +433,9 @@ def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
             # Lightning 2.6 with torch 2.14
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+            warnings.filterwarnings("ignore", ".*`srun` command is available.*")
+            # the sampler serves what is left of an epoch that was broken off
+            warnings.filterwarnings("ignore", ".*checkpoint that ended before the epoch ended.*")
             action()
     except SystemExit:
         if trainer.interrupted:
@@ -438,7 +454,7 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
     source = config.handoff.source
     if source is not Source.swa:
         path = folder / (runs.BEST if source is Source.best else runs.CHECKPOINT)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(path)
         module.load_state_dict(renamed(saved["state_dict"], "network."))
         if source is Source.best and saved["epoch"] == best.BEFORE:
             return f"those it started from: no epoch was better by {config.handoff.score.name}"
@@ -469,6 +485,7 @@ def _score_before(module: SegmentationModule, config: Config, data: FilmData) ->
         accelerator=config.machine.accelerator,
         devices=1,
         precision=precision(config.machine),  # type: ignore[arg-type]
+        plugins=[LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -82,15 +82,22 @@ def train_system(system: System, overrides: Sequence[str]) -> list[dict[str, Any
         system: what ``+system=<name>`` composed.
         overrides: everything typed, ``+system=`` among it.
     """
-    typed = [one for one in overrides if not one.startswith("+system=")]
     rows = []
+    for own in members_of(system, overrides):
+        rows += train(declared(own), own)
+    return rows
+
+
+def members_of(system: System, overrides: Sequence[str]) -> list[list[str]]:
+    """What each experiment of a system is typed with, on one fold after the other."""
+    typed = [one for one in overrides if not one.startswith("+system=")]
     folds = folds_of(system, typed)
     log.info("%s", system.describe(folds))
-    for fold in folds:
-        for experiment in system.members:
-            own = [*system.overrides, *typed, f"+experiment={experiment}", f"fold={fold}"]
-            rows += train(declared(own), own)
-    return rows
+    return [
+        [*system.overrides, *typed, f"+experiment={experiment}", f"fold={fold}"]
+        for fold in folds
+        for experiment in system.members
+    ]
 
 
 def folds_of(system: System, overrides: Sequence[str]) -> list[int]:
@@ -163,10 +170,16 @@ def make(one: Config) -> dict[str, Any]:
 
             fit(one, folder)
         else:
+            runs.check(folder)
             log.info("%s: finished before, used as it is (%s)", one.experiment, folder)
             # it may have been killed once it was finished, before it had tidied up
             runs.tidy(folder, record.read(folder).config.log.checkpoints)
-        scores = runs.scores(folder)
+        return row(one, trained, time.monotonic() - started)
+
+
+def row(one: Config, trained: bool, seconds: float) -> dict[str, Any]:
+    """A finished fit in the table that ends a training. Raises PneumoError."""
+    folder = one.path
     return {
         "experiment": one.experiment,
         "setting": folder.parent.name,
@@ -176,8 +189,8 @@ def make(one: Config) -> dict[str, Any]:
         "of_folds": one.split.kind is SplitKind.kfold,
         "folder": str(folder),
         "trained": trained,
-        "seconds": time.monotonic() - started,
-        **scores,
+        "seconds": seconds,
+        **runs.scores(folder),
     }
 
 

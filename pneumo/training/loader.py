@@ -122,6 +122,7 @@ class EpochSampler(Sampler[int]):
         self.dataset, self.drawn = dataset, drawn
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self.begun = 0  # films of the epoch that were drawn before it was broken off
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order, and the augmentations of the data set, of an epoch (from 0)."""
@@ -134,7 +135,9 @@ class EpochSampler(Sampler[int]):
             order = self.drawn.order(self.epoch)
             # equal shares, or processes would wait for each other for ever
             order = order[: len(self) * self.world_size]
-        return iter(order[self.rank :: self.world_size].tolist())
+        own = order[self.rank :: self.world_size].tolist()
+        begun, self.begun = self.begun, 0
+        return iter(own[begun:])
 
     def __len__(self) -> int:
         if self.drawn is not None:
@@ -373,6 +376,8 @@ class FilmData(pl.LightningDataModule):
             epoch = min(progress.processed, self.config.epochs - 1)  # type: ignore[attr-defined]
             sampler.set_epoch(epoch)
         batch_size = self.config.batch_size // world_size
+        if self.trainer and drawn:
+            sampler.begun = batch_size * _steps_begun(self.trainer)
         workers = self.config.machine.workers
         cuda = uses_cuda(self.config.machine)
         if workers < 0:  # a GPU waits for films, so decode beside it; a CPU has nothing to spare
@@ -388,3 +393,10 @@ class FilmData(pl.LightningDataModule):
             pin_memory=cuda,
             persistent_workers=workers > 0,
         )
+
+
+def _steps_begun(trainer: pl.Trainer) -> int:
+    """Batches of the current epoch that were done before a fit was broken off within it."""
+    loop = trainer.fit_loop
+    epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+    return batches.processed if epochs.started > epochs.processed else 0  # type: ignore[attr-defined]

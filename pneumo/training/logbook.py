@@ -41,15 +41,25 @@ COLUMNS = ("epoch", "lr", "train/loss", "val/loss", *(f"val/{key}" for key in TR
 class History(Callback):
     """One row an epoch in ``metrics.csv``, written whole each time, and shown as a line.
 
-    A resumed fit goes on where it was.
+    A resumed fit goes on where it was, by its checkpoint; those of older versions hold no rows, and
+    theirs are read from the file.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[dict[str, Any]] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, for a checkpoint."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up from a checkpoint."""
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.path.is_file():  # not in on_fit_start, which does not know the epoch yet
+        # not in on_fit_start, which does not know the epoch yet
+        if trainer.current_epoch and not self.rows and self.path.is_file():
             with open(self.path, newline="", encoding="utf-8") as file:
                 self.rows = [
                     dict(row)
@@ -61,6 +71,15 @@ class History(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that the epoch began with; to be set where an epoch is gone on with."""
+        return self._lr
+
+    @rate.setter
+    def rate(self, value: float) -> None:
+        self._lr = value
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         written = {int(row["epoch"]) for row in self.rows}
@@ -96,27 +115,34 @@ class History(Callback):
 class Stopwatch(Callback):
     """The wall time of the epochs of a fit, their validation included, in seconds.
 
-    State is saved with the checkpoint, so that the parts of an interrupted fit add up; an epoch
-    that was broken off is not counted. NaN where a checkpoint without it was gone on from.
+    State is saved with the checkpoint, so that the parts of an interrupted fit add up; what was
+    done after it is not counted. NaN where a checkpoint without it was gone on from.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._known = False
+        self._started: float | None = None  # of an epoch that goes on
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch and not self._known:
             self.seconds = math.nan
+        self._started = time.monotonic()  # also of an epoch that was broken off
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.seconds += time.monotonic() - self._started
+        self.seconds, self._started = self._so_far(), None
+
+    def _so_far(self) -> float:
+        if self._started is None:
+            return self.seconds
+        return self.seconds + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
         """The time so far, for a checkpoint."""
-        return {"seconds": self.seconds}
+        return {"seconds": self._so_far()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up from a checkpoint."""
@@ -233,7 +259,7 @@ class GuardedWandbLogger(WandbLogger):
 
     def finish(self) -> None:
         """End the run: a second fit in this process is a run of its own."""
-        self._guard(lambda: self.experiment.finish())
+        self._guard(lambda: tracking.finish(self.experiment))
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Checkpoints stay on this machine."""

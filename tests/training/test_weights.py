@@ -1,6 +1,7 @@
 """Weights come in and go out strictly, and old ones are read."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from pneumo.errors import PneumoError
+from pneumo.training import weights
 from pneumo.training.network import build_network
 from pneumo.training.options import Model, Stem
 from pneumo.training.weights import encoder_licence, load_weights, read_card, save_weights
@@ -32,6 +34,27 @@ def test_without_network_or_file_there_is_an_error_that_names_both_ways_out(monk
     assert f"ImageNet weights of {encoder} could not be fetched" in str(error.value)
     assert "model.encoder_weights=<file" in str(error.value)
     assert "model.encoder_weights=none" in str(error.value)
+
+
+def test_a_hub_that_is_away_is_asked_once(monkeypatch):
+    """Its client would ask a dozen times, for a minute; what it has fetched before it still has."""
+    offline, asked = [], []
+
+    def refuse(url, timeout):
+        asked.append(url)
+        raise OSError("no network")
+
+    def get_encoder(*args, **options):
+        offline.append(weights.constants.HF_HUB_OFFLINE)
+        raise OSError("not fetched before")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights, "get_session", lambda: SimpleNamespace(head=refuse))
+    monkeypatch.setattr(weights.smp.encoders, "get_encoder", get_encoder)
+    with pytest.raises(PneumoError, match="not fetched before"):
+        weights.load_encoder(torch.nn.Identity(), Model("x"))
+    assert (offline, len(asked)) == ([True], 1)
+    assert weights.constants.HF_HUB_OFFLINE is False
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -146,6 +169,34 @@ def test_damaged_weights(tmp_path, network):
         load_weights(network, path)
     with pytest.raises(PneumoError, match="damaged"):
         read_card(path)
+
+
+def test_a_byte_that_changed_in_weights_is_noticed(tmp_path, network):
+    """Of a tensor: safetensors itself would take it for another weight."""
+    path = tmp_path / "weights.safetensors"
+    save_weights(network, path, {"experiment": "exp5"})
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    for read in (read_card, lambda path: load_weights(network, path)):
+        with pytest.raises(PneumoError, match=r"weights\.safetensors: damaged"):
+            read(path)
+
+
+def test_a_byte_that_changed_in_a_checkpoint_is_noticed(tmp_path):
+    """Of a tensor: torch itself looks at no checksum."""
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {"a": torch.arange(1000.0)}}, path)
+    assert weights.read_checkpoint(path)["state_dict"]["a"][-1] == 999
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.tensor(500.0).numpy().tobytes())
+    content[place + 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PneumoError, match=r"last\.ckpt: damaged; delete it"):
+        weights.read_checkpoint(path)
+    path.write_bytes(content[:1000])
+    with pytest.raises(PneumoError, match=r"last\.ckpt: damaged; delete it"):
+        weights.read_checkpoint(path)
 
 
 def old_names(state):

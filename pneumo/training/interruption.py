@@ -1,0 +1,116 @@
+"""A fit that is told to stop: it finishes its step, keeps its state, and ends; later it goes on.
+
+Schedulers tell a process by a signal that its time is up: SLURM by the one that was asked for, or
+by SIGTERM when another job takes its place; submitit sends USR2, Lightning waits for USR1.
+"""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from pneumo.training.averaging import LightningEpochsSWA
+from pneumo.training.logbook import History
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+LOSS = "training_step.train/loss"  # Lightning's name of the mean over an epoch
+
+
+class Interruption(Callback):
+    """Writes the checkpoint within an epoch when a signal asks for it, and ends the fit there.
+
+    The state that Lightning does not keep within an epoch is kept here: random numbers, the sum of
+    the loss so far, and the rate that the epoch began with. The films that are left are
+    ``FilmData``'s to serve. The fit ends with ``KeyboardInterrupt``, as by Ctrl-C.
+
+    Lightning's own averaging must see whole epochs, and of several processes each has a signal of
+    its own: there, and after the last step of an epoch, the fit ends as it was at the end of an
+    epoch, from whose checkpoint it goes on to the same weights.
+    """
+
+    def __init__(self, checkpoint: Path):
+        self.checkpoint = checkpoint
+        self.asked = False
+        self._within: dict[str, Any] = {}  # state of an epoch that was broken off
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen from here on; Lightning has set its own handlers before, and restores all."""
+        if threading.current_thread() is threading.main_thread():  # signals reach no other
+            for one in SIGNALS:
+                signal.signal(one, self._ask)
+        if self._within:  # Lightning calls no hook of an epoch that it goes on with
+            pl_module.on_train_epoch_start()
+            self._history(trainer).rate = self._within["lr"]
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.asked:  # the last epoch's checkpoint is all there is to keep
+            self._end(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw on from where the epoch was broken off; loading films has drawn meanwhile."""
+        if "random" in self._within:
+            torch.set_rng_state(self._within["random"])
+            if self._within["cuda"]:
+                torch.cuda.set_rng_state_all(self._within["cuda"])
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """End the fit after a whole step, if that was asked for."""
+        if self._within:
+            loss = trainer.fit_loop.epoch_loop._results[LOSS]
+            loss.value += self._within["loss"]
+            loss.cumulated_batch_size += self._within["films"]
+            self._within = {}
+        last = batch_idx + 1 >= trainer.num_training_batches
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not self.asked or last or not stepped:
+            return
+        if trainer.world_size == 1 and not _averages_within(trainer):
+            loss = trainer.fit_loop.epoch_loop._results[LOSS]
+            self._within = {
+                "random": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                "loss": loss.value.clone(),
+                "films": loss.cumulated_batch_size.clone(),
+                "lr": self._history(trainer).rate,
+            }
+            trainer.save_checkpoint(self.checkpoint)
+        self._end(trainer)
+
+    def _history(self, trainer: pl.Trainer) -> History:
+        (found,) = [one for one in trainer.callbacks if isinstance(one, History)]  # type: ignore[attr-defined]
+        return found
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        log.info("  told to stop in epoch %d; it goes on from here", trainer.current_epoch + 1)
+        raise KeyboardInterrupt
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state within an epoch, for a checkpoint; nothing between epochs."""
+        return dict(self._within)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up from a checkpoint."""
+        self._within = dict(state_dict)
+
+
+def _averages_within(trainer: pl.Trainer) -> bool:
+    return any(isinstance(one, LightningEpochsSWA) for one in trainer.callbacks)  # type: ignore[attr-defined]

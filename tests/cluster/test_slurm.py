@@ -1,0 +1,224 @@
+"""The graph as jobs of a real SLURM of one node, which the tests start and stop."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from cluster import stand_ins
+from conftest import launch
+from safetensors.torch import load_file
+
+from pneumo.cluster import slurm, state
+from pneumo.cluster.job import Job
+from pneumo.cluster.settings import Slurm
+from pneumo.errors import PneumoError
+
+SETTINGS = Slurm(time="0:10:00", cpus=1, gpus=0, memory=0.1, notice=60)
+SCRIPT = Path(__file__).with_name("slurm.sh")
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """A SLURM of one node and two CPUs; returns what its script does."""
+    there = all(shutil.which(name) for name in ("slurmctld", "sbatch", "srun", "munged"))
+    if not there or os.geteuid() != 0:
+        assert not os.environ.get("CI"), "CI must have a SLURM"
+        pytest.skip("needs slurm-wlm and munge, as root")
+    folder = tmp_path_factory.mktemp("slurm")
+
+    def act(action):
+        subprocess.run([SCRIPT, action, folder], check=True)
+
+    before = dict(os.environ)
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    act("start")
+    yield act
+    act("stop")
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def finished(graph):
+    made = [fit for fit in graph.fits.values() if (fit.path / "metrics.json").is_file()]
+    return sorted(fit.config.experiment for fit in made)
+
+
+@pytest.mark.cluster
+def test_children_wait_on_their_parents_and_failures_take_descendants_alone(
+    scheduler, tmp_path, monkeypatch
+):
+    order = tmp_path / "order"
+    monkeypatch.setattr(slurm, "run", stand_ins.job(order, failing="first"))
+    monkeypatch.setattr(slurm, "run_last", stand_ins.job(order))
+    monkeypatch.chdir(tmp_path)
+    graph = stand_ins.family(tmp_path)
+    subprocess.run(["scontrol", "update", "partition=main", "state=down"], check=True)
+    assert slurm.submit(graph, SETTINGS, tmp_path / "runs", [str(tmp_path / "a/last/c/d")]) == 5
+    ids = {fit.config.experiment: Job.read(fit.path).id for fit in graph.left}
+    arrays = {name: one.partition("_")[0] for name, one in ids.items()}
+    assert arrays["parent"] == arrays["alone"]  # one job array each of what waits for the same
+    assert arrays["first"] == arrays["second"] != arrays["grandchild"]
+    asked = ["squeue", "-h", "-r", "-o", "%i %E"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert f"{ids['first']} afterok:{ids['parent']}" in said
+    assert f"{ids['grandchild']} afterok:{ids['first']}" in said
+    assert f"afterok:{arrays['parent']}_*(unfulfilled)," in said.splitlines()[-1]  # the report
+    found = state.standings(graph, slurm.standings(graph))
+    told = {graph.fits[path].config.experiment: str(one) for path, one in found.items()}
+    assert told["parent"] == f"queued: job {ids['parent']}, PartitionDown"
+    assert told["second"].startswith("waiting: for ")
+
+    # the same submitted again, by whomever: nothing is queued twice
+    assert slurm.submit(stand_ins.family(tmp_path), SETTINGS, tmp_path / "runs") == 0
+    scheduler("restart")
+    assert len(slurm.in_hand(graph)) == 5
+    subprocess.run(["scontrol", "update", "partition=main", "state=up"], check=True)
+    wait_for(lambda: not slurm.in_hand(graph))
+    assert finished(graph) == ["alone", "parent", "second"]
+    lines = order.read_text().split()
+    assert sorted(lines) == sorted(set(lines))
+    assert "+grandchild" not in lines
+    assert "+last" not in lines  # for not all are finished
+    assert lines.index("-parent") < min(lines.index("+first"), lines.index("+second"))
+
+
+def stopping(attempts):
+    """A job whose first attempt works until a signal tells it to stop, as a fit would."""
+
+    def run(folder):
+        import signal
+        import time
+        from pathlib import Path
+
+        from pneumo.cluster import job, slurm
+
+        def attempt(where):
+            with open(attempts, "a") as file:
+                file.write(f"{where}\n")
+            if Path(attempts).read_text().count(f"{where}\n") == 1:
+                told = []
+                for one in (signal.SIGTERM, signal.SIGUSR2):
+                    signal.signal(one, lambda number, frame: told.append(number))
+                Path(where, "begun").touch()
+                while not told:
+                    time.sleep(0.05)
+                return job.STOPPED
+            for made in ("weights.safetensors", "config.yaml", "metrics.json"):
+                Path(where, made).write_text("{}")
+            return 0
+
+        job.run = attempt
+        slurm.run(folder)
+
+    return run
+
+
+@pytest.mark.cluster
+def test_a_fit_told_to_stop_is_queued_again_and_one_that_is_cancelled_is_not(
+    scheduler, tmp_path, monkeypatch
+):
+    attempts = tmp_path / "attempts"
+    monkeypatch.setattr(slurm, "run", stopping(str(attempts)))
+    monkeypatch.chdir(tmp_path)
+    fits = [stand_ins.fit(tmp_path, name) for name in ("stopped", "cancelled")]
+    graph = stand_ins.Graph(fits)
+    slurm.submit(graph, SETTINGS, tmp_path / "runs")
+    stopped, cancelled = (Job.read(fit.path).id for fit in fits)
+    wait_for(lambda: all((fit.path / "begun").is_file() for fit in fits))
+    subprocess.run(["scancel", "--signal=USR2", stopped], check=True)
+    subprocess.run(["scancel", cancelled], check=True)
+    wait_for(lambda: "PENDING" in state_of(stopped))
+    told = state.standings(graph, slurm.standings(graph))[fits[0].path]
+    assert str(told).startswith(f"queued: job {stopped}, ")
+    subprocess.run(["scontrol", "update", f"jobid={stopped}", "starttime=now"], check=True)
+    wait_for(lambda: not slurm.in_hand(graph))
+    assert finished(graph) == ["stopped"]
+    assert sorted(Path(line).parts[-3] for line in attempts.read_text().split()) == [
+        "cancelled",
+        "stopped",
+        "stopped",
+    ]
+    found = state.standings(graph, slurm.standings(graph))[fits[1].path]
+    assert str(found).startswith("stopped: ended without a word; see ")
+
+
+FIVE = (
+    *("-m", "+experiment=exp1,exp2,exp3,exp4,exp5"),
+    *("data=phantom", "data.images=24", "data.seed=3", "scale=mini", "scale.positive_rate=0.34"),
+    *("scale.size=0.125", "scale.epochs=0.03", "scale.least_epochs=3"),
+    *("log.pictures=0", "log.wandb=disabled", "machine.threads=1"),
+    "model.encoder=tu-test_resnet",
+)
+
+
+@pytest.mark.cluster
+def test_five_experiments_by_slurm_have_the_bits_of_a_sweep(scheduler, tmp_path):
+    """One of them is queued again half-way, and the controller is restarted in between."""
+    alone, queued = tmp_path / "alone", tmp_path / "queued"
+    alone.mkdir()
+    queued.mkdir()
+    place = ("cluster=slurm", "cluster.gpus=0", "cluster.cpus=1", "cluster.memory=1.5")
+    handed = launch(queued, *FIVE, *place, module="pneumo.submit")
+    assert handed.returncode == 0, handed.stderr
+    assert "7 fits handed to SLURM" in handed.stdout
+    (history,) = wait_for(lambda: list(queued.glob("runs/exp2/*/*/metrics.csv")))
+    parent = history.parent
+    job = Job.read(parent).id
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    assert not (parent / "metrics.json").exists()
+    scheduler("restart")
+    again = launch(queued, *FIVE, *place, module="pneumo.submit")
+    assert "0 fits handed to SLURM" in again.stdout, again.stderr
+    launch(alone, *FIVE)  # meanwhile
+    wait_for(lambda: "RUNNING" not in state_of(job))
+    subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=False)
+    wait_for(lambda: not state_of())
+
+    runs_of = sorted(path.parent.relative_to(queued) for path in queued.glob("runs/*/*/*/job.json"))
+    assert len(runs_of) == 7
+    for run in runs_of:
+        ours, theirs = (load_file(where / run / "weights.safetensors") for where in (queued, alone))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), run
+        log = (queued / run / "train.log").read_text()
+        assert log.count("# 20") == 1 + (run == parent.relative_to(queued)), run
+        command = yaml.safe_load((queued / run / "config.yaml").read_text())["origin"]["command"]
+        assert command.startswith("python -m pneumo.train +experiment=")
+    done = launch(queued, *FIVE, *place, "status", module="pneumo.submit")
+    assert "7 fits: 7 finished" in done.stdout
+
+
+def wait_for(what):
+    """What a function returns once that is something."""
+    for _ in range(6000):
+        if found := what():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(state_of())
+
+
+def state_of(*jobs):
+    """What SLURM has in its queue, of some jobs or of all."""
+    asked = ["squeue", "-h", "-r", "-o", "%i %T %r", *(f"--jobs={job}" for job in jobs)]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.cluster
+def test_what_slurm_refuses_is_one_line(scheduler, tmp_path):
+    graph = stand_ins.family(tmp_path)
+    with pytest.raises(PneumoError, match=r"cluster\.partition=none: SLURM has main$"):
+        slurm.submit(graph, Slurm(partition="none"), tmp_path / "runs")
+    own = Slurm(gpus=0, memory=0.1, options=["constraint=none"])
+    with pytest.raises(PneumoError, match=r"SLURM refused a job: .*feature.*; 0 of 5 fits handed"):
+        slurm.submit(graph, own, tmp_path / "runs")
+    assert slurm.in_hand(graph) == {}
+
+
+def test_without_slurm_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(PneumoError, match="no SLURM here"):
+        slurm.submit(stand_ins.family(tmp_path), SETTINGS, tmp_path / "runs")
