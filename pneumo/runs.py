@@ -3,6 +3,7 @@
 It is what training, prediction and reports share. No torch is needed here.
 """
 
+import csv
 import glob
 import io
 import logging
@@ -18,7 +19,7 @@ from typing import Any, TextIO, cast
 
 import filelock
 
-from pneumo import files
+from pneumo import files, seals
 from pneumo.errors import PneumoError
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ PICTURES = "pictures"
 LOG = "train.log"
 TRAIN_SECONDS = "train_seconds"  # in metrics.json: what the fit took, beside its scores
 DEVICE = "device"
+HISTORY_SHA256 = "history_sha256"  # of metrics.csv, which others read and so bears no seal
 
 
 def path(
@@ -105,7 +107,8 @@ def lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PneumoError(
-            f"{folder}: cannot be made ({error.strerror}); choose another place with runs_dir="
+            f"{folder}: cannot be made ({error.strerror}); choose another place with runs_dir= or "
+            "out="
         ) from None
     held = filelock.FileLock(folder / ".lock")
     try:
@@ -208,11 +211,37 @@ def is_finished(folder: Path) -> bool:
 def read_metrics(folder: Path) -> dict[str, Any]:
     """What ``metrics.json`` of a finished run holds. Raises PneumoError."""
     try:
-        return dict(files.parse_json((folder / METRICS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return seals.read_json(folder / METRICS)
+    except (OSError, ValueError):
         raise PneumoError(
             f"{folder / METRICS}: missing or damaged; delete the folder to train it anew"
         ) from None
+
+
+def check(folder: Path) -> None:
+    """Raise PneumoError if a file of a finished run is missing or not as it was written."""
+    for path in (*(folder / name for name in (WEIGHTS, METRICS, RECORD)), *checkpoints(folder)):
+        try:
+            seals.check(path)
+        except (OSError, ValueError):
+            raise PneumoError(
+                f"{path}: missing or damaged; delete the folder to train it anew"
+            ) from None
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    """The rows of a finished run's ``metrics.csv``; none where there is no such file.
+
+    Raises PneumoError if it is not as it was written.
+    """
+    path = folder / HISTORY
+    if not path.is_file():
+        return []
+    written = read_metrics(folder).get(HISTORY_SHA256)
+    if written is not None and files.sha256(path) != written:
+        raise PneumoError(f"{path}: damaged; restore it, or delete it to go on without its curves")
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def scores(folder: Path) -> dict[str, float]:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pneumo import runs
+from pneumo import files, runs, seals
 from pneumo.errors import PneumoError
 from pneumo.training import record
 from pneumo.training.lineage import INCIDENTAL, NAMED, SHARED
@@ -71,7 +71,7 @@ def test_damaged_records_are_explained(tmp_path):
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(PneumoError, match="damaged"):
         record.read(tmp_path)
-    (tmp_path / "config.yaml").write_text("hello")
+    (tmp_path / "config.yaml").write_text("hello: 1")
     with pytest.raises(PneumoError, match="no recorded configuration"):
         record.read(tmp_path)
     (tmp_path / "metrics.json").write_text("{")
@@ -128,3 +128,30 @@ def test_a_place_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PneumoError, match="runs_dir="), runs.lock(tmp_path / "a"):
         time.sleep(0)
+
+
+def test_files_of_a_finished_run_that_changed_are_named(tmp_path):
+    for name in ("metrics.json", "config.yaml", "weights.safetensors"):
+        seals.write_json(tmp_path / name, {"dice": 0.5})
+    runs.check(tmp_path)
+    path = tmp_path / "weights.safetensors"
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(PneumoError, match=r"weights\.safetensors: missing or damaged"):
+        runs.check(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(PneumoError, match=r"weights\.safetensors: missing or damaged"):
+        runs.check(tmp_path)
+
+
+def test_a_history_that_changed_is_not_shown(tmp_path):
+    assert runs.history(tmp_path) == []
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,val/dice\n0,0.5\n")
+    known = {runs.HISTORY_SHA256: files.sha256(path)}
+    seals.write_json(tmp_path / "metrics.json", known)
+    assert runs.history(tmp_path) == [{"epoch": "0", "val/dice": "0.5"}]
+    path.write_text("epoch,val/dice\n0,0.9\n")
+    with pytest.raises(PneumoError, match=r"metrics\.csv: damaged"):
+        runs.history(tmp_path)
+    seals.write_json(tmp_path / "metrics.json", {})  # of an older version
+    assert runs.history(tmp_path) == [{"epoch": "0", "val/dice": "0.9"}]

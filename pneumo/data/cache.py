@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumo import files, pool, runs
+from pneumo import files, pool, runs, seals
 from pneumo.data import dicom, rendering
 from pneumo.data.films import Item
 from pneumo.data.settings import OnError
@@ -157,7 +157,7 @@ def _fill(
         "left_aside": [reasons[row] for row in sorted(reasons)],
     }
     del images, masks, done
-    files.write_json(whole / CONTENTS, summary)
+    seals.write_json(whole / CONTENTS, summary)
     (whole / DONE).unlink(missing_ok=True)
     os.replace(whole, target)
 
@@ -228,7 +228,7 @@ def writable(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
 
 def _open(folder: Path) -> Cache:
     try:
-        contents = files.parse_json((folder / CONTENTS).read_text(encoding="utf-8"))
+        contents = seals.read_json(folder / CONTENTS)
         images, masks = (np.load(folder / name, mmap_mode="r") for name in (IMAGES, MASKS))
         rows, size = len(contents["ids"]), contents["size"]
         for array in (images, masks):

@@ -1,7 +1,6 @@
 """One HTML page for the runs of a setting: plotly and pictures are in it, it needs no network."""
 
 import base64
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -148,10 +147,8 @@ def _curves(run: Run) -> dict[str, Any]:
     """The metrics of all stages on one axis of epochs, and where each stage begins."""
     curves: dict[str, Any] = {"epoch": [], "stages": []}
     for folder, about in run.chain:
-        try:
-            with open(folder / runs.HISTORY, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except OSError:
+        rows = runs.history(folder)
+        if not rows:
             continue
         begin = len(curves["epoch"])
         curves["stages"].append(

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pneumo import files, runs
+from pneumo import files, runs, seals
 from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError, brief
 from pneumo.inference import stack
@@ -294,7 +294,7 @@ class Bundle:
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a bundle. Raises PneumoError."""
     try:
-        card = files.parse_json((folder / CARD).read_text(encoding="utf-8"))
+        card = seals.read_json(folder / CARD)
         if card.get("format") != FORMAT:
             raise PneumoError(
                 f"{folder}: not a bundle that this version reads "
@@ -522,7 +522,7 @@ def write(
         if trained is not None:
             files.write_json(partial / TRAINING, trained.to_dict())
             card = {**card, "training": {"sha256": files.sha256(partial / TRAINING)}}
-        files.write_json(partial / CARD, {"format": FORMAT, **card, "members": members})
+        seals.write_json(partial / CARD, {"format": FORMAT, **card, "members": members})
 
 
 def export_onnx(network: Any, size: int, path: Path, tolerance: float = 1e-3) -> float:

@@ -10,6 +10,7 @@ is needed here.
 import dataclasses
 import functools
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from pneumo import files, pool, runs
+from pneumo import files, pool, runs, seals
 from pneumo.data import cache, dicom
 from pneumo.data.films import Item, read_mask
 from pneumo.data.spacing import Entry, Spacing
@@ -147,8 +148,19 @@ class Predictions:
         return to_mask(self.map(row, tta), rule, score)
 
     def map(self, row: int, tta: bool, side: int = JUDGED) -> np.ndarray:
-        """One film's map enlarged to side², bilinear, uint8 levels."""
-        return enlarge((self.flip if tta else self.plain)[row], (side, side))
+        """One film's map enlarged to side², bilinear, uint8 levels.
+
+        Raises PneumoError if the map is not as it was written.
+        """
+        name, levels = (FLIP, self.flip) if tta else (PLAIN, self.plain)
+        # maps of older versions have no checksums
+        checksums = self.contents.get("checksums")
+        if checksums and _checksum(levels[row]) != checksums[name][row]:
+            raise PneumoError(
+                f"{self.folder / name}: damaged at film {self.ids[row]}; delete the folder, its "
+                "maps will be made anew"
+            )
+        return enlarge(levels[row], (side, side))
 
     def histograms(self, tta: bool) -> Histograms:
         """Pixels by level at 1024² of every film, inside the true mask and in all.
@@ -234,7 +246,7 @@ def _components(predictions: Predictions, row: int, tta: bool, ts: tuple[float, 
 def load(folder: Path) -> Predictions:
     """Open predictions. Raises PneumoError if they are missing or damaged."""
     try:
-        contents = files.parse_json((folder / CONTENTS).read_text(encoding="utf-8"))
+        contents = seals.read_json(folder / CONTENTS)
         cases = [_case(values) for values in contents["films"]]
         plain = np.load(folder / PLAIN, mmap_mode="r")
         flip = np.load(folder / FLIP, mmap_mode="r")
@@ -245,6 +257,11 @@ def load(folder: Path) -> Predictions:
         scores = np.load(folder / PRESENCE) if contents.get("presence") else None
         if scores is not None and scores.shape != (len(cases), 2):
             raise ValueError("unexpected scores")
+        checksums = contents.get("checksums")
+        if checksums and any(len(checksums[name]) != len(cases) for name in (PLAIN, FLIP)):
+            raise ValueError("unexpected checksums")
+        if scores is not None and checksums and _checksum(scores) != checksums[PRESENCE]:
+            raise ValueError(f"{PRESENCE} is not as it was written")
     except FileNotFoundError:
         raise PneumoError(
             f"{folder}: no predictions here; make them with python -m pneumo.predict run=… on=…"
@@ -268,11 +285,15 @@ def _case(values: dict[str, Any]) -> Case:
 def kept(folder: Path, key: str) -> Predictions | None:
     """The predictions of a folder, if they stand for this key and are whole."""
     try:
-        if files.parse_json((folder / CONTENTS).read_text(encoding="utf-8"))["key"] == key:
+        if seals.read_json(folder / CONTENTS)["key"] == key:
             return load(folder)
     except (OSError, ValueError, KeyError, TypeError, PneumoError):  # damaged ones are made anew
         pass
     return None
+
+
+def _checksum(levels: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(levels).data)
 
 
 def cases_of(items: Sequence[Item], labelled: bool) -> list[Case]:
@@ -361,7 +382,7 @@ def write(
             if before.told:
                 return before
             contents = {**before.contents, "told": TOLD, "films": films}
-            files.write_json(folder / CONTENTS, contents)
+            seals.write_json(folder / CONTENTS, contents)
             return load(folder)
         partial = folder.with_name(folder.name + ".partial")
         begun = partial / "begun.json"
@@ -385,10 +406,15 @@ def write(
             arrays.flush()
             files.write_json(begun, {"key": key, "done": rows})
         tells = not np.isnan(arrays.presence).any()
+        checksums = {
+            PLAIN: [_checksum(levels) for levels in arrays.plain],
+            FLIP: [_checksum(levels) for levels in arrays.flip],
+            PRESENCE: _checksum(arrays.presence),
+        }
         del arrays
         versions = {"version": VERSION, "told": TOLD, "presence": tells}
         contents = {**versions, "key": key, "size": size, **facts, "films": films}
-        files.write_json(partial / CONTENTS, contents)
+        seals.write_json(partial / CONTENTS, {**contents, "checksums": checksums})
         begun.unlink(missing_ok=True)
         if not tells:  # not before: what goes on with the rest would take zeros for scores
             (partial / PRESENCE).unlink()

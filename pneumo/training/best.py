@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from torch import nn
 
 from pneumo import files, runs
-from pneumo.training.weights import renamed, save_weights
+from pneumo.training.weights import read_checkpoint, renamed, save_weights
 
 log = logging.getLogger(__name__)
 BEFORE = -1  # the epoch that inherited weights stand for
@@ -102,7 +102,7 @@ def convert(
     places = BestEpochs(folder / runs.CHECKPOINTS, score, keep=0)
     kept = fit["callbacks"].get(BestEpochs.__name__, {"scores": {}})["scores"]
     for rank, (epoch, values) in enumerate(kept.items(), start=1):
-        state = torch.load(places.path(epoch), map_location="cpu", weights_only=True)["state_dict"]
+        state = read_checkpoint(places.path(epoch))["state_dict"]
         network.load_state_dict(
             {key.removeprefix("network."): one for key, one in renamed(state, "network.").items()}
         )

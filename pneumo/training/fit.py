@@ -15,7 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from pneumo import files, runs
+from pneumo import files, runs, seals
 from pneumo.data.films import KNOWN
 from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
@@ -40,8 +40,10 @@ from pneumo.training.options import (
 from pneumo.training.record import Origin, Parent, Record, parts_of, read, trained_on
 from pneumo.training.settings import Config, Source, Watched
 from pneumo.training.weights import (
+    check_checkpoint,
     encoder_licence,
     load_weights,
+    read_checkpoint,
     read_weights,
     renamed,
     save_weights,
@@ -63,6 +65,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with files.replacing(Path(path)) as temporary:
             temporary.write_bytes(content.getbuffer())
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Lightning's, once the file is known to be whole. Raises PneumoError."""
+        check_checkpoint(Path(path))
+        return super().load_checkpoint(path, *args, **kwargs)
 
 
 def fit(config: Config, folder: Path) -> dict[str, float]:
@@ -92,7 +99,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         if parent:
             _check_apart(Path(parent.path), data)
         record.write(folder)
-        files.write_json(folder / runs.PARTS, data.parts_by_id())
+        seals.write_json(folder / runs.PARTS, data.parts_by_id())
         if config.loss.own:
             files.write_text(folder / runs.OWN_LOSS, own_source(config.loss.own))
 
@@ -139,7 +146,9 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
                 runs.TRAIN_SECONDS: _train_seconds(state),
                 runs.DEVICE: device_name(config.machine),
             }
-            files.write_json(folder / runs.METRICS, {**known, "weights": kept, **cost})
+            if (folder / runs.HISTORY).is_file():
+                cost[runs.HISTORY_SHA256] = files.sha256(folder / runs.HISTORY)
+            seals.write_json(folder / runs.METRICS, {**known, "weights": kept, **cost})
             runs.tidy(folder, config.log.checkpoints)
             for logger in chosen:
                 if isinstance(logger, logbook.GuardedWandbLogger):
@@ -438,7 +447,7 @@ def _choose(module: SegmentationModule, config: Config, folder: Path) -> str:
     source = config.handoff.source
     if source is not Source.swa:
         path = folder / (runs.BEST if source is Source.best else runs.CHECKPOINT)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(path)
         module.load_state_dict(renamed(saved["state_dict"], "network."))
         if source is Source.best and saved["epoch"] == best.BEFORE:
             return f"those it started from: no epoch was better by {config.handoff.score.name}"

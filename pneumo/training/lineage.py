@@ -163,6 +163,7 @@ def make(one: Config) -> dict[str, Any]:
 
             fit(one, folder)
         else:
+            runs.check(folder)
             log.info("%s: finished before, used as it is (%s)", one.experiment, folder)
             # it may have been killed once it was finished, before it had tidied up
             runs.tidy(folder, record.read(folder).config.log.checkpoints)

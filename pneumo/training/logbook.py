@@ -41,15 +41,25 @@ COLUMNS = ("epoch", "lr", "train/loss", "val/loss", *(f"val/{key}" for key in TR
 class History(Callback):
     """One row an epoch in ``metrics.csv``, written whole each time, and shown as a line.
 
-    A resumed fit goes on where it was.
+    A resumed fit goes on where it was, by its checkpoint; those of older versions hold no rows, and
+    theirs are read from the file.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[dict[str, Any]] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, for a checkpoint."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up from a checkpoint."""
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.path.is_file():  # not in on_fit_start, which does not know the epoch yet
+        # not in on_fit_start, which does not know the epoch yet
+        if trainer.current_epoch and not self.rows and self.path.is_file():
             with open(self.path, newline="", encoding="utf-8") as file:
                 self.rows = [
                     dict(row)

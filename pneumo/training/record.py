@@ -14,11 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo import files, runs
-from pneumo.errors import PneumoError, one_line
+from pneumo import runs, seals
+from pneumo.errors import PneumoError, brief, one_line
 from pneumo.training.settings import Config, recorded_config
 
 VERSION = 3
@@ -95,8 +94,7 @@ class Record:
             "data": dataclasses.asdict(self.data),
             "parent": dataclasses.asdict(self.parent) if self.parent else None,
         }
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        files.write_text(folder / runs.RECORD, text)
+        seals.write_yaml(folder / runs.RECORD, values)
 
 
 def read(folder: Path) -> Record:
@@ -107,12 +105,15 @@ def read(folder: Path) -> Record:
     """
     path = folder / runs.RECORD
     try:
-        values = files.parse_yaml(path.read_text(encoding="utf-8"))
+        values = seals.read_yaml(path)
     except FileNotFoundError:
         raise PneumoError(f"{folder}: no run here (no {runs.RECORD}); train it first") from None
-    except ValueError:
-        raise PneumoError(f"{path}: damaged; delete the folder to train it anew") from None
-    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+    except ValueError as error:
+        raise PneumoError(
+            f"{path}: damaged ({brief(error)}); restore it, or delete the folder to train it anew "
+            f"(whoever changed it by hand removes its line {seals.KEY})"
+        ) from None
+    if not isinstance(values.get("config"), dict):
         raise PneumoError(
             f"{path}: holds no recorded configuration; delete the folder to train it anew"
         )
@@ -237,10 +238,17 @@ def trained_on(folder: Path, record: Record) -> dict[str, str | None] | None:
 def parts_of(folder: Path) -> dict[str, dict[str, str | None]] | None:
     """The films of ``training`` and of ``validation`` of a run, with their patients.
 
-    None if that is not known: ``parts.json`` is missing or damaged.
+    None if that is not known: runs of older versions have no ``parts.json``. Raises PneumoError if
+    it is damaged.
     """
+    path = folder / runs.PARTS
     try:
-        parts = files.parse_json((folder / runs.PARTS).read_text(encoding="utf-8"))
+        parts = seals.read_json(path)
         return {name: dict(parts[name]) for name in ("training", "validation")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise PneumoError(
+            f"{path}: damaged ({brief(error)}); restore it, or delete it: which films these "
+            "weights were trained on is then not known"
+        ) from None

@@ -23,6 +23,7 @@ from pneumo.training.averaging import EmaCallback, LastEpochsSWA
 from pneumo.training.options import Ema, PaperAveraging, Plateau, Signal
 from pneumo.training.record import Origin, Parent, Record
 from pneumo.training.settings import Config, Source
+from pneumo.training.weights import read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _copy(one: Config, twin: Path, theirs: Record) -> None:
         if (twin / name).is_file():
             with files.replacing(folder / name) as temporary:
                 shutil.copyfile(twin / name, temporary)
-    state = torch.load(twin / runs.CHECKPOINT, map_location="cpu", weights_only=True)
+    state = read_checkpoint(twin / runs.CHECKPOINT)
     state["callbacks"] = {
         key: value for key, value in state["callbacks"].items() if not key.startswith(CALLBACKS)
     }

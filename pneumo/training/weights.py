@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pneumo import files
+from pneumo import files, seals
 from pneumo.errors import PneumoError, brief
 from pneumo.training.options import Model
 
@@ -197,6 +198,7 @@ def read_weights(path: Path, key: str) -> dict[str, Tensor]:
         raise PneumoError(f"{key}={path}: no such file")
     try:
         if path.suffix == ".safetensors":
+            seals.check(path)
             return renamed(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -238,25 +240,49 @@ def save_weights(network: nn.Module, path: Path, card: dict[str, Any]) -> None:
     entries of metadata, so there is only one.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    metadata = {"card": json.dumps({"format": FORMAT, **card})}
-    with files.replacing(path) as temporary:
-        temporary.write_bytes(save(state, metadata=metadata))
+    metadata = {"card": json.dumps({seals.KEY: seals.BLANK, "format": FORMAT, **card})}
+    seals.write(path, save(state, metadata=metadata))
 
 
 def read_card(path: Path) -> dict[str, Any]:
     """The description that ``save_weights`` stored with the weights. Raises PneumoError."""
     try:
+        seals.check(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         card = dict(files.parse_json(metadata.get("card", "{}")))
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise PneumoError(f"{path}: damaged, or not a weights file ({brief(error)})") from None
+    card.pop(seals.KEY, None)
     written = card.pop("format", metadata.get("format"))
     if written is None:
         raise PneumoError(f"{path}: weights without pneumo's description")
     if written not in READABLE:
         raise PneumoError(f"{path}: of format {written}, which this version does not read")
     return card
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of Lightning's, nothing in it executed. Raises PneumoError."""
+    check_checkpoint(path)
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise PneumoError if a checkpoint is missing or not as it was written.
+
+    It is a ZIP archive with a checksum of each member, which torch writes but does not look at.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    # what zipfile raises of a damaged archive, beside its own kind
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        damaged = brief(error)
+    if damaged is not None:
+        raise PneumoError(
+            f"{path}: damaged; delete it to train this run from its beginning ({damaged})"
+        )
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], source: str, target: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import TINY, complaint, launch, one, say
 
+from pneumo import seals
 from pneumo.evaluation import choosing
 from pneumo.evaluation.results import Evaluation, Judgement, Scored
 from pneumo.inference import maps
@@ -256,7 +257,7 @@ def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
 def test_maps_of_older_versions_are_told_of_sex_age_and_spacing_without_being_made_anew(evaluated):
     folder, _ = evaluated
     place = one(folder, "exp5") / "predictions" / "test"
-    contents = json.loads((place / "contents.json").read_text())
+    contents = seals.read_json(place / "contents.json")
     assert {film["sex"] for film in contents["films"]} <= {"F", "M"}
     old = {key: value for key, value in contents.items() if key != "told"}
     new = ("sex", "age", "spacing")
@@ -266,7 +267,7 @@ def test_maps_of_older_versions_are_told_of_sex_age_and_spacing_without_being_ma
     done = launch(folder, "run=runs/exp5/*/*", "on=test", "resamples=0", module="pneumo.evaluate")
     assert done.returncode == 0, done.stderr
     assert (place / "plain.npy").stat().st_mtime_ns == before
-    assert json.loads((place / "contents.json").read_text()) == contents
+    assert seals.read_json(place / "contents.json") == contents
 
 
 ELSEWHERE = ("data=phantom", "data.images=12", "data.seed=9", "resamples=20", "log.wandb=disabled")
@@ -282,7 +283,7 @@ def judged_elsewhere(folder, monkeypatch, *arguments):
 
 def test_a_bundle_is_judged_on_another_data_set_as_it_is(model, tmp_path, monkeypatch):
     found, said = judged_elsewhere(tmp_path, monkeypatch, f"model={model}", *ELSEWHERE)
-    card = json.loads((model / "card.json").read_text())
+    card = seals.read_json(model / "card.json")
     (result,) = found["results"]  # no thresholds are chosen from these films
     assert result["rules"] == [card["postprocess"]]
     assert (found["films"], found["seen_in_training"], found["excluded"]) == (12, 0, 0)
@@ -336,7 +337,7 @@ def test_a_bundle_and_a_data_set_that_do_not_go_together(model, tmp_path, monkey
 def test_a_bundle_without_tta_is_judged_without_it_shapes_included(model, tmp_path, monkeypatch):
     plain = tmp_path / "plain"
     shutil.copytree(model, plain)
-    card = json.loads((plain / "card.json").read_text())
+    card = seals.read_json(plain / "card.json")
     (plain / "card.json").write_text(json.dumps({**card, "tta": False}))
     loose = "postprocess.binarization_threshold=0.45"  # so that there is something to measure
     asked = (f"model={plain}", loose, *ELSEWHERE)

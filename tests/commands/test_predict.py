@@ -13,6 +13,7 @@ import torch
 from conftest import TINY, complaint, launch, one
 from PIL import Image
 
+from pneumo import seals
 from pneumo.data import csv_files, dicom
 from pneumo.errors import PneumoError
 from pneumo.evaluation import bundling
@@ -177,7 +178,7 @@ def test_runs_that_are_no_folds_of_one_cross_validation_are_not_joined(
     run = one(tmp_path, "exp5")
     other = run.with_name("other")
     shutil.copytree(run, other)
-    contents = json.loads((other / "predictions" / "val" / "contents.json").read_text())
+    contents = seals.read_json(other / "predictions" / "val" / "contents.json")
     for film in contents["films"]:
         film["id"] += "x"
     (other / "predictions" / "val" / "contents.json").write_text(json.dumps(contents))

@@ -15,6 +15,7 @@ import yaml
 from conftest import TINY, complaint, launch, one
 from safetensors.torch import load_file
 
+from pneumo import seals
 from pneumo.inference import maps
 from pneumo.training.weights import read_card
 
@@ -114,7 +115,7 @@ def test_a_division_by_other_code_is_kept_by_the_run_and_its_children(finished, 
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     parent, child = one(tmp_path, "exp5_stage1"), one(tmp_path, "exp5")
     shutil.rmtree(child)
-    parts = json.loads((parent / "parts.json").read_text())
+    parts = seals.read_json(parent / "parts.json")
     films = parts["training"] | parts["validation"]
     held = sorted(parts["training"])[:6]
     other = {
@@ -125,7 +126,7 @@ def test_a_division_by_other_code_is_kept_by_the_run_and_its_children(finished, 
     for _ in ("fresh", "stopped before its scores were written"):
         done = launch(tmp_path, "+experiment=exp5", *TINY)
         assert done.returncode == 0, done.stderr
-        assert json.loads((child / "parts.json").read_text()) == other
+        assert seals.read_json(child / "parts.json") == other
         (child / "metrics.json").rename(child / "scores.json")
     assert "epoch 1/4" not in done.stdout.split("exp5:")[-1]
     (child / "scores.json").rename(child / "metrics.json")
@@ -140,7 +141,7 @@ def test_weights_trained_on_validation_films_are_no_start(finished, tmp_path):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     shutil.rmtree(one(tmp_path, "exp5"))
     parent = one(tmp_path, "exp5_stage1")
-    parts = json.loads((parent / "parts.json").read_text())
+    parts = seals.read_json(parent / "parts.json")
     moved = {**parts["training"], **parts["validation"]}
     changed = {"training": moved, "validation": {"gone": None}}
     (parent / "parts.json").write_text(json.dumps(changed))

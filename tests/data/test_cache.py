@@ -126,13 +126,13 @@ def test_one_bad_film_among_many(items, tmp_path):
 
 def test_a_stop_while_gaps_are_closed_swaps_no_films(items, tmp_path, monkeypatch):
     items[3].path.write_bytes(items[3].path.read_bytes()[:5000])
-    write = cache.files.write_json
+    write = cache.seals.write_json
     monkeypatch.setattr(
-        cache.files, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        cache.seals, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         cache.build(items, 64, tmp_path / "cache", OnError.skip, workers=0)
-    monkeypatch.setattr(cache.files, "write_json", write)
+    monkeypatch.setattr(cache.seals, "write_json", write)
     films = cache.build(items, 64, tmp_path / "cache", OnError.skip, workers=0)
     expected = cache.build(
         [item for item in items if item is not items[3]], 64, tmp_path / "other", workers=0

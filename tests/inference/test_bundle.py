@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import pneumo
+from pneumo import seals
 from pneumo.data import dicom
 from pneumo.errors import PneumoError
 from pneumo.inference import bundle, findings, stack
@@ -46,7 +47,7 @@ def older(model, tmp_path):
         part = next(name for name in PARTS if key.startswith(name))
         state[PARTS[part] + key.removeprefix(part)] = value
     save_file(state, path, metadata={"format": "pneumo-1", "card": "{}"})
-    card = json.loads((place / "card.json").read_text())
+    card = seals.read_json(place / "card.json")
     (member,) = card["members"]
     member["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     for key in ("onnx", "onnx_sha256", "onnx_difference"):
@@ -103,7 +104,7 @@ def test_a_learned_stem_was_of_3_by_3(older):
     stem = {"stem.weight": torch.ones(3, 1, 3, 3), "stem.bias": torch.ones(3)}
     metadata = {"format": "pneumo-1", "card": "{}"}
     save_file({**load_file(weights), **stem}, weights, metadata=metadata)
-    card = json.loads((older / "card.json").read_text())
+    card = seals.read_json(older / "card.json")
     (member,) = card["members"]
     member["model"]["stem"] = "conv"
     member["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -115,7 +116,7 @@ def test_a_film_s_probability_is_what_the_card_s_curve_makes_of_its_score(older,
     """An older card has no curve: the probability is the score itself, as it was then."""
     before = pneumo.load_model(older)(film)
     assert before.probability == before.score
-    card = json.loads((older / "card.json").read_text())
+    card = seals.read_json(older / "card.json")
     card["calibration"] = {"slope": 0.5, "intercept": -1.0}
     (older / "card.json").write_text(json.dumps(card))
     after = pneumo.load_model(older)(film)
@@ -143,7 +144,7 @@ def test_a_bundle_that_was_tampered_with_is_refused(model, tmp_path):
     onnx.write_bytes(content)
     with pytest.raises(PneumoError, match="not the file that the card describes"):
         bundle.load(copy, engine="onnx")
-    card = json.loads((copy / "card.json").read_text())
+    card = seals.read_json(copy / "card.json")
     for elsewhere in ("../model/weights-0.safetensors", "weights-0.pth"):
         card["members"][0]["weights"] = elsewhere
         (copy / "card.json").write_text(json.dumps(card))
@@ -236,7 +237,7 @@ def test_limits_follow_from_the_data(model, film, real_data):
 
 
 def test_a_card_that_is_not_understood_names_its_writer(older):
-    card = json.loads((older / "card.json").read_text())
+    card = seals.read_json(older / "card.json")
     card["members"][0]["model"]["colour"] = 1
     (older / "card.json").write_text(json.dumps(card))
     with pytest.raises(PneumoError, match=r"written by pneumo 0\.1\.0, commit .*colour"):

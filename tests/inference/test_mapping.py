@@ -1,6 +1,5 @@
 """A run's maps: continued where they were stopped, made anew where they no longer fit."""
 
-import json
 import shutil
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from conftest import one
 
+from pneumo import seals
 from pneumo.errors import PneumoError
 from pneumo.inference import mapping
 from pneumo.inference.settings import Predict
@@ -70,7 +70,7 @@ def test_damaged_predictions_are_made_anew(predicted, tmp_path, monkeypatch, nam
 def test_a_moved_runs_folder_keeps_its_cache_and_maps(predicted, tmp_path, monkeypatch):
     folder, found = predicted
     shutil.copytree(folder / "runs", tmp_path / "elsewhere")
-    contents = json.loads((found.folder / "contents.json").read_text())
+    contents = seals.read_json(found.folder / "contents.json")
     moved = tmp_path / "elsewhere" / found.folder.relative_to(folder / "runs")
     monkeypatch.chdir(tmp_path)
     run = moved.parents[1]

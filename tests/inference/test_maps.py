@@ -11,6 +11,7 @@ from evaluation.synthetic import synthetic
 from pneumo.data.films import Item
 from pneumo.data.sources import siim
 from pneumo.data.spacing import Entry
+from pneumo.errors import PneumoError
 from pneumo.inference import maps
 from pneumo.inference.maps import Case
 from pneumo.masks import rle
@@ -121,8 +122,8 @@ def test_killed_while_maps_get_their_name_no_scores_of_presence_are_made_up(
             raise Killed
         write(path, *_)
 
-    write = maps.files.write_json
-    monkeypatch.setattr(maps.files, "write_json", kill)
+    write = maps.seals.write_json
+    monkeypatch.setattr(maps.seals, "write_json", kill)
     unlink = maps.Path.unlink
     monkeypatch.setattr(
         maps.Path,
@@ -136,6 +137,35 @@ def test_killed_while_maps_get_their_name_no_scores_of_presence_are_made_up(
     assert found.scores is None
     assert found.plain[:, 0, 0].tolist() == [1, 2]
     assert found.flip[:, 0, 0].tolist() == [3, 4]
+
+
+def changed(path, place):
+    """Change a byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_map_that_changed_on_the_disk_is_not_judged(predicted, tmp_path):
+    _, found = predicted
+    shutil.copytree(found.folder, tmp_path / "val")
+    changed(tmp_path / "val" / maps.FLIP, -1)
+    again = maps.load(tmp_path / "val")
+    last = len(again) - 1
+    assert np.array_equal(again.map(last, tta=False), found.map(last, tta=False))
+    assert np.array_equal(again.map(0, tta=True), found.map(0, tta=True))
+    with pytest.raises(PneumoError, match=rf"flip\.npy: damaged at film {again.ids[last]}"):
+        again.map(last, tta=True)
+
+
+def test_contents_that_changed_on_the_disk_are_not_read(predicted, tmp_path):
+    _, found = predicted
+    shutil.copytree(found.folder, tmp_path / "val")
+    path = tmp_path / "val" / maps.CONTENTS
+    path.write_text(path.read_text().replace(found.ids[0], found.ids[0] + "x"))
+    assert maps.kept(tmp_path / "val", found.contents["key"]) is None
+    with pytest.raises(PneumoError, match="damaged predictions"):
+        maps.load(tmp_path / "val")
 
 
 def test_counts_and_maps_of_others_are_not_taken_for_these(tmp_path):

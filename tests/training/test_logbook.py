@@ -90,3 +90,21 @@ def test_an_epoch_shows_what_the_truth_of_its_films_gives(tmp_path, capsys):
     assert line(**found).strip().endswith("sensitivity 0.7500, specificity 0.5000")
     masks = {"val/iou": 0.1, "val/dice": 0.2, "val/dice_positive": math.nan}
     assert line(**found, **masks).strip().endswith("IoU 0.1000, Dice 0.2000, on positives nan")
+
+
+def test_a_history_goes_on_from_its_checkpoint_whatever_the_file_says(tmp_path):
+    before, after = logbook.History(tmp_path / "m.csv"), logbook.History(tmp_path / "m.csv")
+    before.rows = [{"epoch": 0, "val/dice": 0.5}]
+    (tmp_path / "m.csv").write_text("torn")
+    after.load_state_dict(before.state_dict())
+    after.on_train_start(SimpleNamespace(current_epoch=1, is_global_zero=True), None)
+    assert after.rows == before.rows
+
+
+def test_a_history_whose_checkpoint_holds_none_is_that_of_the_file(tmp_path):
+    """As checkpoints of older versions."""
+    path = tmp_path / "m.csv"
+    path.write_text("epoch,val/dice\n0,0.5\n1,0.6\n")
+    after = logbook.History(path)
+    after.on_train_start(SimpleNamespace(current_epoch=1, is_global_zero=True), None)
+    assert after.rows == [{"epoch": "0", "val/dice": "0.5"}]

@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 
-from pneumo import runs
+from pneumo import runs, seals
 from pneumo.errors import PneumoError
 from pneumo.training import record
 from pneumo.training.options import Architecture, Optimizer, Over, PaperAveraging
@@ -200,3 +200,31 @@ def test_one_that_is_not_understood_names_its_writer(tmp_path, change, message):
     with pytest.raises(PneumoError, match=message) as error:
         record.read(written(tmp_path, change))
     assert "written by pneumo 0.1.0 (commit 0481b17" in str(error.value)
+
+
+def test_a_value_that_changed_on_the_disk_is_noticed(tmp_path):
+    """One that could have been meant: it is neither YAML's mistake nor an unknown setting."""
+    record.read(written(tmp_path)).write(tmp_path)
+    path = tmp_path / runs.RECORD
+    text = path.read_text()
+    before = next(line for line in text.splitlines() if line.startswith("  epochs:"))
+    path.write_text(text.replace(before, "  epochs: 9"))
+    with pytest.raises(PneumoError, match=r"config\.yaml: damaged \(not as it was written"):
+        record.read(tmp_path)
+    by_hand = [line for line in path.read_text().splitlines() if not line.startswith("seal:")]
+    path.write_text("\n".join(by_hand))
+    assert record.read(tmp_path).config.epochs == 9
+
+
+def test_damaged_parts_are_not_taken_for_unknown_ones(tmp_path):
+    assert record.parts_of(tmp_path) is None
+    path = tmp_path / runs.PARTS
+    parts = {"training": {"a": "p", "b": None}, "validation": {"c": "q"}}
+    seals.write_json(path, parts)
+    assert record.parts_of(tmp_path) == parts
+    path.write_text(path.read_text().replace('"c"', '"d"'))
+    with pytest.raises(PneumoError, match=r"parts\.json: damaged"):
+        record.parts_of(tmp_path)
+    path.write_text('{"training": {}}')
+    with pytest.raises(PneumoError, match=r"parts\.json: damaged"):
+        record.parts_of(tmp_path)

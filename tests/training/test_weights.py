@@ -171,6 +171,34 @@ def test_damaged_weights(tmp_path, network):
         read_card(path)
 
 
+def test_a_byte_that_changed_in_weights_is_noticed(tmp_path, network):
+    """Of a tensor: safetensors itself would take it for another weight."""
+    path = tmp_path / "weights.safetensors"
+    save_weights(network, path, {"experiment": "exp5"})
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    for read in (read_card, lambda path: load_weights(network, path)):
+        with pytest.raises(PneumoError, match=r"weights\.safetensors: damaged"):
+            read(path)
+
+
+def test_a_byte_that_changed_in_a_checkpoint_is_noticed(tmp_path):
+    """Of a tensor: torch itself looks at no checksum."""
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {"a": torch.arange(1000.0)}}, path)
+    assert weights.read_checkpoint(path)["state_dict"]["a"][-1] == 999
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.tensor(500.0).numpy().tobytes())
+    content[place + 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PneumoError, match=r"last\.ckpt: damaged; delete it"):
+        weights.read_checkpoint(path)
+    path.write_bytes(content[:1000])
+    with pytest.raises(PneumoError, match=r"last\.ckpt: damaged; delete it"):
+        weights.read_checkpoint(path)
+
+
 def old_names(state):
     """As weights of version 1 named the parts."""
     parts = {
