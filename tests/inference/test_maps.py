@@ -122,8 +122,8 @@ def test_killed_while_maps_get_their_name_no_scores_of_presence_are_made_up(
             raise Killed
         write(path, *_)
 
-    write = maps.files.write_json
-    monkeypatch.setattr(maps.files, "write_json", kill)
+    write = maps.seals.write_json
+    monkeypatch.setattr(maps.seals, "write_json", kill)
     unlink = maps.Path.unlink
     monkeypatch.setattr(
         maps.Path,
