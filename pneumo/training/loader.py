@@ -398,5 +398,7 @@ class FilmData(pl.LightningDataModule):
 def _steps_begun(trainer: pl.Trainer) -> int:
     """Batches of the current epoch that were done before a fit was broken off within it."""
     loop = trainer.fit_loop
-    epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
-    return batches.processed if epochs.started > epochs.processed else 0  # type: ignore[attr-defined]
+    epochs = loop.epoch_progress.current
+    if epochs.started == epochs.processed:  # type: ignore[attr-defined]
+        return 0
+    return loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]

@@ -83,7 +83,7 @@ def test_a_finished_fit_that_is_run_again_looks_at_its_last_epoch(
         config = load_config(compose("train", [*own, "averaging.epochs=1"]))
     made = FilmData(config)
     made.prepare()
-    current = SimpleNamespace(processed=finished)
+    current = SimpleNamespace(started=finished, processed=finished)
     progress = SimpleNamespace(epoch_progress=SimpleNamespace(current=current))
     made.trainer = SimpleNamespace(global_rank=0, world_size=1, fit_loop=progress)
     assert made.train_dataloader().sampler.epoch == shown
