@@ -53,6 +53,10 @@ KNOWN = {
         "np.random.SeedSequence(key)": "of seed, epoch and film",
         "np.random.default_rng(np.random.SeedSequence(key))": "of seed, epoch and film",
     },
+    "training/augmentation_device.py": {
+        "np.random.SeedSequence(key)": "of seed, epoch and film",
+        "np.random.default_rng(np.random.SeedSequence(key))": "of seed, epoch and film",
+    },
     "training/fit.py": {
         "pl.seed_everything(config.seed, workers=True, verbose=False)": (
             "first weights and dropout, whatever was drawn before"

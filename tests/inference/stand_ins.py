@@ -28,6 +28,9 @@ class Bright(bundle.Bundle):
         levels[:16, :16] = 230
         return levels, None
 
+    def says_each(self, films, tta=None):
+        return [self.says(film, tta) for film in films]
+
 
 def edited(path, **tags):
     """A film's bytes with other tags."""
