@@ -174,7 +174,7 @@ def small(tmp_path):
 def test_a_bundle_holds_what_its_card_says_and_nothing_from_elsewhere(small, tmp_path):
     place, other = small(tmp_path / "model"), small(tmp_path / "other")
     assert bundle.load(place).says(np.zeros((40, 40), np.uint8))[0].shape == (32, 32)
-    card = json.loads((place / "card.json").read_text())
+    card = seals.read_json(place / "card.json")
     weights = place / "weights-0.safetensors"
     for elsewhere in ("../other/weights-0.safetensors", str(other / "weights-0.safetensors")):
         card["members"][0]["weights"] = elsewhere
