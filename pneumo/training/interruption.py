@@ -16,11 +16,11 @@ from pytorch_lightning.callbacks import Callback
 
 from pneumo.training.averaging import LightningEpochsSWA
 from pneumo.training.logbook import History
+from pneumo.training.module import SegmentationModule
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-LOSS = "training_step.train/loss"  # Lightning's name of the mean over an epoch
 
 
 class Interruption(Callback):
@@ -46,7 +46,9 @@ class Interruption(Callback):
             for one in SIGNALS:
                 signal.signal(one, self._ask)
         if self._within:  # Lightning calls no hook of an epoch that it goes on with
-            pl_module.on_train_epoch_start()
+            module = _ours(pl_module)
+            module.on_train_epoch_start()
+            module.losses = self._within["loss"].to(module.device), self._within["films"]
             self._history(trainer).rate = self._within["lr"]
 
     def _ask(self, number: int, frame: Any) -> None:
@@ -74,22 +76,18 @@ class Interruption(Callback):
         batch_idx: int,
     ) -> None:
         """End the fit after a whole step, if that was asked for."""
-        if self._within:
-            loss = trainer.fit_loop.epoch_loop._results[LOSS]
-            loss.value += self._within["loss"]
-            loss.cumulated_batch_size += self._within["films"]
-            self._within = {}
+        self._within = {}
         last = batch_idx + 1 >= trainer.num_training_batches
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not self.asked or last or not stepped:
             return
         if trainer.world_size == 1 and not _averages_within(trainer):
-            loss = trainer.fit_loop.epoch_loop._results[LOSS]
+            loss, films = _ours(pl_module).losses
             self._within = {
                 "random": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                "loss": loss.value.clone(),
-                "films": loss.cumulated_batch_size.clone(),
+                "loss": loss.clone(),
+                "films": films,
                 "lr": self._history(trainer).rate,
             }
             trainer.save_checkpoint(self.checkpoint)
@@ -110,6 +108,11 @@ class Interruption(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up from a checkpoint."""
         self._within = dict(state_dict)
+
+
+def _ours(module: pl.LightningModule) -> SegmentationModule:
+    assert isinstance(module, SegmentationModule)
+    return module
 
 
 def _averages_within(trainer: pl.Trainer) -> bool:

@@ -61,7 +61,7 @@ class SegmentationModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Hold frozen statistics, as Lightning 2.6 never calls ``train``; count losses anew."""
-        self._losses = torch.zeros((), device=self.device), 0
+        self.losses = torch.zeros((), device=self.device), 0
         self._freeze()
         self.train()
 
@@ -96,8 +96,8 @@ class SegmentationModule(pl.LightningModule):
 
         Lightning would do the same from a log of every step, at half a millisecond a step.
         """
-        total, count = self._losses[0] + value * films, self._losses[1] + films
-        self._losses = total, count
+        total, count = self.losses[0] + value * films, self.losses[1] + films
+        self.losses = total, count
         if self.trainer.is_last_batch:
             self.log(
                 "train/loss",
