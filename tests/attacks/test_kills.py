@@ -19,8 +19,6 @@ from starter import KILLED, Ended, Kill, Starter
 
 from pneumo import seals
 
-from pneumo import seals
-
 RUN = "run=runs/exp5/*/*"
 KILLS = 30  # at least
 
