@@ -1,6 +1,6 @@
 """Training films per second through our ``DataLoader``, with the paper's augmentation.
 
-    python benchmarks/loading.py [films] [--rounds 5] [--workers 0 1 2 4] [--sizes 256 512]
+    python -m benchmarks loading
 
 Against what training scripts usually do (each film and mask read from a 1024² PNG, shrunk and
 augmented by albumentations on three channels, collated as float tensors), and against a bare copy
@@ -11,13 +11,10 @@ In one process a rate counts the CPU time of the process; with workers, the time
 each round all ways take their turn, so that a ratio is of one round.
 """
 
-import argparse
+import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import albumentations
 import cv2
@@ -25,6 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.table import Row, Spent, Timed, alternate, compared
 from pneumo.data import cache
 from pneumo.data.films import Item
 from pneumo.data.settings import OnError, PhantomData, SiimData
@@ -37,25 +35,6 @@ REPEATS = 8  # how many times an epoch of ours holds each film: it is the faster
 PAPER = Augmentation(flip=0.5, intensity=0.3, distortion=0.3, crop=0.25)
 CROP_MIN = 0.609375
 GOALS = {256: 30.0, 512: 10.0}  # times the usual script, in one process
-
-
-@dataclass
-class Row:
-    """What was compared: two medians, and the ratio (ours to the other's) of each round."""
-
-    name: str
-    ours: float
-    other: float
-    unit: str
-    ratios: list[float]
-    goal: float | None = None  # the least median ratio
-
-    def __str__(self) -> str:
-        told = (
-            f"{self.name}: {self.ours:,.0f} against {self.other:,.0f} {self.unit}; ratio "
-            f"{median(self.ratios):.3g} ({min(self.ratios):.3g} to {max(self.ratios):.3g})"
-        )
-        return told if self.goal is None else f"{told}, goal {self.goal:g}"
 
 
 class UsualFilms(Dataset):
@@ -150,19 +129,6 @@ def consumed(batches: Iterable) -> int:
     return sum(len(images) for images in batches)
 
 
-def compared(
-    ways: dict[str, Callable[[], int]], rounds: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Films per second of each way in each round, after a first round that does not count."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(1 + rounds):
-        for name, epoch in ways.items():
-            start = clock()
-            count = epoch()
-            rates[name].append(count / (clock() - start))
-    return {name: of_rounds[1:] for name, of_rounds in rates.items()}
-
-
 def pictures_of(items: list[Item], folder: Path) -> list[tuple[Path, Path]]:
     """Films and masks as PNG files of 1024², as the challenge's kernels keep them."""
     made = []
@@ -175,62 +141,47 @@ def pictures_of(items: list[Item], folder: Path) -> list[tuple[Path, Path]]:
     return made
 
 
-def measure(
-    films: int = 64,
-    rounds: int = 5,
-    workers: Iterable[int] = (0,),
-    sizes: Iterable[int] = (256, 512),
-) -> list[Row]:
-    """Rows of the comparison, of an even number of films."""
+def measure(quick: bool = False) -> list[Row]:
+    """Two rows for each size and number of workers: against the usual script and a bare copy."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    count, rounds, workers = (4, 1, (0,)) if quick else (64, 5, (0, 1, 2, 4))
     rows = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "films"
-        phantom.generate(PhantomData(name="phantom", images=films), root)
+        phantom.generate(PhantomData(name="phantom", images=count), root)
         table = str(root / phantom.TABLE)
         items = siim.read_index(SiimData(name="siim", root=str(root), annotations=table)).items
         pictures = pictures_of(items, Path(name))
-        for size in sizes:
+        for size, processes in itertools.product(GOALS, workers):
             cached = cache.build(items, size, Path(name) / "cache", workers=0)
-            for count in workers:
-                ways = {
-                    "usual": usual(pictures, size, count),
-                    "ours": ours(cached, size, count),
-                    "copy": bare_copy(cached),
-                }
-                one_process = count == 0
-                clock = time.process_time if one_process else time.perf_counter
-                rates = compared(ways, rounds, clock)
-                place = f"{size}², {'one process' if one_process else f'workers: {count}'}"
-                unit = f"films/s{' of CPU time' if one_process else ''}"
-                for other, told in (("usual", "the usual script"), ("copy", "a bare copy")):
-                    pairs = zip(rates["ours"], rates[other], strict=True)
-                    goal = GOALS.get(size) if other == "usual" and one_process else None
-                    rows.append(
-                        Row(
-                            f"films for training, {place}, against {told}",
-                            median(rates["ours"]),
-                            median(rates[other]),
-                            unit,
-                            [own / their for own, their in pairs],
-                            goal,
-                        )
-                    )
+            ways = {
+                "usual": usual(pictures, size, processes),
+                "ours": ours(cached, size, processes),
+                "copy": bare_copy(cached),
+            }
+            timed = alternate(ways, rounds, memory=processes == 0)
+            timed["usual"] = _longer(timed["usual"], REPEATS)
+            alone = processes == 0
+            about = {"per": REPEATS * count, "rate": True, "clock": "cpu" if alone else "wall"}
+            place = f"films for training, {size}², " + (
+                "one process" if alone else f"workers: {processes}"
+            )
+            rows += [
+                compared(
+                    place,
+                    timed["ours"],
+                    timed["usual"],
+                    at_least=GOALS[size] if alone else None,
+                    against="PNG, albumentations, float tensors",
+                    **about,
+                ),
+                compared(place, timed["ours"], timed["copy"], against="bare copy", **about),
+            ]
     return rows
 
 
-def main() -> None:
-    """Print the rows."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("films", type=int, nargs="?", default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
-    typed = parser.parse_args()
-    for row in measure(typed.films, typed.rounds, typed.workers, typed.sizes):
-        print(row)
-
-
-if __name__ == "__main__":
-    main()
+def _longer(timed: Timed, times: int) -> Timed:
+    """What so many times the work would have taken."""
+    rounds = [Spent(times * one.wall, times * one.cpu) for one in timed.rounds]
+    return Timed(rounds, timed.peak)
