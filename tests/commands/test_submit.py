@@ -40,10 +40,10 @@ def test_status_of_finished_and_planned_fits_and_the_command_to_go_on(finished, 
 
 
 @pytest.mark.slow
-def test_a_sweep_in_processes_gives_what_a_training_gives(finished, tmp_path):
-    """The shared parent is made once; bits and the recorded command are those of each fit alone."""
-    own = ("+experiment=exp5_stage1,exp5", *TINY)
-    done = launch(tmp_path, "-m", *own, "cluster.jobs=2", module="pneumo.submit")
+def test_a_chain_in_processes_gives_what_a_training_gives(finished, tmp_path):
+    """Bits and the recorded command are those of the fits alone."""
+    own = ("+experiment=exp5", *TINY)
+    done = launch(tmp_path, *own, "cluster.jobs=2", module="pneumo.submit")
     assert done.returncode == 0, done.stderr
     assert "2 fits: 2 finished" in done.stdout
     assert done.stdout.count(": begun") == 2
@@ -53,9 +53,9 @@ def test_a_sweep_in_processes_gives_what_a_training_gives(finished, tmp_path):
         assert all(torch.equal(whole[key], split[key]) for key in whole)
         record = yaml.safe_load((ours / "config.yaml").read_text())
         assert record["origin"]["command"].startswith(
-            f"python -m pneumo.train +experiment={experiment} data=phantom"
+            "python -m pneumo.train +experiment=exp5 data=phantom"
         )
-    again = launch(tmp_path, "-m", *own, module="pneumo.submit")
+    again = launch(tmp_path, *own, module="pneumo.submit")
     assert again.returncode == 0
     assert "begun" not in again.stdout
 
