@@ -13,7 +13,7 @@ from pneumo.training.settings import load_config, recorded_config
 OPTIONS = [
     (path.parent.name, path.stem)
     for path in sorted(Path(CONF).glob("*/*.yaml"))
-    if path.parent.name not in ("experiment", "sweep", "system", "commands", "study")
+    if path.parent.name not in ("cluster", "commands", "experiment", "study", "sweep", "system")
 ]
 
 
