@@ -19,7 +19,7 @@ def fit(folder, name, parent=None, twins=()):
         runs_dir=str(folder / "runs"),
         epochs=4,
         batch_size=8,
-        data=PhantomData(name="phantom"),
+        data=PhantomData(name="phantom", cache=str(folder / "runs" / "cache")),
         model=Model(name="unet_resnet34"),
         optimizer=Optimizer(),
         scheduler=Scheduler(),
