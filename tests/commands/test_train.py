@@ -15,7 +15,7 @@ import yaml
 from conftest import TINY, complaint, launch, one
 from safetensors.torch import load_file
 
-from pneumo import seals
+from pneumo import runs, seals
 from pneumo.inference import maps
 from pneumo.training.weights import read_card
 
@@ -82,7 +82,7 @@ def test_weights_are_the_average_validated_and_described(finished):
         0.75,
     )
     scores = json.loads((path / "metrics.json").read_text())
-    beside = ("weights", "train_seconds", "device")
+    beside = ("seal", runs.HISTORY_SHA256, "weights", "train_seconds", "device")
     assert card["validation"] == {key: scores[key] for key in scores if key not in beside}
     checkpoint = torch.load(path / "last.ckpt", weights_only=True)
     (state,) = (state for state in checkpoint["callbacks"].values() if "averaged_epochs" in state)

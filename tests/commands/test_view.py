@@ -380,6 +380,7 @@ def test_a_correction_is_painted_saved_and_there_again_after_a_restart(kept, bro
     assert [entry["action"] for entry in known["history"]] == ["saved", "saved"]
 
 
+@pytest.mark.slow
 def test_a_correction_is_cleared_undone_redone_and_taken_back(kept, browser):
     with kept() as (address, _), visited(browser, address, 390, READY) as page:
         start_correcting(page)
@@ -409,6 +410,7 @@ def test_a_correction_is_cleared_undone_redone_and_taken_back(kept, browser):
         wait_for(page, "draft")
 
 
+@pytest.mark.slow
 def test_one_finger_paints_and_two_move_and_zoom(kept, browser):
     """A second finger takes back what the first began."""
     with (
@@ -476,6 +478,7 @@ def test_strokes_that_could_not_be_kept_are_not_left_without_a_question(kept, br
     other.close()
 
 
+@pytest.mark.slow
 def test_what_another_reader_saved_meanwhile_can_be_taken(kept, browser, film, tmp_path):
     with kept() as (address, _), visited(browser, address, 1200, READY) as page:
         start_correcting(page)
@@ -499,6 +502,7 @@ def test_what_another_reader_saved_meanwhile_can_be_taken(kept, browser, film, t
         assert (mask_of(page, address) & ~(theirs > 0)).any()  # and mine is not lost
 
 
+@pytest.mark.slow
 def test_a_film_that_the_server_forgot_is_found_again_by_its_content(kept, browser, film):
     with kept() as (address, _), visited(browser, address, 1200, READY) as page:
         start_correcting(page)

@@ -211,8 +211,9 @@ def phantom_statistics(numbers, difficulty):
 
 @pytest.mark.parametrize(
     ("films", "column"),
-    [("measured", 1), pytest.param("measured_hard", 2, marks=pytest.mark.slow)],
+    [("measured", 1), ("measured_hard", 2)],
 )
+@pytest.mark.slow
 def test_statistics_are_those_published_in_the_readme(films, column, request):
     measured, table = request.getfixturevalue(films), published()
     area = np.log10(measured["area"])
@@ -240,6 +241,7 @@ def test_statistics_are_those_published_in_the_readme(films, column, request):
         assert values == pytest.approx(table[name][column], rel=0.02, abs=0.02), name
 
 
+@pytest.mark.slow
 def test_masks_follow_the_challenges_table(measured):
     area = np.log10(measured["area"])
     assert area.mean() == pytest.approx(
@@ -252,6 +254,7 @@ def test_masks_follow_the_challenges_table(measured):
     assert -60 < measured["darker"].mean() < -10
 
 
+@pytest.mark.slow
 def test_lesions_of_hard_films_are_as_faint_as_real_ones(measured_hard):
     """Real ones: -15 ± 12 grey levels, from -41 to +3 (21 films of the challenge)."""
     darker = measured_hard["darker"]
@@ -395,6 +398,7 @@ def test_lungs_are_dark_and_the_middle_is_bright():
         assert image[300:600, 240:400].mean() + 20 < image[300:600, 480:544].mean()
 
 
+@pytest.mark.slow
 def test_the_pleural_line_is_brighter_than_both_its_sides():
     """Mean profile across the inner border of large pneumothoraces: dark inside, a bright line,
     lung outside.

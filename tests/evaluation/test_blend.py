@@ -234,7 +234,7 @@ def test_the_mean_of_maps_is_numpys_whatever_the_order_of_the_runs(
     for number, (member, part) in enumerate(runs):
         plain = np.full((2, 8, 8), levels[number], np.uint8)
         scores = np.full((2, 2), levels[number] / 255, np.float32)
-        contents = {**part.contents, "key": f"{number}-{levels[number]}"}
+        contents = {**part.contents, "key": f"{number}-{levels[number]}", "checksums": None}
         made = {"plain": plain, "flip": plain + 1, "scores": scores, "contents": contents}
         each.append(dataclasses.replace(part, **made))
         own = {"weight": weights[number], "tells": tells[number]}
