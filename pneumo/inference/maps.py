@@ -170,7 +170,7 @@ class Predictions:
         path, name = self.folder / HISTOGRAMS, "flip" if tta else "plain"
         key = f"{self.contents['key']}-{COUNTED}"
         try:
-            with np.load(path) as kept:
+            with open(path, "rb") as file, np.load(file) as kept:
                 if str(kept["key"]) != key:
                     raise ValueError("of other maps or masks")
                 return Histograms(kept[f"{name}_total"], kept[f"{name}_inside"])
@@ -179,8 +179,8 @@ class Predictions:
         except Exception:
             tables = self._count()
         arrays = {"key": np.array(key), **tables}
-        with files.replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        with files.replacing(path) as temporary, open(temporary, "wb") as out:
+            np.savez(out, **arrays)  # type: ignore[arg-type]
         return Histograms(tables[f"{name}_total"], tables[f"{name}_inside"])
 
     def _count(self) -> dict[str, np.ndarray]:
