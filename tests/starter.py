@@ -164,6 +164,8 @@ def _work(asked: dict, out: int, err: int, changed: int) -> None:
 def _watch(folder: str, changed: int, kill: Kill) -> None:
     """Note this process's changes of files in a folder, and kill it at one of them."""
     own, counts = os.getpid(), Counter[str]()
+    # ends it without a word, too; threads that write may set the timer, but not this
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def hook(event: str, arguments: tuple) -> None:
         writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
@@ -181,7 +183,6 @@ def _watch(folder: str, changed: int, kill: Kill) -> None:
             return
         if not kill.late:
             os.kill(own, signal.SIGKILL)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends it without a word, too
         signal.setitimer(signal.ITIMER_REAL, kill.late)
 
     sys.addaudithook(hook)
