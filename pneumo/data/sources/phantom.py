@@ -381,8 +381,9 @@ def _write_film(root: Path, data: PhantomData, item: tuple[int, int, bool]) -> d
     dataset.LossyImageCompression, dataset.LossyImageCompressionMethod = "01", "ISO_10918_1"
     dataset.PixelData = encapsulate([picture.getvalue()])
     dataset["PixelData"].is_undefined_length = True
-    with files.replacing(root / study / series / f"{sop}.dcm") as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+    content = BytesIO()  # where pydicom itself writes a file, a full disk is many lines
+    dataset.save_as(content, enforce_file_format=True)
+    files.write_bytes(root / study / series / f"{sop}.dcm", content.getvalue())
     annotations = [rle.encode(mask) for mask in film.annotations] or [rle.EMPTY]
     return {"id": str(sop), "patient": name, "annotations": annotations, "holds": film.holds}
 
