@@ -7,11 +7,10 @@ same film in memory, in PyTorch (channels_last, inference mode) and in ONNX Runt
 counts. A round is one film.
 """
 
-from itertools import cycle
 from pathlib import Path
 
-from benchmarks.prediction import MACHINE, made
-from benchmarks.table import Row, alternate, compared
+from benchmarks.prediction import MACHINE, alone, made
+from benchmarks.table import Row
 from pneumo.inference import bundle, findings, outputs
 from pneumo.inference.settings import Save, Use
 from pneumo.masks import rle
@@ -19,10 +18,8 @@ from pneumo.masks import rle
 
 def measure(quick: bool) -> list[Row]:
     """Rows by processor time and by the clock."""
-    with made(2 if quick else 8, quick) as those:
+    with made(4 if quick else 8, quick) as those:
         onnx = bundle.load(those.model, MACHINE, "onnx")
-        torch = bundle.load(those.model, MACHINE, "torch")
-        numbers = {way: cycle(range(len(those.films))) for way in ("ours", "PyTorch", "ONNX")}
         out = those.folder / "out"
         out.mkdir()
 
@@ -33,26 +30,4 @@ def measure(quick: bool) -> list[Row]:
             outputs.describe(finding)
             rle.encode(finding.stored_mask)
 
-        def bare(name: str, model: bundle.Bundle) -> None:
-            film = next(numbers[name])
-            model.members[0][1](those.small[film : film + 1])
-
-        ways = {
-            "ours": lambda: whole(those.films[next(numbers["ours"])]),
-            "PyTorch": lambda: bare("PyTorch", torch),
-            "ONNX Runtime": lambda: bare("ONNX", onnx),
-        }
-        timed = alternate(ways, 2 if quick else 16)
-        rows = []
-        for clock, by in (("cpu", "processor time"), ("wall", "the clock")):
-            fastest = min(list(ways)[1:], key=lambda way: timed[way].median(clock))
-            row = compared(
-                f"a film alone to mask and picture, {those.side}², by {by}",
-                timed["ours"],
-                timed[fastest],
-                clock=clock,
-                at_least=0.85,
-                against=f"bare {fastest} on the film in memory",
-            )
-            rows.append(row)
-        return rows
+        return alone("a film alone to mask and picture", those, whole, onnx, quick, goal=0.85)

@@ -15,13 +15,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from itertools import cycle
 from pathlib import Path
 
 import uvicorn
 
-from benchmarks.prediction import MACHINE, made
-from benchmarks.table import Row, alternate, compared
+from benchmarks.prediction import MACHINE, alone, made
+from benchmarks.table import Row
 from pneumo.inference import bundle, server
 from pneumo.inference.settings import View
 
@@ -71,43 +70,8 @@ def serving(model: bundle.Bundle) -> Iterator[Browser]:
 
 def measure(quick: bool) -> list[Row]:
     """Rows by processor time and by the clock."""
-    with made(2 if quick else 8, quick) as those:
+    with made(4 if quick else 8, quick) as those:
         onnx = bundle.load(those.model, MACHINE, "onnx")
-        torch = bundle.load(those.model, MACHINE, "torch")
-        numbers = {way: cycle(range(len(those.films))) for way in ("ours", "PyTorch", "ONNX")}
-
-        def bare(name: str, model: bundle.Bundle) -> None:
-            film = next(numbers[name])
-            model.members[0][1](those.small[film : film + 1])
-
+        name = "a film dropped on the page to its outline"
         with serving(onnx) as browser:
-            ways = {
-                "ours": lambda: browser.outline(those.films[next(numbers["ours"])]),
-                "PyTorch": lambda: bare("PyTorch", torch),
-                "ONNX Runtime": lambda: bare("ONNX", onnx),
-            }
-            timed = alternate(ways, 2 if quick else 16)
-        rows = []
-        for clock, by in (("cpu", "processor time"), ("wall", "the clock")):
-            fastest = min(list(ways)[1:], key=lambda way: timed[way].median(clock))
-            row = compared(
-                f"a film dropped on the page to its outline, {those.side}², by {by}",
-                timed["ours"],
-                timed[fastest],
-                clock=clock,
-                at_least=0.75,
-                against=f"bare {fastest} on the film in memory",
-            )
-            rows.append(row)
-        return rows
-
-
-def main() -> None:
-    """Print the rows alone."""
-    from benchmarks.table import shown
-
-    print(shown(measure(quick=False)).aligned())
-
-
-if __name__ == "__main__":
-    main()
+            return alone(name, those, browser.outline, onnx, quick, goal=0.75)

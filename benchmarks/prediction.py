@@ -12,19 +12,21 @@ The second comparison is the maps that ``evaluate`` judges, without and with mir
 with their files against the bare network in PyTorch, on the same batches in memory.
 """
 
+import functools
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.table import Row, alternate, compared
+from benchmarks.table import Clock, Row, Way, alternate, compared
 from pneumo import files
 from pneumo.data import cache, dicom
 from pneumo.data.films import read_folder
@@ -32,6 +34,7 @@ from pneumo.data.settings import PhantomData
 from pneumo.data.sources import phantom
 from pneumo.inference import bundle, engine, inputs, mapping, maps, outputs
 from pneumo.inference.applying import Work
+from pneumo.inference.bundle import Bundle
 from pneumo.inference.settings import Predict
 from pneumo.masks.resize import shrink
 from pneumo.masks.rule import plain
@@ -83,9 +86,42 @@ def made(count: int, quick: bool) -> Iterator[Made]:
         yield Made(folder, folder / "model", films, small, side)
 
 
+def alone(
+    name: str, those: Made, whole: Callable[[Path], object], onnx: Bundle, quick: bool, goal: float
+) -> list[Row]:
+    """One film at a time, all that is done with it against the faster of two bare networks.
+
+    The rows are by processor time and by the clock.
+    """
+    numbers = {way: cycle(range(len(those.films))) for way in ("ours", "PyTorch", "ONNX Runtime")}
+    engines = {"PyTorch": bundle.load(those.model, MACHINE, "torch"), "ONNX Runtime": onnx}
+
+    def bare(way: str) -> None:
+        film = next(numbers[way])
+        engines[way].members[0][1](those.small[film : film + 1])
+
+    ways: dict[str, Way] = {"ours": lambda: whole(those.films[next(numbers["ours"])])}
+    ways |= {way: functools.partial(bare, way) for way in engines}
+    timed = alternate(ways, 2 if quick else 16)
+    rows = []
+    clocks: tuple[tuple[Clock, str], ...] = (("cpu", "processor time"), ("wall", "the clock"))
+    for clock, by in clocks:
+        fastest = min(engines, key=lambda way: timed[way].median(clock))
+        row = compared(
+            f"{name}, {those.side}², by {by}",
+            timed["ours"],
+            timed[fastest],
+            clock=clock,
+            at_least=goal,
+            against=f"bare {fastest} on the film in memory",
+        )
+        rows.append(row)
+    return rows
+
+
 def measure(quick: bool) -> list[Row]:
     """Rows by processor time and by the clock."""
-    with made(2 if quick else 8, quick) as those:
+    with made(4 if quick else 8, quick) as those:
         return [*_files(those, quick), *_maps(those, quick)]
 
 
