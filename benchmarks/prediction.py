@@ -170,9 +170,7 @@ def _maps(those: Made, quick: bool) -> list[Row]:
     items = read_folder(those.folder / "films")
     films = cache.build(items, those.side, those.folder / "cache", workers=0)
     part = mapping.Part(maps.cases_of(items, False), films, np.arange(len(items)))
-    (weights,) = those.model.glob("*.safetensors")
-    settings = Model(**bundle.read_card(those.model)["members"][0]["model"])
-    run = engine.torch_engine(settings, weights, "benchmark", MACHINE)
+    ((_, run),) = bundle.load(those.model, MACHINE, "torch").members
     batch = min(4, len(items))
     batches = np.array_split(np.array(films.images), len(items) // batch)
     fill = mapping.Filler(lambda: run, part, MACHINE, batch)
