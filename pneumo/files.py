@@ -96,8 +96,10 @@ def _begun(path: Path, folder: bool) -> tuple[Path, int]:
             temporary.mkdir()
         try:
             number = os.open(temporary, _READ if folder else _NEW, 0o666)
-        except FileNotFoundError:  # taken for left before it was locked
-            continue
+        except FileNotFoundError:
+            if folder:  # taken for left before it was locked
+                continue
+            raise
         with suppress(OSError):  # without locks, nothing there is taken for left
             fcntl.flock(number, fcntl.LOCK_EX)
         if temporary.exists():

@@ -55,9 +55,9 @@ def of_films(
         own = _curve(films, weights) if chosen_on is None else None
         found: dict[tuple[float, str], np.ndarray] = {}
         for wanted, threshold in zip(least, thresholds, strict=True):
-            rates = _counted(films, weights, threshold)
-            if own is not None:
-                rates = _best(own, wanted, fixed)
+            rates = (
+                _counted(films, weights, threshold) if own is None else _best(own, wanted, fixed)
+            )
             values = _values(*rates, prevalence)
             found |= {(wanted, key): value for key, value in values.items()}
         return found

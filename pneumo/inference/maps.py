@@ -285,11 +285,10 @@ def _case(values: dict[str, Any]) -> Case:
 def kept(folder: Path, key: str) -> Predictions | None:
     """The predictions of a folder, if they stand for this key and are whole."""
     try:
-        if seals.read_json(folder / CONTENTS)["key"] == key:
-            return load(folder)
-    except (OSError, ValueError, KeyError, TypeError, PneumoError):  # damaged ones are made anew
-        pass
-    return None
+        found = load(folder)
+    except PneumoError:  # none there, or damaged ones, which are made anew
+        return None
+    return found if found.contents.get("key") == key else None
 
 
 def _checksum(levels: np.ndarray) -> int:

@@ -59,7 +59,7 @@ def write(settings: Drawing) -> list[str]:
     assert settings.out is not None
     assert settings.layout is not None
     out = Path(settings.out)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = out.with_name(f".{out.name}.drawing.partial")
     if out.exists():
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed at its very end
         raise PneumoError(f"out={out}: is there already; choose another folder, or delete it")

@@ -31,7 +31,7 @@ from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate
 from pneumo import files, pool, runs
 from pneumo.data import dicom
 from pneumo.data.settings import Difficulty, PhantomData, SiimData
-from pneumo.errors import PneumoError
+from pneumo.errors import PneumoError, brief
 from pneumo.masks import rle
 
 SIZE = 1024  # films are square, as the challenge's
@@ -240,7 +240,7 @@ def generate(data: PhantomData, root: Path, workers: int = -1) -> None:
 def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: int) -> None:
     manifest, journal = root / MANIFEST, root / JOURNAL
     if manifest.is_file():
-        if _versioned(json.loads(manifest.read_text())) != settings:
+        if _versioned(files.read_json(manifest)) != settings:
             raise PneumoError(
                 f"{root}: holds phantoms of other settings; "
                 "choose another data.root, or delete the folder"
@@ -316,18 +316,17 @@ def _read_journal(journal: Path, settings: dict[str, Any]) -> dict[int, dict[str
     """
     if not journal.is_file():
         return {}
-    rows: dict[int, dict[str, Any]] = {}
-    lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
-    if lines and _versioned(json.loads(lines[0])) != settings:
+    try:
+        values = [json.loads(line) for line in journal.read_text("utf-8").split("\n")[:-1]]
+        drawn = {number: row for number, row in values[1:] if "holds" in row}
+    except files.DAMAGE as error:
+        raise PneumoError(f"{journal}: damaged ({brief(error)}); delete it to draw anew") from None
+    if values and _versioned(values[0]) != settings:
         raise PneumoError(
             f"{journal.parent}: holds unfinished phantoms of other settings; "
             "choose another data.root, or delete the folder"
         )
-    for line in lines[1:]:
-        number, row = json.loads(line)
-        if "holds" in row:
-            rows[number] = row
-    return rows
+    return drawn
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
