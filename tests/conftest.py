@@ -52,6 +52,15 @@ settings.register_profile("first", settings.get_profile("same"), phases=phases)
 settings.load_profile(os.environ.get("PNEUMO_EXAMPLES", "same"))
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """As many as a command of its own has, whatever a test before stated: maps differ by a level
+    from one number to another.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     folder = Path(os.environ.get("PNEUMO_REAL_DATA", ROOT.parent / "shared" / "data"))

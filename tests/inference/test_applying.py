@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
-import torch
 from conftest import launch
 from inference.stand_ins import SHRUNK, comment, edited
 
@@ -115,14 +114,6 @@ def test_nothing_to_do_leaves_no_folder(model, tmp_path):
     with pytest.raises(PneumoError, match="no films in"):
         applying.apply(Predict(model=str(model), input=str(films), out=str(tmp_path / "masks")))
     assert not (tmp_path / "masks").exists()
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Maps of other tests differ by a level where torch has another number of threads."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
