@@ -17,6 +17,7 @@ import timm
 from conftest import asking, complaint, launch, one, serving, visited
 from safetensors.torch import load_file, save_file
 
+from pneumo import seals
 from pneumo.data import dicom
 from pneumo.data.settings import PhantomData, SiimData
 from pneumo.data.sources import phantom, siim
@@ -227,7 +228,7 @@ def test_a_reader_corrects_masks_and_a_training_goes_on_from_them(model, finishe
     assert "from runs/exp5/siim-full/fold0-seed0/weights.safetensors" in done.stdout
     (run,) = (tmp_path / "runs" / "exp5").glob("corrected-mini*/*")
     assert (run / "metrics.json").is_file()
-    parts = json.loads((run / "parts.json").read_text())
+    parts = seals.read_json(run / "parts.json")
     assert {image for part in parts.values() for image in part} == set(items)
     corrected = SiimData(
         name="c", root=str(root), annotations=str(tmp_path / "corrections" / "corrections.csv")
