@@ -1,13 +1,18 @@
 """Films with outlines, as people look at them."""
 
 import math
+import struct
+from zlib import crc32
 
 import cv2
 import numpy as np
+from isal import isal_zlib
 
 # cyan and orange, which colour-blind readers can tell apart, too
 TRUTH, PREDICTION = (0, 190, 255), (255, 140, 0)
 READER = (245, 230, 60)  # yellow
+PNG_KINDS = {1: 0, 3: 2, 4: 6}  # bytes a pixel → the file format's "colour type"
+PNG_UP = 2  # its filter
 HEAT_FROM = 12  # heat shows levels above this one, probabilities from .05 on
 
 
@@ -85,15 +90,20 @@ def write(picture: np.ndarray, text: str, row: int = 0) -> None:
 def png(picture: np.ndarray) -> bytes:
     """A picture, grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) uint8, as PNG.
 
-    One filter for all rows is twice as fast as each row's best, and the file is hardly larger.
+    Deflated by ISA-L, three times as fast as OpenCV's own writer on a film with colours, and no
+    larger; each byte is told as its difference from the one above (the filter "up").
+
+    Source: PNG specification, https://www.w3.org/TR/png-3/.
     """
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # since OpenCV 4.12
-        options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-    if picture.ndim == 3:  # OpenCV's order of colours
-        order = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
-        picture = cv2.cvtColor(picture, order)
-    ok, encoded = cv2.imencode(".png", picture, options)
-    assert ok
-    return encoded.tobytes()
+    height, width = picture.shape[:2]
+    lines = picture.reshape(height, -1)
+    filtered = np.full((height, 1 + lines.shape[1]), PNG_UP, np.uint8)
+    filtered[0, 1:] = lines[0]
+    np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])  # modulo 256
+    kind = PNG_KINDS[lines.shape[1] // width]
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": isal_zlib.compress(filtered, 1), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc32(name + content))
+        for name, content in chunks.items()
+    )
