@@ -248,8 +248,10 @@ def read_header(path: Path, pixels: bool = False, content: bytes | None = None) 
     def source() -> Path | BytesIO:
         return path if content is None else BytesIO(content)
 
-    _check_deflated(path, content)
     try:
+        if pixels and content is None:
+            content = path.read_bytes()
+        _check_deflated(path, content)
         with quiet():
             try:
                 dataset = pydicom.dcmread(source(), stop_before_pixels=not pixels)
@@ -278,6 +280,8 @@ def _check_deflated(path: Path, content: bytes | None) -> None:
     pydicom unpacks such a file whole. The defence is to unpack it piece by piece beforehand,
     keeping nothing, and to stop at the limit.
     """
+    if content is not None and DeflatedExplicitVRLittleEndian.encode() not in content:
+        return  # its name is nowhere in the file
     try:
         with open(path, "rb") if content is None else BytesIO(content) as file:
             # as pydicom does, so that no file is deflated to it and plain to us; the deflated part
