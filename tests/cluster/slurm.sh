@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A SLURM of one node and two CPUs, for tests: slurm.sh start|restart|stop FOLDER
+# A SLURM of one node and two CPUs, for tests: slurm.sh start|crowd|restart|vanish|return|stop FOLDER
+# (crowd: from now on, until it is restarted, it holds at most three jobs; vanish: its node dies with all that runs there)
 # Debian's packages slurm-wlm and munge, as root; all that it keeps lies in FOLDER. Use it with SLURM_CONF=FOLDER/slurm.conf.
 set -euo pipefail
 action=$1 folder=$2
@@ -63,9 +64,28 @@ CONF
     echo "SLURM did not start; see $folder/slurmctld.log" >&2
     exit 1
     ;;
-  restart)
+  crowd | restart)
     end "$folder/slurmctld.pid"
+    sed -i /^MaxJobCount/d "$SLURM_CONF"
+    [ "$action" = crowd ] && echo MaxJobCount=3 >> "$SLURM_CONF"
     controller
+    ;;
+  vanish)
+    kill -KILL "$(cat "$folder/slurmd.pid")"
+    pkill -KILL -f '^slurmstepd: \['
+    for one in $(grep -lz "^SLURM_JOB_ID=" /proc/[0-9]*/environ 2> /dev/null); do
+      kill -KILL "${one//[!0-9]/}" 2> /dev/null || true
+    done
+    scontrol update "node=$(hostname -s)" state=down reason=vanished
+    sleep 15 # the controller asks it to end its jobs, and would end those begun there since
+    ;;
+  return)
+    slurmd -L "$folder/slurmd.log"
+    for _ in $(seq 300); do
+      [ "$(sinfo -h -o %T 2> /dev/null)" = idle ] && exit 0
+      sleep .2
+    done
+    exit 1
     ;;
   stop)
     scancel --quiet --user=root 2> /dev/null || true

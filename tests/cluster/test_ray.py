@@ -2,10 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from cluster import stand_ins
+from cluster.conftest import FIVE
 
 from pneumo.cluster import ray as engine
 from pneumo.cluster.settings import Ray
@@ -77,6 +81,30 @@ def test_a_fit_that_no_node_has_room_for_is_refused(quiet, tmp_path):
     ):
         engine.make(graph, Ray(cpus=99))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.cluster
+def test_five_experiments_by_ray_have_the_bits_of_a_sweep(quiet, same_bits, tmp_path):
+    """The worker of one of them is killed half-way."""
+    place = ("cluster=ray", "cluster.memory=0.5")
+    typed = [sys.executable, "-m", "pneumo.submit", *FIVE, *place]
+    with open(tmp_path / "said", "w") as said:
+        submitted = subprocess.Popen(typed, cwd=tmp_path, stdout=said, stderr=said)
+    while not (found := list(tmp_path.glob("runs/exp2/*/*/metrics.csv"))):
+        assert submitted.poll() is None, (tmp_path / "said").read_text()
+        time.sleep(0.1)
+    run = found[0].parent
+    (fit,) = (
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if f"pneumo.cluster.job\0{run.relative_to(tmp_path)}" in path.read_text()
+    )
+    worker = int(Path(f"/proc/{fit}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(worker, signal.SIGKILL)
+    assert not (run / "metrics.json").exists()
+    assert submitted.wait() == 0, (tmp_path / "said").read_text()
+    assert "5 fits: 5 finished" in (tmp_path / "said").read_text()
+    same_bits(tmp_path, twice=run)
 
 
 def test_a_fit_whose_parent_failed_is_not_begun(tmp_path):

@@ -7,11 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 from cluster import stand_ins
+from cluster.conftest import FIVE
 from conftest import launch
-from safetensors.torch import load_file
 
 from pneumo.cluster import slurm, state
 from pneumo.cluster.job import Job
@@ -147,54 +145,32 @@ def test_a_fit_told_to_stop_is_queued_again_and_one_that_is_cancelled_is_not(
     assert str(found).startswith("stopped: ended without a word; see ")
 
 
-FIVE = (
-    *("-m", "+experiment=exp1,exp2,exp3,exp4,exp5"),
-    *("data=phantom", "data.images=24", "data.seed=3", "scale=mini", "scale.positive_rate=0.34"),
-    *("scale.size=0.125", "scale.epochs=0.03", "scale.least_epochs=3"),
-    *("log.pictures=0", "log.wandb=disabled", "machine.threads=1"),
-    "model.encoder=tu-test_resnet",
-)
-
-
 @pytest.mark.cluster
-def test_five_experiments_by_slurm_have_the_bits_of_a_sweep(scheduler, tmp_path):
+def test_five_experiments_by_slurm_have_the_bits_of_a_sweep(scheduler, same_bits, tmp_path):
     """One of them is queued again half-way, and the controller is restarted in between."""
-    alone, queued = tmp_path / "alone", tmp_path / "queued"
-    alone.mkdir()
-    queued.mkdir()
     place = ("cluster=slurm", "cluster.gpus=0", "cluster.cpus=1", "cluster.memory=1.5")
-    handed = launch(queued, *FIVE, *place, module="pneumo.submit")
+    handed = launch(tmp_path, *FIVE, *place, module="pneumo.submit")
     assert handed.returncode == 0, handed.stderr
     assert "7 fits handed to SLURM" in handed.stdout
-    (history,) = wait_for(lambda: list(queued.glob("runs/exp2/*/*/metrics.csv")))
+    (history,) = wait_for(lambda: list(tmp_path.glob("runs/exp2/*/*/metrics.csv")))
     parent = history.parent
     job = Job.read(parent).id
     subprocess.run(["scontrol", "requeue", job], check=True)
     assert not (parent / "metrics.json").exists()
     scheduler("restart")
-    again = launch(queued, *FIVE, *place, module="pneumo.submit")
+    again = launch(tmp_path, *FIVE, *place, module="pneumo.submit")
     assert "0 fits handed to SLURM" in again.stdout, again.stderr
-    launch(alone, *FIVE)  # meanwhile
     wait_for(lambda: "RUNNING" not in state_of(job))
     subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=False)
     wait_for(lambda: not state_of())
-
-    runs_of = sorted(path.parent.relative_to(queued) for path in queued.glob("runs/*/*/*/job.json"))
-    assert len(runs_of) == 7
-    for run in runs_of:
-        ours, theirs = (load_file(where / run / "weights.safetensors") for where in (queued, alone))
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), run
-        log = (queued / run / "train.log").read_text()
-        assert log.count("# 20") == 1 + (run == parent.relative_to(queued)), run
-        command = yaml.safe_load((queued / run / "config.yaml").read_text())["origin"]["command"]
-        assert command.startswith("python -m pneumo.train +experiment=")
-    done = launch(queued, *FIVE, *place, "status", module="pneumo.submit")
+    same_bits(tmp_path, twice=parent)
+    done = launch(tmp_path, *FIVE, *place, "status", module="pneumo.submit")
     assert "5 fits: 5 finished" in done.stdout  # what led to them is not needed again
 
 
 def wait_for(what):
     """What a function returns once that is something."""
-    for _ in range(6000):
+    for _ in range(3000):
         if found := what():
             return found
         time.sleep(0.2)
@@ -205,6 +181,49 @@ def state_of(*jobs):
     """What SLURM has in its queue, of some jobs or of all."""
     asked = ["squeue", "-h", "-r", "-o", "%i %T %r", *(f"--jobs={job}" for job in jobs)]
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.cluster
+def test_a_fit_whose_node_vanished_is_made_elsewhere_or_later(scheduler, tmp_path, monkeypatch):
+    attempts = tmp_path / "attempts"
+    monkeypatch.setattr(slurm, "run", stopping(str(attempts)))
+    graph = stand_ins.Graph([stand_ins.fit(tmp_path, "bereft")])
+    slurm.submit(graph, SETTINGS, tmp_path / "runs")
+    (fit,) = graph.left
+    wait_for(lambda: (fit.path / "begun").is_file())
+    scheduler("vanish")
+    job = Job.read(fit.path).id
+    wait_for(lambda: "PENDING" in state_of(job))
+    told = state.standings(graph, slurm.standings(graph))[fit.path]
+    assert str(told).startswith(f"queued: job {job}, ")
+    assert slurm.submit(graph, SETTINGS, tmp_path / "runs") == 0  # SLURM still has it
+    scheduler("return")
+    subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=False)
+    wait_for(lambda: not slurm.in_hand(graph))
+    assert finished(graph) == ["bereft"]
+    assert attempts.read_text().split() == [str(fit.path)] * 2
+
+
+@pytest.mark.cluster
+def test_a_full_queue_takes_what_it_can_and_the_rest_is_handed_over_later(
+    scheduler, tmp_path, monkeypatch
+):
+    order = tmp_path / "order"
+    monkeypatch.setattr(slurm, "run", stand_ins.job(order))
+    monkeypatch.chdir(tmp_path)
+    scheduler("crowd")
+    subprocess.run(["scontrol", "update", "partition=main", "state=down"], check=True)
+    graph = stand_ins.family(tmp_path)
+    with pytest.raises(PneumoError, match=r"SLURM refused a job: .*; 2 of 5 fits handed over"):
+        slurm.submit(graph, SETTINGS, tmp_path / "runs")
+    assert len(slurm.in_hand(graph)) == 2
+    subprocess.run(["scontrol", "update", "partition=main", "state=up"], check=True)
+    wait_for(lambda: not slurm.in_hand(graph))
+    scheduler("restart")
+    graph.done |= {fit.path for fit in graph.left if (fit.path / "metrics.json").is_file()}
+    assert slurm.submit(graph, SETTINGS, tmp_path / "runs") == 3
+    wait_for(lambda: not slurm.in_hand(graph))
+    assert finished(graph) == ["alone", "first", "grandchild", "parent", "second"]
 
 
 @pytest.mark.cluster
