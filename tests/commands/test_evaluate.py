@@ -228,6 +228,7 @@ def test_histograms_are_counted_once_and_damage_is_mended(evaluated):
     assert isinstance(again, Histograms)
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_scores_and_sweeps_and_stops_nothing(evaluated):
     folder, _ = evaluated
     offline = {"WANDB_MODE": "offline"}

@@ -240,6 +240,7 @@ def test_a_plateau_goes_on_where_it_was(finished, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(finished, tmp_path):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs" / "exp5")

@@ -446,6 +446,7 @@ def test_one_finger_paints_and_two_move_and_zoom(kept, browser):
         assert np.array_equal(mask_of(page, address), painted)
 
 
+@pytest.mark.slow
 def test_strokes_that_could_not_be_kept_are_not_left_without_a_question(kept, browser):
     """The server is gone, or another page was faster."""
     with kept() as (address, _):

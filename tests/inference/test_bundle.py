@@ -76,21 +76,15 @@ def test_onnx_gives_what_torch_gives(tmp_path):
     assert bundle.export_onnx(network, 64, tmp_path / "a.onnx") < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
         Model("x", Architecture.albunet, "tu-test_resnet", presence=True),
         Model("x", encoder="tu-test_resnet", decoder_attention=Attention.scse),
-        pytest.param(
-            Model("x", Architecture.classifier, "tu-test_resnet", presence=True),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            Model("x", Architecture.mil, "tu-test_resnet", presence=True, pooling=Pooling.noisy_or),
-            marks=pytest.mark.slow,
-        ),
-        # its first map has a quarter of the side
-        pytest.param(Model("x", encoder="tu-test_convnext"), marks=pytest.mark.slow),
+        Model("x", Architecture.classifier, "tu-test_resnet", presence=True),
+        Model("x", Architecture.mil, "tu-test_resnet", presence=True, pooling=Pooling.noisy_or),
+        Model("x", encoder="tu-test_convnext"),  # its first map has a quarter of the side
     ],
     ids=lambda model: f"{model.architecture.name}-{model.encoder}-{model.pooling.name}",
 )

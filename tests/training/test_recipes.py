@@ -166,7 +166,8 @@ def test_the_recipe_of_today_costs_what_exp5_costs():
     assert one.epochs <= second.epochs + first.epochs / 4
 
 
-@pytest.mark.parametrize("name", options_of("system"))
+# the two of sneddy have the same fits
+@pytest.mark.parametrize("name", [name for name in options_of("system") if name != "sneddy_v1"])
 def test_every_system_shrinks_to_a_miniature(name):
     system = system_of(name)
     for experiment in system.members:
