@@ -128,7 +128,7 @@ def run(predicted, tmp_path, monkeypatch):
     return place
 
 
-@pytest.mark.parametrize("on", ["val", "films"])
+@pytest.mark.parametrize("on", ["films", pytest.param("val", marks=pytest.mark.slow)])
 def test_maps_in_shards_are_those_of_one_process_bit_for_bit(run, on, monkeypatch):
     """Of the run's own films, and of a folder of others, of which each shard decodes its own.
 

@@ -121,6 +121,7 @@ def test_shards_of_other_films_or_damaged_ones_are_not_joined(bundles, films, tm
     assert f"1/3 is damaged, 2/3 is damaged ({mask.name} is not as it was written)" in error
 
 
+@pytest.mark.slow
 def test_a_join_that_was_stopped_goes_on(bundles, films, tmp_path, monkeypatch):
     done(bundles[0], films, tmp_path / "whole")
     out = tmp_path / "out"
@@ -143,6 +144,7 @@ def test_a_join_that_was_stopped_goes_on(bundles, films, tmp_path, monkeypatch):
     assert digests(out) == digests(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_stopped_shard_leaves_nothing_half_written(bundles, films, tmp_path, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
