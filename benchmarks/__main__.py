@@ -20,7 +20,7 @@ from pneumo import pool
 # in the order of the work: films in, training, prediction, judging
 ORDER = [
     *("start", "caching", "loading", "step", "apply", "prediction", "page"),
-    *("masks", "codec", "thresholds", "report", "memory", "growth", "gpu"),
+    *("masks", "codec", "thresholds", "report", "memory", "shards", "growth", "gpu"),
 ]
 HERE = Path(__file__).parent
 NAMES = [name for name in ORDER if (HERE / f"{name}.py").is_file()]

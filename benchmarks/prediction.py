@@ -139,8 +139,8 @@ def _files(those: Made, quick: bool) -> list[Row]:
     def ours() -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        work = Work(settings, paced)
-        with closing(work.through(inputs.sources([settings.input], 1 << 29), how)) as films:
+        work = Work(settings, paced, how)
+        with closing(work.through(inputs.sources([settings.input], 1 << 29))) as films:
             assert len(list(films)) == len(those.films)
         outputs.write_tables(out, *work.tables(), paced, work.rule)
 

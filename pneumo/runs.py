@@ -122,6 +122,18 @@ def lock(folder: Path) -> Iterator[None]:
         held.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder."""
+    if not (folder / ".lock").is_file():
+        return False
+    held = filelock.FileLock(folder / ".lock")
+    try:
+        with held.acquire(timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
 class _Tee(io.TextIOBase):
     """Writes to the screen and to a file."""
 

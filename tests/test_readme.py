@@ -10,7 +10,7 @@ from conftest import say
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = re.findall(r"python -m pneumo\.\w+[^`\n]*", README)
-TYPED = sorted({line.partition("  #")[0].strip() for line in LINES if "<name>" not in line})
+TYPED = sorted({line.partition("  #")[0].strip(" &") for line in LINES if "<name>" not in line})
 
 
 def write_examples(folder):

@@ -75,6 +75,22 @@ def build(
         PneumoError: a film that cannot be read (unless ``on_error`` is skip), a damaged cache, a
             full disk.
     """
+    target = folder / fingerprint(items, size)
+    with runs.lock(folder):
+        for unfinished in folder.glob("*.partial"):
+            files.remove_left(unfinished)
+        if not target.is_dir():
+            _fill(items, size, target, on_error, max_pixels, workers)
+        for ending in (PARTIAL, COPY):
+            shutil.rmtree(target.with_name(target.name + ending), ignore_errors=True)
+    cache = _open(target)
+    if cache.left_aside and on_error is OnError.stop:
+        raise PneumoError(f"{cache.left_aside[0]}; leave such films out with data.on_error=skip")
+    return cache
+
+
+def fingerprint(items: list[Item], size: int) -> str:
+    """What the cache of these films at size² is called; none is read. Raises PneumoError."""
     contents = {
         "version": VERSION,
         "rendering": rendering.VERSION,
@@ -90,18 +106,7 @@ def build(
             for item in items
         ],
     }
-    target = folder / f"{size}px-{files.digest(contents)[:16]}"
-    with runs.lock(folder):
-        for unfinished in folder.glob("*.partial"):
-            files.remove_left(unfinished)
-        if not target.is_dir():
-            _fill(items, size, target, on_error, max_pixels, workers)
-        for ending in (PARTIAL, COPY):
-            shutil.rmtree(target.with_name(target.name + ending), ignore_errors=True)
-    cache = _open(target)
-    if cache.left_aside and on_error is OnError.stop:
-        raise PneumoError(f"{cache.left_aside[0]}; leave such films out with data.on_error=skip")
-    return cache
+    return f"{size}px-{files.digest(contents)[:16]}"
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ from pneumo.evaluation.settings import Tune
 from pneumo.inference import mapping, maps, stack
 from pneumo.inference.maps import Predictions
 from pneumo.inference.seen import Trained
-from pneumo.inference.settings import Films, Seen
+from pneumo.inference.settings import Films, Predict, Seen
+from pneumo.inference.shards import NotJoined, Shard
 from pneumo.inference.stack import Stack
 from pneumo.training.settings import Blend, Presence, system_of
 
@@ -94,11 +96,38 @@ def _warn_of_others(settings: Films, members: Sequence[Member]) -> None:
 
 
 def predict(
-    member: Member, settings: Films, batch_size: int = 16, without: Trained | None = None
+    member: Member,
+    settings: Films,
+    batch_size: int = 16,
+    without: Trained | None = None,
+    shard: Shard | None = None,
 ) -> Predictions:
     """What one member says, see ``mapping.predict``. Raises PneumoError."""
     asked = dataclasses.replace(settings, checkpoints=member.checkpoints)
-    return mapping.predict(member.folder, asked, batch_size, without)
+    try:
+        return mapping.predict(member.folder, asked, batch_size, without, shard)
+    except NotJoined as found:
+        typed = [f"{key}={value}" for key, value in asked_for(settings).items()]
+        command = shlex.join(["python", "-m", "pneumo.predict", *typed])
+        raise NotJoined(found.folder, found.faults, command) from None
+
+
+def predict_shard(settings: Predict) -> list[NotJoined]:
+    """Make a part of the films' maps by each of the runs asked for.
+
+    Returns what keeps those runs' maps from being joined whose shards are not all there. Raises
+    PneumoError.
+    """
+    members = members_of(settings)
+    way(settings, len(members))
+    without = _trained(members) if settings.seen is Seen.exclude else None
+    left = []
+    for member in members:
+        try:
+            predict(member, settings, settings.batch_size, without, settings.part)
+        except NotJoined as missing:
+            left.append(missing)
+    return left
 
 
 def _trained(members: Sequence[Member]) -> Trained:

@@ -71,8 +71,10 @@ def asked_for(settings: Films) -> dict[str, str]:
         value = getattr(settings, key)
         if value is not None and value != ELSEWHERE:
             asked[key] = str(value)
-    if settings.mask_size is not None:
-        asked["mask_size"] = settings.mask_size.name
+    for key in ("mask_size", "on_error"):
+        chosen = getattr(settings, key)
+        if chosen is not None:
+            asked[key] = chosen.name
     return asked
 
 

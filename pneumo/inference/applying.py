@@ -8,7 +8,7 @@ import hashlib
 import logging
 import sys
 import zipfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -34,11 +34,26 @@ log = logging.getLogger(__name__)
 
 
 def apply(settings: Predict) -> None:
-    """The command ``python -m pneumo.predict model=… input=… out=…``.
+    """The command ``python -m pneumo.predict model=… input=… out=…``, on all films at once.
 
     Raises PneumoError at the end if films failed (the others' results are kept), or at once if
     nothing can be done.
     """
+    work = begin(settings)
+    out = work.out
+    sources = inputs.sources(work.paths, settings.max_megabytes << 20, leave_out=out)
+    make(out)
+    try:
+        work.do(sources)
+    finally:  # a stop keeps what was found until then
+        if not work.write_tables() and not any(out.iterdir()):
+            out.rmdir()
+    work.tell()
+    work.check()
+
+
+def begin(settings: Predict) -> "Work":
+    """The bundle, ready for the films that are named. Raises PneumoError."""
     if not settings.input:
         raise PneumoError(
             "input is not set: give DICOM files, pictures, folders or zip archives, "
@@ -51,40 +66,18 @@ def apply(settings: Predict) -> None:
     alone = len(paths) == 1 and Path(paths[0]).is_file() and not zipfile.is_zipfile(paths[0])
     how = pace(settings.engine, settings.machine, settings.batch_size, alone)
     model = bundle.load(Path(str(settings.model)), how.machine, settings.engine)
-    work = Work(settings, model)
+    if settings.save.segmentation or settings.save.capture or settings.save.report:
+        dicom_objects.require()
     log.info("%s", model.experience)
-    out = work.out
-    sources = inputs.sources(paths, settings.max_megabytes << 20, leave_out=out)
+    return Work(settings, model, how, paths)
+
+
+def make(out: Path) -> None:
+    """Make the folder of results. Raises PneumoError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PneumoError(f"out={out}: cannot be made ({error.strerror})") from None
-    if settings.save.segmentation or settings.save.capture or settings.save.report:
-        dicom_objects.require()
-    try:
-        with closing(work.through(sources, how)) as films:
-            for _ in tqdm(films, desc="Films", unit="film", disable=not sys.stderr.isatty()):
-                pass
-    finally:  # a stop keeps what was found until then
-        rows, runs, failed = work.tables()
-        if rows or failed:
-            outputs.write_tables(out, rows, runs, failed, model, work.rule)
-        elif not any(out.iterdir()):
-            out.rmdir()
-    log.info(outputs.summary(rows, failed, work.passed_over, out))
-    if work.names.renamed:
-        log.info(
-            "Named by UID or digest, since the file's name or folder tells who the patient is: "
-            f"{work.names.renamed} (the table has both; names=keep keeps the names)"
-        )
-    if failed:
-        raise PneumoError(
-            f"{len(failed)} of {len(failed) + len(rows)} films could not be used (listed above)"
-        )
-    if not rows:
-        raise PneumoError(
-            f"no films in {', '.join(paths)} (looked for DICOM files and PNG or JPEG pictures)"
-        )
 
 
 @dataclass
@@ -101,7 +94,8 @@ class OneFilm:
     reading: Reading | None = None
     said: tuple[np.ndarray, float | None] | None = None  # map and presence
     sha256: str = ""
-    name: str = ""
+    own_name: str = ""  # of its outputs, which films before may have
+    name: str = ""  # of its outputs, which none has
     row: dict[str, Any] | None = None  # of the table, once its results are written
     run_lengths: str = ""
 
@@ -109,8 +103,10 @@ class OneFilm:
 class Work:
     """What is done to films, in stages that overlap: reading, the networks, writing."""
 
-    def __init__(self, settings: Predict, model: Bundle) -> None:
-        self.settings, self.model = settings, model
+    def __init__(
+        self, settings: Predict, model: Bundle, how: Pace, paths: Sequence[str] = ()
+    ) -> None:
+        self.settings, self.model, self.how, self.paths = settings, model, how, paths
         self.rule = settings.postprocess.over(model.rule)
         self.spacings = findings.spacings(settings)
         self.out = Path(settings.out)
@@ -118,8 +114,15 @@ class Work:
         self.films: list[OneFilm] = []  # in the order of the files
         self.passed_over = 0  # files that are no films
 
-    def through(self, sources: Iterable[Source], how: Pace) -> Generator[OneFilm, None, None]:
+    def do(self, sources: Iterable[Source]) -> None:
+        """All that is to be done with films, with a bar on a terminal."""
+        with closing(self.through(sources)) as films:
+            for _ in tqdm(films, desc="Films", unit="film", disable=not sys.stderr.isatty()):
+                pass
+
+    def through(self, sources: Iterable[Source]) -> Generator[OneFilm, None, None]:
         """Films, as they are done; few are in memory at a time."""
+        how = self.how
         # a CPU that runs the networks itself is busy with them for nine tenths of the time
         others = max(1, pool.cores() // (4 if how.batch == 1 else 2))
         read = pool.ahead(self.read, sources, others, how.batch * how.lanes + others)
@@ -163,7 +166,8 @@ class Work:
                     self.passed_over += 1
                     continue
                 if film.reading is not None:
-                    film.name = self.names.of(film.shown, film.reading.film, film.content)
+                    film.own_name = self.names.own(film.shown, film.reading.film, film.content)
+                    film.name = self.names.distinct(film.own_name)
                 self.films.append(film)
                 yield film
 
@@ -209,6 +213,40 @@ class Work:
         runs = [(film.name, film.run_lengths) for film in self.films if film.row]
         failed = [(film.shown, film.fault) for film in self.films if film.fault is not None]
         return rows, runs if self.settings.save.rle else None, failed
+
+    def write_tables(self) -> bool:
+        """Write the tables, unless there is nothing to tell; returns whether there is."""
+        rows, runs, failed = self.tables()
+        if rows or failed:
+            outputs.write_tables(self.out, rows, runs, failed, self.model, self.rule)
+        return bool(rows or failed)
+
+    def tell(self) -> None:
+        """Say what was found, and where it lies."""
+        rows, _, failed = self.tables()
+        log.info(outputs.summary(rows, failed, self.passed_over, self.out))
+        if self.names.renamed:
+            log.info(
+                "Named by UID or digest, since the file's name or folder tells who the patient is: "
+                f"{self.names.renamed} (the table has both; names=keep keeps the names)"
+            )
+
+    def check_failed(self) -> None:
+        """Raise PneumoError if films failed."""
+        rows, _, failed = self.tables()
+        if failed:
+            raise PneumoError(
+                f"{len(failed)} of {len(failed) + len(rows)} films could not be used (listed above)"
+            )
+
+    def check(self) -> None:
+        """Raise PneumoError if films failed, or if there are none."""
+        self.check_failed()
+        if not self.tables()[0]:
+            raise PneumoError(
+                f"no films in {', '.join(self.paths)} (looked for DICOM files and PNG or JPEG "
+                "pictures)"
+            )
 
 
 def _printable(name: str) -> str:

@@ -8,9 +8,12 @@ of members, and never to open an archive within an archive.
 
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from pneumo.data import dicom
 from pneumo.errors import PneumoError, brief
@@ -42,8 +45,18 @@ class Source:
         return content[128:132] == b"DICM" or dicom.is_picture(Path(self.name), content)
 
 
+class Listed(NamedTuple):
+    """A file that may be a film, not read yet. It is read before the next one is listed, or not."""
+
+    name: str
+    read: Callable[[], Source]
+
+
 def sources(
-    paths: Sequence[str], max_bytes: int, leave_out: Path | None = None
+    paths: Sequence[str],
+    max_bytes: int,
+    leave_out: Path | None = None,
+    rows: slice = slice(None),
 ) -> Iterator[Source]:
     """Every file that the paths name or hold; folders and archives are searched through.
 
@@ -53,10 +66,26 @@ def sources(
         paths: files, folders (with all folders below) and zip archives.
         max_bytes: a larger file, or archive member when unpacked, is not read.
         leave_out: a folder that is not searched (where results are written).
+        rows: which of the files are read, counted in the order of ``names``.
 
     Raises:
         PneumoError: a path that does not exist, before anything is read.
     """
+    _check(paths, leave_out)
+    listed = _each(list(map(Path, paths)), max_bytes, leave_out)
+    return (one.read() for one in islice(listed, rows.start, rows.stop))
+
+
+def names(paths: Sequence[str], leave_out: Path | None = None) -> list[str]:
+    """The files that ``sources`` gives, by the names it gives them; none is read.
+
+    Raises PneumoError as it does.
+    """
+    _check(paths, leave_out)
+    return [one.name for one in _each(list(map(Path, paths)), 0, leave_out)]
+
+
+def _check(paths: Sequence[str], leave_out: Path | None) -> None:
     for path in map(Path, paths):
         if not path.exists():
             raise PneumoError(f"input={path}: no such file or folder")
@@ -64,10 +93,9 @@ def sources(
             raise PneumoError(
                 f"input={path}: the folder that results are written to; choose another with out="
             )
-    return _each(list(map(Path, paths)), max_bytes, leave_out)
 
 
-def _each(paths: list[Path], max_bytes: int, leave_out: Path | None) -> Iterator[Source]:
+def _each(paths: list[Path], max_bytes: int, leave_out: Path | None) -> Iterator[Listed]:
     for path in paths:
         if path.is_dir():
             yield from _folder(path, max_bytes, leave_out)
@@ -75,7 +103,12 @@ def _each(paths: list[Path], max_bytes: int, leave_out: Path | None) -> Iterator
             yield from _file(path, max_bytes, asked=True)
 
 
-def _folder(root: Path, max_bytes: int, leave_out: Path | None) -> Iterator[Source]:
+def _faulty(name: str, fault: str) -> Listed:
+    """A file that is known to give no bytes."""
+    return Listed(name, lambda: Source(name, None, fault))
+
+
+def _folder(root: Path, max_bytes: int, leave_out: Path | None) -> Iterator[Listed]:
     """All files below a folder; hidden ones are passed over.
 
     Links are followed. A folder that cannot be searched is a fault.
@@ -97,31 +130,36 @@ def _folder(root: Path, max_bytes: int, leave_out: Path | None) -> Iterator[Sour
             if not file_name.startswith(".") and (here / file_name).is_file():
                 yield from _file(here / file_name, max_bytes, asked=False)
     for fault in faults:
-        yield Source(str(fault.filename), None, f"cannot be searched ({fault.strerror})")
+        yield _faulty(str(fault.filename), f"cannot be searched ({fault.strerror})")
 
 
-def _file(path: Path, max_bytes: int, asked: bool) -> Iterator[Source]:
+def _file(path: Path, max_bytes: int, asked: bool) -> Iterator[Listed]:
     try:
         if path.suffix.lower() == ".zip" or (asked and zipfile.is_zipfile(path)):
             yield from _members(path, max_bytes)
             return
+    except OSError as error:
+        yield _faulty(str(path), error.strerror or "cannot be read")
+        return
+    yield Listed(str(path), partial(_read, path, max_bytes, asked))
+
+
+def _read(path: Path, max_bytes: int, asked: bool) -> Source:
+    """A file's bytes, or why they are not read."""
+    name = str(path)
+    try:
         size = path.stat().st_size
         if not path.is_file():
-            yield Source(str(path), None, "not a regular file", asked)
-        elif size > max_bytes:
-            yield Source(
-                str(path),
-                None,
-                f"{size / 2**20:,.0f} MiB, more than max_megabytes={max_bytes >> 20} allows",
-                asked,
-            )
-        else:
-            yield Source(str(path), path.read_bytes(), None, asked)
+            return Source(name, None, "not a regular file", asked)
+        if size > max_bytes:
+            allowed = f"more than max_megabytes={max_bytes >> 20} allows"
+            return Source(name, None, f"{size / 2**20:,.0f} MiB, {allowed}", asked)
+        return Source(name, path.read_bytes(), None, asked)
     except OSError as error:
-        yield Source(str(path), None, error.strerror or "cannot be read", asked)
+        return Source(name, None, error.strerror or "cannot be read", asked)
 
 
-def _members(path: Path, max_bytes: int) -> Iterator[Source]:
+def _members(path: Path, max_bytes: int) -> Iterator[Listed]:
     """The files of an archive, unpacked in memory one by one.
 
     A member of a zip bomb may claim a small size, so its claim is not trusted: reading stops as
@@ -131,52 +169,60 @@ def _members(path: Path, max_bytes: int) -> Iterator[Source]:
         archive = zipfile.ZipFile(path)
     # what zipfile raises for an archive in a later version of the format than it reads
     except NotImplementedError as error:
-        yield Source(
-            str(path), None, f"an archive that cannot be unpacked here ({error}); unpack it first"
-        )
+        reason = f"an archive that cannot be unpacked here ({error}); unpack it first"
+        yield _faulty(str(path), reason)
         return
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        yield Source(str(path), None, f"a damaged archive ({error})")
+        yield _faulty(str(path), f"a damaged archive ({error})")
         return
-    left = MAX_UNPACKED
     with archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
         if len(members) > MAX_MEMBERS:
-            yield Source(
-                str(path), None, f"an archive of {len(members):,} files, more than {MAX_MEMBERS:,}"
-            )
+            reason = f"an archive of {len(members):,} files, more than {MAX_MEMBERS:,}"
+            yield _faulty(str(path), reason)
             return
+        unpacked = _Unpacked()
         for info in members:
             name = f"{path}/{info.filename}"
             if PurePosixPath(info.filename).name.startswith("."):
                 continue
             # archives within archives multiply what a zip bomb unpacks to, so none is opened
             if info.filename.lower().endswith(".zip"):
-                yield Source(name, None, "an archive within an archive; unpack it first")
+                yield _faulty(name, "an archive within an archive; unpack it first")
                 continue
             # Python unpacks other methods in pieces of any size: 4 KiB of bzip2 may become 4 GiB
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                yield Source(name, None, "packed by a rare method; unpack the archive first")
+                yield _faulty(name, "packed by a rare method; unpack the archive first")
                 continue
-            try:
-                with archive.open(info) as file:
-                    # one byte more than is allowed shows that a member is too large
-                    content = file.read(max_bytes + 1)
-            # zipfile and its decoders raise many kinds of exception on damaged archives
-            except Exception as error:
-                yield Source(name, None, f"cannot be unpacked ({brief(error)})")
-                continue
-            left -= len(content)
-            if left < 0:
-                yield Source(
-                    str(path),
-                    None,
-                    f"unpacks to more than {MAX_UNPACKED >> 30} GiB; the rest was not read",
-                )
+            yield Listed(name, partial(_member, archive, info, path, max_bytes, unpacked))
+            if unpacked.total > MAX_UNPACKED:
                 return
-            if len(content) > max_bytes:
-                yield Source(
-                    name, None, f"unpacks to more than max_megabytes={max_bytes >> 20} allows"
-                )
-            else:
-                yield Source(name, content, None, asked=False)
+
+
+@dataclass
+class _Unpacked:
+    """How many bytes an archive has given until now."""
+
+    total: int = 0
+
+
+def _member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, max_bytes: int, before: _Unpacked
+) -> Source:
+    """The bytes of an archive's member, or why they are not used."""
+    name = f"{path}/{info.filename}"
+    try:
+        with archive.open(info) as file:
+            # one byte more than is allowed shows that a member is too large
+            content = file.read(max_bytes + 1)
+    # zipfile and its decoders raise many kinds of exception on damaged archives
+    except Exception as error:
+        return Source(name, None, f"cannot be unpacked ({brief(error)})")
+    before.total += len(content)
+    if before.total > MAX_UNPACKED:
+        reason = f"unpacks to more than {MAX_UNPACKED >> 30} GiB; the rest was not read"
+        return Source(str(path), None, reason)
+    if len(content) > max_bytes:
+        reason = f"unpacks to more than max_megabytes={max_bytes >> 20} allows"
+        return Source(name, None, reason)
+    return Source(name, content, None, asked=False)

@@ -5,7 +5,7 @@ The set is a run's validation part, the test set, or any folder of films.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pneumo.data.settings import (
 )
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
-from pneumo.inference import maps
+from pneumo.inference import maps, shards
 from pneumo.inference.bundle import Bundle, Said
 from pneumo.inference.engine import (
     Engine,
@@ -42,6 +42,7 @@ from pneumo.inference.engine import (
 from pneumo.inference.maps import Predictions
 from pneumo.inference.seen import Trained
 from pneumo.inference.settings import Films, Seen
+from pneumo.inference.shards import Shard
 from pneumo.settings import Machine
 from pneumo.training import record
 from pneumo.training.record import Record
@@ -72,13 +73,47 @@ class Part:
         return np.array(self.films.images[batch])
 
 
+@dataclass
+class Wanted:
+    """Films that are asked for; none of them need be read until ``part`` gives some of them."""
+
+    count: int
+    part: Callable[[slice], Part]
+    identity: list[Any] = field(default_factory=list)  # of the films, as they lie on the disk
+    fingerprint: str = ""  # of a cache of all of them
+    left_out: list[str] = field(default_factory=list)  # as a part's, before any was read
+
+    @property
+    def whole(self) -> Part:
+        """All of them."""
+        part = self.part(slice(0, self.count))
+        self.check(part.cases)
+        return dataclasses.replace(part, left_out=self.left_out + part.left_out)
+
+    def check(self, kept: list[maps.Case]) -> None:
+        """Raise PneumoError if none of them are kept."""
+        if not kept:
+            raise PneumoError(
+                f"seen=exclude: all {self.count:,} films, or their patients, were in training"
+            )
+
+
 def predict(
-    folder: Path, settings: Films, batch_size: int = 16, without: Trained | None = None
+    folder: Path,
+    settings: Films,
+    batch_size: int = 16,
+    without: Trained | None = None,
+    shard: Shard | None = None,
 ) -> Predictions:
     """One run's maps on one set of films, made unless they are there.
 
     Of another data set ``without`` the films, and those of patients, that weights were trained on.
-    Raises PneumoError.
+    With ``shard`` only a part of them is made. Where there are shards, the maps are joined from
+    them.
+
+    Raises:
+        NotJoined: shards that are not there, or do not belong together.
+        PneumoError: films that cannot be had, weights that cannot be used.
     """
     about = record.read(folder)
     declared = _declared(folder, about, settings)
@@ -95,38 +130,113 @@ def predict(
     if settings.on == "val":
         # the run's record says which films these are, so that nothing need be looked at
         facts_of_data = dataclasses.asdict(about.data)
-        key = files.digest([maps.VERSION, weights, facts_of_data, *another, *told])
-        before = maps.kept(place, key)
+        source = files.digest([maps.VERSION, weights, facts_of_data, *another, *told])
+        before = maps.kept(place, source)
         if before is not None and before.told:
             return before
         try:
-            part = _validation(folder, declared, about)
+            wanted = _validation(folder, declared, about)
         except PneumoError:
             if before is None:
                 raise
             return before  # the films are gone, so no more can be told of them
     else:
-        part = _asked(declared, settings, without)
+        wanted = _asked(declared, settings, without)
+        source = files.digest([maps.VERSION, weights, wanted.identity, *told])
+        before = maps.kept(place, source, "source")
+        if before is not None and before.told:
+            return before
+    order = Order(folder, settings, declared, paths, weights, told, place, wanted, source)
+    if shard is not None:
+        order.make_shard(shard, batch_size)
+    count = shard.count if shard else shards.count_in(maps.shards_of(place))
+    return order.joined(count) if count else order.make(batch_size)
+
+
+@dataclass
+class Order:
+    """One run's maps on one set of films: made at once, or in shards that are joined."""
+
+    folder: Path  # of the run
+    settings: Films
+    declared: Config
+    paths: list[Path]  # of the weights whose maps are averaged
+    weights: str  # a digest of them
+    told: list[str]
+    place: Path  # of the maps
+    wanted: Wanted
+    source: str  # stands for the weights and the films as they lie on the disk
+
+    def make(self, batch_size: int) -> Predictions:
+        """All of them."""
+        part = self.wanted.whole
+        key, facts = self._key(part.cases), self._facts(part.cases, part.left_out, part.excluded)
+        return maps.write(
+            self.place, key, part.cases, self._size, self._fill(part, batch_size), facts
+        )
+
+    def make_shard(self, shard: Shard, batch_size: int) -> None:
+        """Those of a shard, unless they are there. Raises PneumoError."""
+        together = maps.shards_of(self.place)
+        shards.check_count(together, shard)
+        rows = shard.rows(self.wanted.count, batch_size)
+        ends = [rows.start, rows.stop]
+        key = maps.shard_key(self.source, shard, ends)
+        place = together / shard.folder
+        before = maps.kept(place, key)
+        if before is not None and before.told:
+            return
+        part = self.wanted.part(rows)
+        facts = {**self._facts(part.cases, part.left_out, part.excluded), "rows": ends}
+        maps.write(place, key, part.cases, self._size, self._fill(part, batch_size), facts)
+
+    def joined(self, count: int) -> Predictions:
+        """Those of all shards, joined. Raises NotJoined."""
+        with runs.lock(self.place.with_name(self.place.name + ".lock")):
+            before = maps.kept(self.place, self.source, "source")
+            if before is not None:  # another process has joined them meanwhile
+                return before
+            together = maps.shards_of(self.place)
+            parts = maps.collected(together, self.source, self.weights, self._size, count)
+            cases = [case for part in parts for case in part.cases]
+            self.wanted.check(cases)
+            left_out = [reason for part in parts for reason in part.contents["left_out"]]
+            excluded = sum(part.contents["excluded"] for part in parts)
+            facts = self._facts(cases, self.wanted.left_out + left_out, excluded)
+            return maps.join(self.place, self._key(cases), parts, facts)
+
+    @property
+    def _size(self) -> int:
+        return self.declared.resolution.size
+
+    def _key(self, cases: list[maps.Case]) -> str:
+        if self.settings.on == "val":
+            return self.source
         # the same films elsewhere on the disk give the same maps, so their paths do not count
-        known = [case.identity for case in part.cases]
-        key = files.digest([maps.VERSION, weights, part.films.fingerprint, known, *told])
-    facts = {
-        "on": settings.on,
-        "run": str(folder),
-        "weights": weights,
-        "left_out": part.left_out,
-        "excluded": part.excluded,
-        **_seen(
-            None if settings.on == "val" else trained_by(folder), part, settings, declared.data
-        ),
-    }
-    machine, network = settings.machine, declared.model
+        known = [case.identity for case in cases]
+        return files.digest(
+            [maps.VERSION, self.weights, self.wanted.fingerprint, known, *self.told]
+        )
 
-    def load() -> Engine:
-        return mean_of([torch_engine(network, path, "run", machine) for path in paths])
+    def _facts(self, cases: list[maps.Case], left_out: list[str], excluded: int) -> dict[str, Any]:
+        trained = None if self.settings.on == "val" else trained_by(self.folder)
+        return {
+            "on": self.settings.on,
+            "run": str(self.folder),
+            "weights": self.weights,
+            "source": self.source,
+            "left_out": left_out,
+            "excluded": excluded,
+            **_seen(trained, cases, self.settings, self.declared.data),
+        }
 
-    fill = Filler(load, part, machine, batch_size)
-    return maps.write(place, key, part.cases, size, fill, facts)
+    def _fill(self, part: Part, batch_size: int) -> maps.Fill:
+        network, machine = self.declared.model, self.settings.machine
+
+        def load() -> Engine:
+            return mean_of([torch_engine(network, path, "run", machine) for path in self.paths])
+
+        return Filler(load, part, machine, batch_size)
 
 
 def predict_by_bundle(model: Bundle, settings: Films, batch_size: int = 16) -> Predictions:
@@ -155,7 +265,7 @@ def predict_by_bundle(model: Bundle, settings: Films, batch_size: int = 16) -> P
         "weights": weights,
         "left_out": part.left_out,
         "excluded": part.excluded,
-        **_seen(trained, part, settings),
+        **_seen(trained, part.cases, settings),
     }
 
     def fill(arrays: maps.Arrays, begin: int) -> Iterator[int]:
@@ -227,38 +337,26 @@ def _declared(folder: Path, about: Record, settings: Films) -> Config:
     return dataclasses.replace(declared, runs_dir=runs_dir, data=data, resolution=resolution)
 
 
-def _asked(declared: Config, settings: Films, without: Trained | None) -> Part:
+def _asked(declared: Config, settings: Films, without: Trained | None) -> Wanted:
     """The films that are asked for, other than the validation part."""
     if settings.data is not None:
-        return of_set(settings.data, declared.resolution.size, settings.runs_dir, without)
+        return _of_set(settings.data, declared.resolution.size, settings.runs_dir, without)
     return _test(declared, settings) if settings.on == "test" else _folder(declared, settings)
 
 
 def of_set(data: Data, size: int, runs_dir: str, without: Trained | None = None) -> Part:
     """The films of a data set at a size², without those of a training. Raises PneumoError."""
+    return _of_set(data, size, runs_dir, without).whole
+
+
+def _of_set(data: Data, size: int, runs_dir: str, without: Trained | None = None) -> Wanted:
     found = index.read(data, runs_dir)
-    part = _part(found.items, data, size, data.on_error, labelled=True)
     reasons = [f"{case}: {reason}" for reason, cases in found.left_aside.items() for case in cases]
-    part = dataclasses.replace(part, left_out=reasons + part.left_out)
-    if without is None:
-        return part
-    kept = [
-        place
-        for place, case in enumerate(part.cases)
-        if not (without.has(case) or without.has_patient(case, data.name))
-    ]
-    if not kept:
-        raise PneumoError(
-            f"seen=exclude: all {len(part.cases):,} films of {data.root}, or their patients, were "
-            "in training"
-        )
-    excluded = len(part.cases) - len(kept)
-    cases = [part.cases[place] for place in kept]
-    return dataclasses.replace(part, cases=cases, rows=part.rows[kept], excluded=excluded)
+    return _wanted(found.items, data, size, data.on_error, True, reasons, without)
 
 
 def _seen(
-    trained: Trained | None, part: Part, settings: Films, own: Data | None = None
+    trained: Trained | None, cases: list[maps.Case], settings: Films, own: Data | None = None
 ) -> dict[str, Any]:
     """How many of the films, and how many films of their patients, weights were trained on.
 
@@ -274,13 +372,13 @@ def _seen(
     if settings.on == "test" and isinstance(source, SeveralData):
         name = source.leave_out or name
     of_patients = None
-    if trained.patients and any(case.patient for case in part.cases):
-        of_patients = sum(trained.has_patient(case, name) for case in part.cases)
-    seen = sum(trained.has(case) for case in part.cases)
+    if trained.patients and any(case.patient for case in cases):
+        of_patients = sum(trained.has_patient(case, name) for case in cases)
+    seen = sum(trained.has(case) for case in cases)
     return {"seen_in_training": seen, "patients_in_training": of_patients}
 
 
-def _validation(folder: Path, declared: Config, about: Record) -> Part:
+def _validation(folder: Path, declared: Config, about: Record) -> Wanted:
     """The run's own validation part.
 
     Raises PneumoError if the data is not what it was trained on any more.
@@ -303,14 +401,18 @@ def _validation(folder: Path, declared: Config, about: Record) -> Part:
             )
     items = {item.id: item for item in made.index.items}
     rows = made.parts.validation
-    chosen = []
-    for row in rows:
-        item = items[made.films.ids[row]]
-        chosen.append(dataclasses.replace(item, patient=made.patients[row]))
-    return Part(maps.cases_of(chosen, labelled=True), made.films, rows)
+
+    def part(which: slice) -> Part:
+        chosen = []
+        for row in rows[which]:
+            item = items[made.films.ids[row]]
+            chosen.append(dataclasses.replace(item, patient=made.patients[row]))
+        return Part(maps.cases_of(chosen, labelled=True), made.films, rows[which])
+
+    return Wanted(len(rows), part)
 
 
-def _test(declared: Config, settings: Films) -> Part:
+def _test(declared: Config, settings: Films) -> Wanted:
     """The round-1 test set; for phantoms, films that no run has seen."""
     source, size = declared.data, declared.resolution.size
     if isinstance(source, PhantomData):
@@ -318,10 +420,10 @@ def _test(declared: Config, settings: Films) -> Part:
         fresh = dataclasses.replace(source, images=max(4, limit // 4), seed=source.seed + 1_000_000)
         fresh = dataclasses.replace(fresh, root=f"{source.root}-test" if source.root else None)
         drawn = index.read(declared.scale.of(fresh), declared.runs_dir)
-        return _part(drawn.items, source, size, OnError.stop, labelled=True)
+        return _wanted(drawn.items, source, size, OnError.stop, labelled=True)
     if isinstance(source, SeveralData) and source.leave_out is not None:
         left_out = source.scaled(declared.scale.of).each[source.leave_out]
-        return of_set(left_out, size, declared.runs_dir)
+        return _of_set(left_out, size, declared.runs_dir)
     if not isinstance(source, SiimData):
         raise PneumoError(f"on=test: data={source.format} has no test set; name a folder, on=…")
     listed = settings.ids or source.round1_test
@@ -335,17 +437,16 @@ def _test(declared: Config, settings: Films) -> Part:
     absent = [image for image in wanted if image not in items]
     if not present:
         raise PneumoError(f"{source.root}: none of the films of {listed} is there")
-    part = _part(present, source, size, source.on_error, labelled=True)
     reasons = [f"{image}: not below {source.root}, or not in its table" for image in absent]
-    return dataclasses.replace(part, left_out=reasons + part.left_out)
+    return _wanted(present, source, size, source.on_error, True, reasons)
 
 
-def _folder(declared: Config, settings: Films) -> Part:
+def _folder(declared: Config, settings: Films) -> Wanted:
     """Any folder of films, with its table of run lengths if there is one."""
     on_error = settings.on_error or OnError.stop
     if not settings.annotations:
         films = read_folder(Path(settings.on))
-        return _part(films, declared.data, declared.resolution.size, on_error, labelled=False)
+        return _wanted(films, declared.data, declared.resolution.size, on_error, labelled=False)
     annotated = siim.read_index(
         SiimData(
             name="folder",
@@ -358,23 +459,58 @@ def _folder(declared: Config, settings: Films) -> Part:
         )
     )
     size = declared.resolution.size
-    part = _part(annotated.items, declared.data, size, on_error, labelled=True)
     reasons = []
     for reason, cases in annotated.left_aside.items():
         reasons += [f"{case}: {reason}" for case in cases]
-    return dataclasses.replace(part, left_out=reasons + part.left_out)
+    return _wanted(annotated.items, declared.data, size, on_error, True, reasons)
 
 
-def _part(items: list[Item], data: Data, size: int, on_error: OnError, labelled: bool) -> Part:
-    """Films with a cache of them at size², where and as ``data`` says."""
+def _wanted(
+    items: list[Item],
+    data: Data,
+    size: int,
+    on_error: OnError,
+    labelled: bool,
+    left_out: Sequence[str] = (),
+    without: Trained | None = None,
+) -> Wanted:
+    """Films with a cache at size², where and as ``data`` says, without those of a training.
+
+    A part of them has a cache of its own, so that each machine decodes its own films.
+    """
     limit = data.max_megapixels * 1_000_000
-    made = cache.build(items, size, Path(data.cache), on_error, limit)
-    if not any(item.patient for item in items):
-        patients = patients_from_films(items)
-        items = [dataclasses.replace(item, patient=patients.get(item.id)) for item in items]
-    kept = {item.id: item for item in items}
-    cases = maps.cases_of([kept[image] for image in made.ids], labelled)
-    return Part(cases, made, np.arange(len(made.ids)), made.left_aside)
+    fingerprint = cache.fingerprint(items, size)
+    told = [[item.patient, item.site, item.truth.name, item.tube] for item in items]
+    trained = without and files.digest(without.to_dict())
+    identity = [fingerprint, told, on_error.name, limit, labelled, list(left_out), trained]
+
+    def part(rows: slice) -> Part:
+        own = items[rows]
+        place = Path(data.cache)
+        if len(own) < len(items):
+            place /= f"{fingerprint}-{rows.start}-{rows.stop}"
+        made = cache.build(own, size, place, on_error, limit)
+        if not any(item.patient for item in items):
+            patients = patients_from_films(items)
+            own = [dataclasses.replace(item, patient=patients.get(item.id)) for item in own]
+        kept = {item.id: item for item in own}
+        cases = maps.cases_of([kept[image] for image in made.ids], labelled)
+        return Part(cases, made, np.arange(len(made.ids)), made.left_aside)
+
+    def unseen(rows: slice) -> Part:
+        read = part(rows)
+        if without is None:
+            return read
+        kept = [
+            row
+            for row, case in enumerate(read.cases)
+            if not (without.has(case) or without.has_patient(case, data.name))
+        ]
+        cases = [read.cases[row] for row in kept]
+        excluded = len(read.cases) - len(kept)
+        return dataclasses.replace(read, cases=cases, rows=read.rows[kept], excluded=excluded)
+
+    return Wanted(len(items), unseen, identity, fingerprint, list(left_out))
 
 
 def _name_of(settings: Films) -> str:

@@ -3,8 +3,9 @@
 A folder of predictions holds ``plain.npy`` and ``flip.npy`` (the mean with the mirror image), uint8
 (n, size, size), levels of 1/255, memory-mapped; ``presence.npy`` float32 (n, 2), a film's presence
 score without and with its mirror image, where networks tell it; ``contents.json``, written last;
-and, once judged, ``histograms.npz``. The maps are those of films in upright orientation. No torch
-is needed here.
+and, once judged, ``histograms.npz``. The maps are those of films in upright orientation. Where they
+were made in shards, they stay in the shards' folders (``1of8/plain.npy``), and all else is as if
+they had been made at once. No torch is needed here.
 """
 
 import dataclasses
@@ -23,6 +24,8 @@ from pneumo.data import cache, dicom
 from pneumo.data.films import Item, read_mask
 from pneumo.data.spacing import Entry, Spacing
 from pneumo.errors import PneumoError, brief
+from pneumo.inference import shards
+from pneumo.inference.shards import Fault, Shard
 from pneumo.masks.components import Components, components
 from pneumo.masks.histograms import Histograms, histogram
 from pneumo.masks.resize import enlarge, shrink_mask
@@ -83,14 +86,39 @@ class Case:
         return shrink_mask(dicom.upright(stored, self.orientation), JUDGED)
 
 
+class Joined:
+    """Maps of shards, read film by film like one array uint8 (n, size, size).
+
+    Nothing of them is copied. Raises ValueError if the shards differ in size or are no maps.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self.parts = parts
+        self.dtype, sides = parts[0].dtype, parts[0].shape[1:]
+        if any(part.dtype != self.dtype or part.shape[1:] != sides for part in parts):
+            raise ValueError("shards of different kinds")
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.shape = (int(self.ends[-1]), *sides)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        place = int(np.searchsorted(self.ends, row, side="right"))
+        levels: np.ndarray = self.parts[place][
+            row - self.ends[place]
+        ]  # counted from the part's end
+        return levels
+
+
 @dataclass
 class Predictions:
     """The maps of one run, or the mean of several, on one set of films."""
 
     folder: Path
     cases: list[Case]
-    plain: np.ndarray
-    flip: np.ndarray
+    plain: np.ndarray | Joined
+    flip: np.ndarray | Joined
     contents: dict[str, Any] = field(repr=False)
     scores: np.ndarray | None = None  # of presence, float32 (n, 2): without and with mirror image
     _components: dict[Any, list[Components]] = field(default_factory=dict, repr=False)
@@ -152,15 +180,23 @@ class Predictions:
 
         Raises PneumoError if the map is not as it was written.
         """
-        name, levels = (FLIP, self.flip) if tta else (PLAIN, self.plain)
+        return enlarge(self.levels(row, tta), (side, side))
+
+    def levels(self, row: int, tta: bool) -> np.ndarray:
+        """One film's map as the network gave it, uint8 (size, size).
+
+        Raises PneumoError if the map is not as it was written.
+        """
+        name, maps = (FLIP, self.flip) if tta else (PLAIN, self.plain)
+        levels: np.ndarray = maps[row]
         # maps of older versions have no checksums
         checksums = self.contents.get("checksums")
-        if checksums and _checksum(levels[row]) != checksums[name][row]:
+        if checksums and _checksum(levels) != checksums[name][row]:
             raise PneumoError(
                 f"{self.folder / name}: damaged at film {self.ids[row]}; delete the folder, its "
                 "maps will be made anew"
             )
-        return enlarge(levels[row], (side, side))
+        return levels
 
     def histograms(self, tta: bool) -> Histograms:
         """Pixels by level at 1024² of every film, inside the true mask and in all.
@@ -248,8 +284,7 @@ def load(folder: Path) -> Predictions:
     try:
         contents = seals.read_json(folder / CONTENTS)
         cases = [_case(values) for values in contents["films"]]
-        plain = np.load(folder / PLAIN, mmap_mode="r")
-        flip = np.load(folder / FLIP, mmap_mode="r")
+        plain, flip = _open(folder, PLAIN), _open(folder, FLIP)
         size = contents["size"]
         for maps in (plain, flip):
             if maps.shape != (len(cases), size, size) or maps.dtype != np.uint8:
@@ -274,6 +309,15 @@ def load(folder: Path) -> Predictions:
     return Predictions(folder, cases, plain, flip, contents, scores)
 
 
+def _open(folder: Path, name: str) -> np.ndarray | Joined:
+    """The maps of a file, memory-mapped, or of that file of all shards."""
+    parts = shards.whole_in(folder)
+    if not parts:
+        maps: np.ndarray = np.load(folder / name, mmap_mode="r")
+        return maps
+    return Joined([np.load(folder / part.folder / name, mmap_mode="r") for part in parts])
+
+
 def _case(values: dict[str, Any]) -> Case:
     """A case from JSON, which knows lists only where a case has tuples."""
     typed: dict[str, Any] = {"truth": Truth(values.get("truth", "masks"))}
@@ -282,13 +326,17 @@ def _case(values: dict[str, Any]) -> Case:
     return Case(**{**values, **typed})
 
 
-def kept(folder: Path, key: str) -> Predictions | None:
-    """The predictions of a folder, if they stand for this key and are whole."""
+def kept(folder: Path, key: str, name: str = "key") -> Predictions | None:
+    """The predictions of a folder, if they stand for this key and are whole.
+
+    ``name`` is that of the key: ``key``, or ``source``, which stands for the films as they lie on
+    the disk, so that none need be read to tell whether these are theirs.
+    """
     try:
         found = load(folder)
     except PneumoError:  # none there, or damaged ones, which are made anew
         return None
-    return found if found.contents.get("key") == key else None
+    return found if found.contents.get(name) == key else None
 
 
 def _checksum(levels: np.ndarray) -> int:
@@ -411,12 +459,95 @@ def write(
             PRESENCE: _checksum(arrays.presence),
         }
         del arrays
-        versions = {"version": VERSION, "told": TOLD, "presence": tells}
-        contents = {**versions, "key": key, "size": size, **facts, "films": films}
-        seals.write_json(partial / CONTENTS, {**contents, "checksums": checksums})
+        _write_contents(partial, key, size, tells, facts, films, checksums)
         begun.unlink(missing_ok=True)
         if not tells:  # not before: what goes on with the rest would take zeros for scores
             (partial / PRESENCE).unlink()
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+    return load(folder)
+
+
+def _write_contents(
+    folder: Path,
+    key: str,
+    size: int,
+    tells: bool,
+    facts: dict[str, Any],
+    films: list[dict[str, Any]],
+    checksums: dict[str, Any],
+) -> None:
+    versions = {"version": VERSION, "told": TOLD, "presence": tells}
+    contents = {**versions, "key": key, "size": size, **facts, "films": films}
+    seals.write_json(folder / CONTENTS, {**contents, "checksums": checksums})
+
+
+def shards_of(folder: Path) -> Path:
+    """Where the shards of a folder of predictions lie until they are joined."""
+    return folder.with_name(folder.name + ".shards")
+
+
+def shard_key(source: str, shard: Shard, rows: Sequence[int]) -> str:
+    """The key of a shard's predictions: of the whole's source, begin and end of its films there."""
+    return files.digest([source, str(shard), *rows])
+
+
+def collected(folder: Path, source: str, weights: str, size: int, count: int) -> list[Predictions]:
+    """All shards of one source in a folder, in order; every map of them is looked at.
+
+    Raises NotJoined, with what is wrong of each, unless all are there, whole and of one kind.
+    """
+
+    def read(place: Path, shard: Shard) -> tuple[Sequence[int], Predictions]:
+        try:
+            found = load(place)
+            rows = found.contents["rows"]
+            key = shard_key(source, shard, rows)
+            facts = {"weights": weights, "size": size}
+            other = [name for name, value in facts.items() if found.contents[name] != value]
+        except (PneumoError, LookupError, TypeError):
+            raise Fault("damaged") from None
+        if other or found.contents["key"] != key:
+            raise Fault(f"of other {other[0] if other else 'films'}")
+        if not found.told:
+            raise Fault("of an older version")
+        try:
+            for row in range(len(found)):
+                found.levels(row, tta=False), found.levels(row, tta=True)
+        except PneumoError:
+            raise Fault(f"damaged at film {found.ids[row]} (delete {place} first)") from None
+        return rows, found
+
+    return shards.collected(folder, count, read)
+
+
+def join(
+    folder: Path, key: str, parts: Sequence[Predictions], facts: dict[str, Any]
+) -> Predictions:
+    """The predictions of all films from those of all shards, which stay where they are.
+
+    Beside them is written what stands for all of them; then the folder that holds them gets its
+    name. So no map is copied, and whoever is stopped has lost nothing.
+    """
+    together = parts[0].folder.parent
+    own = [part for part in parts if len(part)]  # of no films nothing is known of presence
+    tells = all(part.scores is not None for part in own)
+    cases = [case for part in parts for case in part.cases]
+    presence = cache.writable(together / PRESENCE, (len(cases), 2), np.float32)
+    presence[:] = np.concatenate([part.scores for part in own]) if tells else np.nan
+    presence.flush()
+    checksums: dict[str, Any] = {
+        name: [one for part in parts for one in part.contents["checksums"][name]]
+        for name in (PLAIN, FLIP)
+    }
+    checksums[PRESENCE] = _checksum(presence)
+    del presence
+    if not tells:
+        (together / PRESENCE).unlink()
+    films = [{**dataclasses.asdict(case), "truth": case.truth.name} for case in cases]
+    _write_contents(together, key, parts[0].contents["size"], tells, facts, films, checksums)
+    for left in together.glob("*.lock"):
+        shutil.rmtree(left)
+    shutil.rmtree(folder, ignore_errors=True)
+    together.rename(folder)
     return load(folder)

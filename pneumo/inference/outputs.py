@@ -17,6 +17,8 @@ from pneumo.masks import pictures
 from pneumo.masks.settings import Postprocess
 from pneumo.tables import cell, counted
 
+# of the names of a film's own files
+ENDINGS = ("-overlay.png", "-mask.png", "-seg.dcm", "-overlay.dcm", "-report.dcm")
 TABLE, LINES, RLE = "films.csv", "films.json", "rle.csv"
 COLUMNS = (
     "film",

@@ -39,6 +39,10 @@ class OutputNames:
 
     def of(self, source: str, film: Film, content: bytes) -> str:
         """The name for outputs of a film, of the file ``source`` with this ``content``."""
+        return self.distinct(self.own(source, film, content))
+
+    def own(self, source: str, film: Film, content: bytes) -> str:
+        """As ``of``, but other films may have the same name."""
         stem = Path(source).name
         suffix = Path(stem).suffix
         if suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES):
@@ -51,6 +55,10 @@ class OutputNames:
         if not name or self.hides(stem, film.header):
             name = neutral_name(film, content)
             self.renamed += 1
+        return name
+
+    def distinct(self, name: str) -> str:
+        """A name, with a number where films before have it."""
         number, distinct = 1, name
         while distinct.casefold() in self.used:
             number += 1

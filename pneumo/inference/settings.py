@@ -6,6 +6,7 @@ from typing import Any
 
 from pneumo.data.settings import Data, MaskSize, OnError
 from pneumo.errors import PneumoError
+from pneumo.inference.shards import Shard
 from pneumo.masks.settings import Rule
 from pneumo.settings import Machine, declare, register, require
 from pneumo.training.settings import Blend, Checkpoints
@@ -184,6 +185,11 @@ class Predict(Use, Films):
     """
 
     batch_size: int = declare(16, "films at a time")
+    shard: str | None = declare(
+        None,
+        "k/n: only the k-th of n equal parts of the films, each by a process or machine of its "
+        "own; the last of them joins all",
+    )
     model: str | None = declare(None, "a folder made by python -m pneumo.export", place=True)
     input: Any = declare(
         None, "DICOM files, PNG or JPEG pictures, folders, zip archives; one or a list", place=True
@@ -207,6 +213,12 @@ class Predict(Use, Films):
                 "on a data set, python -m pneumo.evaluate model=… data=…"
             )
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _ = self.part
+
+    @property
+    def part(self) -> Shard | None:
+        """The part of the films that is asked for; None: all of them."""
+        return None if self.shard is None else Shard.read(self.shard)
 
 
 @dataclass

@@ -181,6 +181,8 @@ UNSORTED = {
     "inference/inputs.py": {
         "os.walk(root, onerror=faults.append, followlinks=True)": "sorted folder by folder"
     },
+    "inference/maps.py": {"together.glob('*.lock')": "removed"},
+    "inference/shards.py": {"folder.glob('*of*')": "sorted by number or count"},
     "runs.py": {
         "(folder / CHECKPOINTS).glob('*.safetensors')": "sorted by rank",
         "(folder / CHECKPOINTS).glob('epoch*.ckpt')": "removed",

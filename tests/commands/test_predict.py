@@ -81,6 +81,31 @@ def test_a_second_call_uses_what_is_there(predicted):
     assert (found.folder / "plain.npy").stat().st_mtime_ns == before
 
 
+def test_shards_end_in_the_maps_of_one_process_and_say_what_is_left(predicted, tmp_path):
+    folder, found = predicted
+    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("last.ckpt"))
+    shutil.rmtree(one(tmp_path, "exp5") / "predictions")
+    asked = ("run=runs/exp5/*/*", "batch_size=2")
+
+    def ask(*more):
+        return launch(tmp_path, *asked, *more, module="pneumo.predict")
+
+    assert complaint(ask("shard=3/2")).startswith("error: shard=3/2: must be k/n")
+    assert "at most 3 shards" in complaint(ask("shard=1/4"))
+    done = ask("shard=2/2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "shard 2/2 is done" in done.stdout
+    assert "not joined, shard 1/2 is missing\n" in done.stdout
+    for command in ("predict", "evaluate"):
+        wanted = ("run=runs/exp5/*/*",)
+        line = complaint(launch(tmp_path, *wanted, module=f"pneumo.{command}"))
+        assert "make it: python -m pneumo.predict 'run=runs/exp5/*/*' on=val shard=1/2; or" in line
+    done = ask("shard=1/2")
+    assert "Next: python -m pneumo.evaluate" in done.stdout
+    again = maps.load(one(tmp_path, "exp5") / "predictions" / "val")
+    assert [again.flip[row].tolist() for row in range(len(found))] == found.flip.tolist()
+
+
 @pytest.mark.slow
 def test_several_runs_on_the_same_films_are_averaged(predicted, tmp_path):
     folder, child = predicted

@@ -12,7 +12,10 @@ import pydicom
 
 from pneumo.inference import bundle, dicom_objects, findings
 from pneumo.inference.settings import Polarity, Use
+from pneumo.masks.rule import plain
 from pneumo.masks.settings import Postprocess
+from pneumo.training.network import build_network
+from pneumo.training.options import Model
 
 
 class Bright(bundle.Bundle):
@@ -30,6 +33,17 @@ class Bright(bundle.Bundle):
 
     def says_each(self, films, tta=None):
         return [self.says(film, tta) for film in films]
+
+
+def random_bundle(place):
+    """A bundle of a small network with random weights, which finds something everywhere."""
+    network = {"name": "small", "encoder": "tu-test_resnet", "encoder_weights": "none"}
+    about = {"model": network, "input": {"size": 64}}
+    data = [{"name": "siim", "training": 0, "validation": 0, "parts": ""}]
+    rule = plain(Postprocess(0.5, 0))
+    card = {"name": "random", "tta": False, "postprocess": rule, "data": data}
+    bundle.write(place, card, [build_network(Model(**network)).eval()], [about], onnx=False)
+    return place
 
 
 def edited(path, **tags):

@@ -10,19 +10,16 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import launch
-from inference.stand_ins import SHRUNK, comment, edited
+from inference.stand_ins import SHRUNK, comment, edited, random_bundle
 
 from pneumo.data.sources import siim
 from pneumo.errors import PneumoError
-from pneumo.inference import applying, bundle, outputs
+from pneumo.inference import applying, outputs
 from pneumo.inference.engine import Pace
 from pneumo.inference.settings import Predict, Save, Unsuitable
 from pneumo.masks import rle
-from pneumo.masks.rule import plain
-from pneumo.masks.settings import Postprocess, Rule
+from pneumo.masks.settings import Rule
 from pneumo.settings import Machine
-from pneumo.training.network import build_network
-from pneumo.training.options import Model
 
 
 @pytest.mark.slow
@@ -119,14 +116,7 @@ def test_nothing_to_do_leaves_no_folder(model, tmp_path):
 @pytest.fixture(scope="module")
 def random(tmp_path_factory):
     """A bundle of a small network with random weights, which finds something everywhere."""
-    network = {"name": "small", "encoder": "tu-test_resnet", "encoder_weights": "none"}
-    about = {"model": network, "input": {"size": 64}}
-    data = [{"name": "siim", "training": 0, "validation": 0, "parts": ""}]
-    rule = plain(Postprocess(0.5, 0))
-    card = {"name": "random", "tta": False, "postprocess": rule, "data": data}
-    place = tmp_path_factory.mktemp("random") / "model"
-    bundle.write(place, card, [build_network(Model(**network)).eval()], [about], onnx=False)
-    return place
+    return random_bundle(tmp_path_factory.mktemp("random") / "model")
 
 
 @pytest.fixture

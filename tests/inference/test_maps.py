@@ -14,6 +14,7 @@ from pneumo.data.spacing import Entry
 from pneumo.errors import PneumoError
 from pneumo.inference import maps
 from pneumo.inference.maps import Case
+from pneumo.inference.shards import NotJoined, Shard
 from pneumo.masks import rle
 
 
@@ -190,3 +191,111 @@ def test_the_truth_of_a_film_that_lies_turned_is_that_of_the_upright_film():
     case = Case("a", "a.dcm", [rle.encode(stored)], (1024, 1024), ("F", "L"))
     assert np.array_equal(case.mask(), stored.T)
     assert np.array_equal(case.regions()[0], stored.T)
+
+
+FILMS, SIDE = 7, 8
+ROWS = [(0, 2), (2, 4), (4, 7)]  # of three shards
+WEIGHTS = {"weights": "w"}
+
+
+def levels_of(films):
+    """Maps of some of the films, that no other film has."""
+    each = np.random.default_rng(3).integers(0, 256, (2, FILMS, SIDE, SIDE), dtype=np.uint8)
+    return each[:, films]
+
+
+def written(folder, key, begin=0, end=FILMS, presence=True, **facts):
+    """Predictions of some of seven films."""
+    truth = rle.encode(np.eye(SIDE, dtype=np.uint8))
+    cases = [
+        Case(str(film), "", [truth] if film % 2 else [], (SIDE, SIDE), patient=f"p{film // 2}")
+        for film in range(FILMS)
+    ]
+
+    def fill(arrays, _):
+        arrays.plain[:], arrays.flip[:] = levels_of(slice(begin, end))
+        if presence:
+            arrays.presence[:] = np.arange(begin, end)[:, None] / FILMS
+        yield end - begin
+
+    return maps.write(folder, key, cases[begin:end], SIDE, fill, {**WEIGHTS, **facts})
+
+
+def in_shards(folder, which=(1, 2, 3), **facts):
+    """Three shards of these predictions, or some of them; returns their folder."""
+    together = maps.shards_of(folder)
+    for number in which:
+        rows, shard = list(ROWS[number - 1]), Shard(number, 3)
+        key = maps.shard_key("source", shard, rows)
+        written(together / shard.folder, key, *rows, rows=rows, **facts)
+    return together
+
+
+@pytest.mark.parametrize("presence", [True, False])
+def test_joined_shards_are_what_one_process_writes_bit_for_bit(tmp_path, presence):
+    whole = written(tmp_path / "whole", "key", presence=presence)
+    together = in_shards(tmp_path / "val", presence=presence)
+    inode = (together / "2of3" / maps.FLIP).stat().st_ino
+    parts = maps.collected(together, "source", "w", SIDE, 3)
+    found = maps.join(tmp_path / "val", "key", parts, dict(WEIGHTS))
+    for name in (maps.CONTENTS, maps.PRESENCE):
+        ours, theirs = (one.folder / name for one in (found, whole))
+        assert ours.is_file() == theirs.is_file()
+        assert not ours.is_file() or ours.read_bytes() == theirs.read_bytes()
+    for name in ("plain", "flip"):
+        joined = getattr(found, name)
+        assert np.array_equal([joined[row] for row in range(FILMS)], getattr(whole, name))
+        assert (joined.shape, len(joined)) == ((FILMS, SIDE, SIDE), FILMS)
+    for tta in (False, True):
+        for ours, theirs in zip(found.histograms(tta), whole.histograms(tta), strict=True):
+            assert np.array_equal(ours, theirs)
+    assert (found.folder / "2of3" / maps.FLIP).stat().st_ino == inode  # not copied
+    left = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
+    assert left == {"whole", "val"}
+
+
+FAULTS = {
+    "3/3 is missing": lambda together: shutil.rmtree(together / "3of3"),
+    "2/3 is damaged at film 3": lambda together: changed(together / "2of3" / maps.PLAIN, -1),
+    "1/3 is damaged": lambda together: changed(together / "1of3" / maps.CONTENTS, 300),
+    "3/3 is damaged": lambda together: (together / "3of3" / maps.FLIP).unlink(),
+    "2/3 is of other films": lambda together: (
+        shutil.rmtree(together / "2of3"),
+        shutil.copytree(together / "1of3", together / "2of3"),
+    ),
+    "2/3 is of other weights": lambda together: (
+        shutil.rmtree(together / "2of3"),
+        in_shards(together.with_name("val"), [2], weights="others"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_shards_that_are_not_all_there_and_of_one_kind_are_not_joined(tmp_path, fault):
+    together = in_shards(tmp_path / "val")
+    FAULTS[fault](together)
+    with pytest.raises(NotJoined) as told:
+        maps.collected(together, "source", "w", SIDE, 3)
+    assert f"not joined, shard {fault}" in str(told.value)
+    assert len(told.value.faults) == 1
+
+
+def test_shards_of_other_films_or_another_size_are_not_joined(tmp_path):
+    together = in_shards(tmp_path / "val")
+    for source, side, fault in (("another", SIDE, "films"), ("source", 2 * SIDE, "size")):
+        with pytest.raises(NotJoined, match=f"1/3 is of other {fault}, 2/3 is of other {fault}"):
+            maps.collected(together, source, "w", side, 3)
+
+
+def test_a_join_that_was_stopped_is_made_again(tmp_path, monkeypatch):
+    together = in_shards(tmp_path / "val")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(maps.Path, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        maps.join(tmp_path / "val", "key", maps.collected(together, "source", "w", SIDE, 3), {})
+    monkeypatch.undo()
+    found = maps.join(tmp_path / "val", "key", maps.collected(together, "source", "w", SIDE, 3), {})
+    assert [found.plain[row].tolist() for row in range(FILMS)] == levels_of(slice(None))[0].tolist()
