@@ -132,7 +132,7 @@ class SegmentationModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         shown = ("iou", "dice_positive")
         for name, value in self.scores.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name in shown)
+            self.log(f"val/{name}", value, prog_bar=name in shown, sync_dist=True)
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:

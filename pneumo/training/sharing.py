@@ -81,8 +81,9 @@ def _mean(own: Tensor) -> Tensor:
 
 def _normalized(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """``x`` (N, C, H, W) by mean and variance over all processes, which hold N films each."""
-    mean = _Mean.apply(x.mean((0, 2, 3)))
-    centred = x - mean[:, None, None]
+    precise = x.to(torch.promote_types(x.dtype, torch.float32))
+    mean = _Mean.apply(precise.mean((0, 2, 3)))
+    centred = precise - mean[:, None, None]
     variance = _Mean.apply(centred.square().mean((0, 2, 3)))
     batches = layer.num_batches_tracked
     if layer.running_mean is not None and layer.running_var is not None and batches is not None:
@@ -94,8 +95,10 @@ def _normalized(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
         layer.running_var.lerp_(variance.detach() * count / (count - 1), new)
     scale = (variance + layer.eps).rsqrt()
     if layer.affine:
-        return centred * (scale * layer.weight)[:, None, None] + layer.bias[:, None, None]
-    return centred * scale[:, None, None]
+        films = centred * (scale * layer.weight)[:, None, None] + layer.bias[:, None, None]
+    else:
+        films = centred * scale[:, None, None]
+    return films.to(x.dtype)
 
 
 class _Shared(nn.BatchNorm2d):

@@ -2,10 +2,12 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -159,10 +161,17 @@ def alone(tmp_path_factory):
     return one(folder, "exp2")
 
 
+def with_films(folder, alone):
+    """A folder in which the phantoms are drawn and decoded already."""
+    for name in ("phantom", "cache"):
+        shutil.copytree(alone.parents[2] / name, folder / "runs" / name)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def several(tmp_path_factory):
+def several(tmp_path_factory, alone):
     """A sweep of two fits of two processes each, and what it said."""
-    folder = tmp_path_factory.mktemp("several")
+    folder = with_films(tmp_path_factory.mktemp("several"), alone)
     done = launch(folder, "-m", *TWO, "seed=0,1", "cluster.jobs=1", module="pneumo.submit")
     assert done.returncode == 0, done.stderr
     return folder, done
@@ -187,7 +196,7 @@ def test_a_sweep_of_fits_of_two_processes_leaves_a_run_each_with_the_curves_of_o
 @pytest.mark.cluster
 def test_two_nodes_that_meet_on_this_machine_make_what_one_process_makes(alone, tmp_path):
     """As the command says that is refused without torchrun; the run's record is what they share."""
-    said = complaint(launch(tmp_path, *OWN, "machine.nodes=2"))
+    said = complaint(launch(with_films(tmp_path, alone), *OWN, "machine.nodes=2"))
     assert "config.yaml is saved; to start it, type on each node: torchrun --nnodes=2" in said
     words = said.partition("torchrun ")[2].replace("<first node>:29400", "localhost:29471").split()
     typed = [sys.executable, "-m", "torch.distributed.run", *words]
@@ -205,23 +214,33 @@ def planned_for_two(folder, *own):
     return config.path
 
 
+def children(process):
+    """The processes that one has started."""
+    text = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(number) for number in text.split()]
+
+
 @pytest.mark.cluster
-@pytest.mark.parametrize("how", [signal.SIGUSR2, signal.SIGKILL])
+@pytest.mark.parametrize("how", ["told to stop", "one of its processes killed"])
 def test_a_fit_of_two_processes_goes_on_after_an_interruption_to_the_same_weights(
-    several, tmp_path, how
+    alone, several, tmp_path, how
 ):
-    run = planned_for_two(tmp_path)
+    run = planned_for_two(with_films(tmp_path, alone))
     typed = [sys.executable, "-m", "pneumo.cluster.job", str(run)]
     work = subprocess.Popen(typed, cwd=tmp_path, start_new_session=True)
     history = tmp_path / run / runs.HISTORY
     while not history.is_file():
         assert work.poll() is None
         time.sleep(0.02)
-    work.send_signal(how)
-    assert work.wait(timeout=600) == (STOPPED if how is signal.SIGUSR2 else -how)
-    if how is signal.SIGUSR2:
-        kept = torch.load(tmp_path / run / runs.CHECKPOINT, weights_only=True)
-        assert kept["global_step"] < 3 * 4
+    if how == "told to stop":
+        work.send_signal(signal.SIGUSR2)
+        assert work.wait(timeout=600) == STOPPED
+    else:
+        (torchrun,) = children(work.pid)
+        os.kill(children(torchrun)[-1], signal.SIGKILL)
+        assert work.wait(timeout=600) == FAILED
+    kept = torch.load(tmp_path / run / runs.CHECKPOINT, weights_only=True)
+    assert 0 < kept["global_step"] < 3 * 4
     done = subprocess.run(typed, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (theirs,) = (several[0] / "runs" / "exp2").glob("*/fold0-seed0*")
@@ -231,7 +250,7 @@ def test_a_fit_of_two_processes_goes_on_after_an_interruption_to_the_same_weight
 
 
 @pytest.mark.cluster
-def test_a_process_that_fails_ends_the_others_with_one_line(tmp_path):
+def test_a_process_that_fails_ends_the_others_with_one_line(alone, tmp_path):
     (tmp_path / "broken.py").write_text(
         "import os\n"
         "def loss(logits, masks):\n"
@@ -239,7 +258,7 @@ def test_a_process_that_fails_ends_the_others_with_one_line(tmp_path):
         "        raise OSError('broken')\n"
         "    return logits.mean() * 0\n"
     )
-    run = planned_for_two(tmp_path, "loss.own=broken.loss")
+    run = planned_for_two(with_films(tmp_path, alone), "loss.own=broken.loss")
     typed = [sys.executable, "-m", "pneumo.cluster.job", str(run)]
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(
