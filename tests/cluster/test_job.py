@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cluster import stand_ins
@@ -132,6 +132,7 @@ SHORT = [word for word in TINY if not word.startswith(("averaging", "epochs", "s
 OWN = (
     *("+experiment=exp2", *SHORT, "epochs=3", "resolution.size=32", "scale.size=1"),
     *("averaging=none", "batch_size=4", "log.wandb=disabled", "machine.accelerator=cpu"),
+    "lr=1e-4",  # Adam's first steps have the sign of gradients, even of those that are rounding
 )
 TWO = (*OWN, "machine.devices=2")
 
@@ -146,10 +147,8 @@ def curves(folder):
 
 
 def same(ours, theirs):
-    """Whether two fits were the same, but for the order of sums."""
-    torch.testing.assert_close(
-        torch.tensor(curves(ours)), torch.tensor(curves(theirs)), rtol=1e-3, atol=1e-4
-    )
+    """Two fits were the same, but for the order of sums."""
+    np.testing.assert_allclose(curves(ours), curves(theirs), rtol=3e-4)
 
 
 @pytest.fixture(scope="module")
@@ -214,33 +213,48 @@ def planned_for_two(folder, *own):
     return config.path
 
 
-def children(process):
-    """The processes that one has started."""
-    text = Path(f"/proc/{process}/task/{process}/children").read_text()
-    return [int(number) for number in text.split()]
+DISTURBED = """
+import os, pathlib, signal, time
+
+calls = 0
+
+
+def loss(logits, masks):
+    \"\"\"Nothing; but in its sixth step, once, the second process is told to stop, or killed.\"\"\"
+    global calls
+    calls += logits.requires_grad
+    begun = pathlib.Path("begun")
+    if calls == 6 and os.environ["RANK"] == "1" and not begun.exists():
+        heard, before = [], signal.getsignal(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, lambda *what: (heard.append(what), before(*what)))
+        begun.touch()
+        if os.environ["HOW"] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not heard:
+            time.sleep(0.01)
+    return logits.mean() * 0
+"""
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("how", ["told to stop", "one of its processes killed"])
+@pytest.mark.parametrize(("how", "status", "step"), [("told", STOPPED, 6), ("killed", FAILED, 4)])
 def test_a_fit_of_two_processes_goes_on_after_an_interruption_to_the_same_weights(
-    alone, several, tmp_path, how
+    alone, several, tmp_path, monkeypatch, how, status, step
 ):
-    run = planned_for_two(with_films(tmp_path, alone))
+    """Told to stop in its second epoch of four steps, both end after the same one."""
+    (tmp_path / "disturbed.py").write_text(DISTURBED)
+    run = planned_for_two(with_films(tmp_path, alone), "loss.own=disturbed.loss")
+    monkeypatch.setenv("HOW", how)
     typed = [sys.executable, "-m", "pneumo.cluster.job", str(run)]
-    work = subprocess.Popen(typed, cwd=tmp_path, start_new_session=True)
-    history = tmp_path / run / runs.HISTORY
-    while not history.is_file():
+    work = subprocess.Popen(typed, cwd=tmp_path)
+    while not (tmp_path / "begun").exists():
         assert work.poll() is None
         time.sleep(0.02)
-    if how == "told to stop":
+    if how == "told":
         work.send_signal(signal.SIGUSR2)
-        assert work.wait(timeout=600) == STOPPED
-    else:
-        (torchrun,) = children(work.pid)
-        os.kill(children(torchrun)[-1], signal.SIGKILL)
-        assert work.wait(timeout=600) == FAILED
+    assert work.wait(timeout=600) == status
     kept = torch.load(tmp_path / run / runs.CHECKPOINT, weights_only=True)
-    assert 0 < kept["global_step"] < 3 * 4
+    assert kept["global_step"] == step
     done = subprocess.run(typed, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (theirs,) = (several[0] / "runs" / "exp2").glob("*/fold0-seed0*")
