@@ -99,8 +99,8 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     """
     _quiet()
     machine = config.machine
-    alone = machine.nodes > 1 and not processes.launched()  # to be started on each node
-    if not alone:
+    to_be_started = machine.nodes > 1 and not processes.launched()  # on each node, by a user
+    if not to_be_started:
         check_devices(machine)
     set_threads(machine)
     if torch.cuda.is_available():
@@ -123,7 +123,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
         seals.write_json(folder / runs.PARTS, data.parts_by_id())
         if config.loss.own:
             files.write_text(folder / runs.OWN_LOSS, own_source(config.loss.own))
-    if alone:
+    if to_be_started:
         (folder / runs.PLAN).unlink(missing_ok=True)  # what is saved now counts
         raise PneumoError(
             f"machine.nodes={machine.nodes}: {folder / runs.RECORD} is saved; to start it, type on "
