@@ -87,7 +87,7 @@ def trained(config, observer, resume=None):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     films = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
     masks = (films > 128).to(torch.uint8)
-    batches = [{"image": film, "mask": mask} for film, mask in zip(films, masks, strict=True)]
+    batches = [{"image": films[row], "mask": masks[row], "row": row} for row in range(4)]
     trainer = pl.Trainer(
         max_epochs=4,
         accelerator="cpu",
