@@ -136,13 +136,19 @@ def run(folder: Path, place: Sequence[str] = ()) -> int:
     if processes.is_first():
         (folder / FAILURE).unlink(missing_ok=True)
     config = recorded_config(planned.config)
-    if config.machine.processes > 1 and not processes.launched():
-        return _by_torchrun(folder, config.machine, place)
+    machine = config.machine
+    if machine.nodes > 1 and not place and not processes.launched():
+        raise PneumoError(
+            f"{folder}: its fit is on {machine.nodes} nodes; type on each of them: "
+            f"{processes.by_hand(folder, machine)}"
+        )
+    if machine.processes > 1 and not processes.launched():
+        return _by_torchrun(folder, machine, place)
     sys.argv = ["pneumo.train", *planned.command]  # what the run records
     try:
         with _on_signals(listened(), _stop):
             if processes.launched():
-                config = replace(config, machine=processes.as_started(config.machine))
+                config = replace(config, machine=processes.as_started(machine))
             if processes.is_first():
                 _make(planned, config)
             elif processes.first_said() == processes.BEGUN:

@@ -91,6 +91,14 @@ def test_it_refuses_to_start_from_a_parent_that_is_not_finished(tmp_path, monkey
     assert f"its parent {parent.path} is not finished" in capsys.readouterr().err
 
 
+def test_a_fit_on_several_nodes_is_not_started_on_one(tmp_path):
+    fit = stand_ins.fit(tmp_path, "alone")
+    fit.config.machine.nodes = 2
+    Job.of(fit, "local").write(fit.path)
+    with pytest.raises(PneumoError, match="2 nodes; type on each of them: torchrun --nnodes=2 "):
+        job.run(fit.path)
+
+
 def test_a_folder_without_a_plan_is_said(tmp_path):
     with pytest.raises(PneumoError, match=r"job\.json: no such file"):
         job.run(tmp_path)
