@@ -155,6 +155,8 @@ def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
     names = [
         key for key, one in fields(schema) if dataclasses.is_dataclass(one.type) or key == "data"
     ]
+    if config_name not in ("train", "study", "submit"):  # others have no presets to choose from
+        names = [name for name in names if name != "machine"]
     whole = [key for key, _ in fields(schema) if key in ("system", "study")]
     if config_name == "study":  # its arms name its systems
         whole = ["study"]

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
 RECORD = "config.yaml"
+PLAN = "job.json"  # what a fit that was handed over is to be made from
 PARTS = "parts.json"
 HISTORY = "metrics.csv"
 CHECKPOINT = "last.ckpt"

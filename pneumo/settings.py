@@ -210,7 +210,8 @@ class Machine:
     """Where and how the work is done. Several devices share each batch."""
 
     accelerator: str = declare("auto", "auto, cpu, gpu, cuda or mps")
-    devices: int = declare(1, "how many; they share each batch")
+    devices: int = declare(1, "how many on each node; they share each batch")
+    nodes: int = declare(1, "machines that share each batch, by torchrun or cluster=slurm")
     precision: str = declare("auto", "auto: bf16-mixed on a GPU that has it, else 32-true")
     workers: int = declare(-1, "data loader processes; -1 chooses")
     threads: int = declare(0, "threads of torch on the CPU; 0 leaves torch's choice")
@@ -228,8 +229,20 @@ class Machine:
             value = getattr(self, key)
             require(value in names, f"machine.{key}", value, f"one of {', '.join(names)}")
         require(self.devices >= 1, "machine.devices", self.devices, "at least 1")
+        require(self.nodes >= 1, "machine.nodes", self.nodes, "at least 1")
         require(self.workers >= -1, "machine.workers", self.workers, "-1 (choose) or more")
         require(self.threads >= 0, "machine.threads", self.threads, "0 (torch's choice) or more")
+
+    @property
+    def processes(self) -> int:
+        """How many share each batch: one a device, on all nodes."""
+        return self.nodes * self.devices
+
+    @property
+    def shared(self) -> str:
+        """The settings that say so, for messages."""
+        nodes = f"machine.nodes={self.nodes} times " if self.nodes > 1 else ""
+        return f"{nodes}machine.devices={self.devices}"
 
 
 class Wandb(Enum):

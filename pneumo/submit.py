@@ -58,6 +58,8 @@ class Submission:
         if self.settings.action is Action.status:
             print(state.table(self._standings(graph)))
         else:
+            for fit in graph.left:
+                self.settings.cluster.check(fit.config.machine)
             graph.check()
             match self.settings.cluster:
                 case Slurm():

@@ -10,13 +10,19 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pneumo import command
-from pneumo.training import lineage, sweep
+from pneumo.errors import PneumoError
+from pneumo.training import lineage, processes, sweep
 from pneumo.training.settings import Config, load_config
 
 
 def task(raw: DictConfig) -> None:
     """One Hydra job: a single run, or one of a sweep."""
     overrides = list(HydraConfig.get().overrides.task)
+    if processes.launched():
+        raise PneumoError(
+            "torchrun starts a fit that is saved already, python -m pneumo.cluster.job <run>; "
+            "`python -m pneumo.train … machine.nodes=2`, by itself, says what to type"
+        )
     lineage.name_run(raw, overrides)
     config = load_config(raw)
     if config.system is not None:

@@ -53,7 +53,7 @@ def test_recorded_values_take_todays_default_where_they_lack_one_and_nothing_els
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"devices": 0}, {"workers": -2}, {"threads": -1}, {"precision": "64"}]
+    "wrong", [{"devices": 0}, {"nodes": 0}, {"workers": -2}, {"threads": -1}, {"precision": "64"}]
 )
 def test_a_machine_that_cannot_be_is_refused_by_its_key(wrong):
     ((key, value),) = wrong.items()

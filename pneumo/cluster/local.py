@@ -114,7 +114,7 @@ def _gpus() -> list[str]:
 def _by_cores(machine: Machine) -> int:
     """How many fits keep the cores busy: a fit of torch's own choice of threads takes them all."""
     cores = pool.cores()
-    return max(1, cores // (machine.threads or cores))
+    return max(1, cores // (machine.devices * (machine.threads or cores)))
 
 
 def _by_memory(each: float) -> int:

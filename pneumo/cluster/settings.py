@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from pneumo.errors import PneumoError
 from pneumo.evaluation.settings import StudyFits
-from pneumo.settings import declare, register, register_options, require
+from pneumo.settings import Machine, declare, register, register_options, require
 
 
 class Action(Enum):
@@ -24,6 +25,14 @@ class Cluster:
 
     def __post_init__(self) -> None:
         require(self.memory > 0, "cluster.memory", self.memory, "above 0")
+
+    def check(self, machine: Machine) -> None:
+        """Raise PneumoError for a fit that this engine cannot give the devices it needs."""
+        if machine.nodes > 1:
+            raise PneumoError(
+                f"machine.nodes={machine.nodes}: cluster={self.name} gives a fit one machine; use "
+                "cluster=slurm, or python -m pneumo.train, which says what to type on each node"
+            )
 
 
 @dataclass
@@ -72,6 +81,10 @@ class Slurm(Cluster):
             written = re.fullmatch(r"[a-z][a-z-]*=\S+", one) is not None
             require(written, "cluster.options", one, "name=value without dashes")
 
+    def check(self, machine: Machine) -> None:
+        """As of all engines; several nodes are given."""
+        _check_gpus(self.gpus, machine)
+
 
 TIME = r"(\d+-)?\d{1,3}:\d\d:\d\d"
 
@@ -93,6 +106,18 @@ class Ray(Cluster):
         require(self.cpus > 0, "cluster.cpus", self.cpus, "above 0")
         require(self.gpus >= 0, "cluster.gpus", self.gpus, "0 or more")
         require(self.retries >= 0, "cluster.retries", self.retries, "0 or more")
+
+    def check(self, machine: Machine) -> None:
+        """As of all engines."""
+        Cluster.check(self, machine)
+        _check_gpus(self.gpus, machine)
+
+
+def _check_gpus(given: float, machine: Machine) -> None:
+    """Raise PneumoError if a fit gets GPUs, but fewer on a node than it has devices there."""
+    few = 0 < given < machine.devices and machine.accelerator != "cpu"
+    rule = f"at least machine.devices={machine.devices}, or 0 for a fit on the CPU"
+    require(not few, "cluster.gpus", f"{given:g}", rule)
 
 
 @dataclass

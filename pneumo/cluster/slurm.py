@@ -72,24 +72,24 @@ def submit(graph: Graph, settings: Slurm, runs_dir: Path, last: Sequence[str] = 
 def _by_dependency(
     graph: Graph, fits: Iterable[Fit], ids: dict[Path, str]
 ) -> list[tuple[str, list[Fit]]]:
-    """Fits that wait for the same jobs, at most as many as an array holds."""
-    groups: dict[str, list[Fit]] = {}
+    """Fits that wait for the same jobs on as many nodes, at most as many as an array holds."""
+    groups: dict[tuple[str, int], list[Fit]] = {}
     for fit in fits:
         waits = graph.waits_for(fit)
         # the training that a fit may take over can fail: then it trains itself
         kinds = {path: "afterok" if path == fit.parent else "afterany" for path in waits}
         after = ",".join(f"{kind}:{ids[path]}" for path, kind in kinds.items())
-        groups.setdefault(after, []).append(fit)
+        groups.setdefault((after, fit.config.machine.nodes), []).append(fit)
     return [
         (after, alike[first : first + LARGEST])
-        for after, alike in groups.items()
+        for (after, _), alike in groups.items()
         for first in range(0, len(alike), LARGEST)
     ]
 
 
 def _hand_over(fits: list[Fit], after: str, settings: Slurm, folder: Path) -> dict[Path, str]:
     """Submit fits that wait for the same jobs; returns the id of each."""
-    executor = _executor(settings, folder, after)
+    executor = _executor(settings, folder, after, fits[0].config.machine.nodes)
     planned = [Job.of(fit, "slurm") for fit in fits]
     for one, fit in zip(planned, fits, strict=True):  # before a job can begin
         one.write(fit.path)
@@ -103,8 +103,8 @@ def _hand_over(fits: list[Fit], after: str, settings: Slurm, folder: Path) -> di
     return {fit.path: submitted.job_id for fit, submitted in zip(fits, jobs, strict=True)}
 
 
-def _executor(settings: Slurm, folder: Path, after: str) -> Any:
-    """What submits jobs that wait for others."""
+def _executor(settings: Slurm, folder: Path, after: str, nodes: int = 1) -> Any:
+    """What submits jobs that wait for others; one task on each node."""
     import submitit
 
     executor = submitit.SlurmExecutor(folder)
@@ -115,6 +115,8 @@ def _executor(settings: Slurm, folder: Path, after: str) -> Any:
     places = {"partition": settings.partition, "account": settings.account, "qos": settings.qos}
     executor.update_parameters(
         job_name=NAME,
+        nodes=nodes,
+        tasks_per_node=1,
         cpus_per_task=settings.cpus,
         mem=f"{math.ceil(settings.memory * 1000)}MB",
         gpus_per_node=settings.gpus or None,
@@ -141,7 +143,7 @@ def in_hand(graph: Graph) -> dict[Path, list[str]]:
 
 
 def _is_planned(folder: Path) -> bool:
-    return (folder / job.PLAN).is_file()
+    return (folder / runs.PLAN).is_file()
 
 
 def standings(graph: Graph) -> dict[Path, Standing]:
@@ -156,16 +158,29 @@ def standings(graph: Graph) -> dict[Path, Standing]:
 
 
 def run(folder: str) -> None:
-    """A job: make the fit planned in a folder, and end with its exit status.
+    """A job, or its part on one of several nodes: make the fit planned in a folder, and end with
+    its exit status.
 
     One that was told to stop, but was not cancelled, is queued again.
     """
     command.talk()
-    status = job.run(Path(folder))
-    if status == STOPPED and not _is_cancelled():
+    status = job.run(Path(folder), _meeting())
+    is_first = os.environ.get("SLURM_PROCID", "0") == "0"
+    if status == STOPPED and is_first and not _is_cancelled():
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
     if status:
         sys.exit(status)
+
+
+def _meeting() -> list[str]:
+    """Where the nodes of this job find one another: on its first, at a port of its own."""
+    nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+    if os.environ.get("SLURM_NNODES", "1") == "1":
+        return []
+    first = _ask("scontrol", "show", "hostnames", nodes).split()[0]
+    own = os.environ["SLURM_JOB_ID"]
+    port = 20000 + int(own) % 10000
+    return ["--rdzv-backend=c10d", f"--rdzv-endpoint={first}:{port}", f"--rdzv-id={own}"]
 
 
 def run_last(typed: list[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pneumo import runs
 from pneumo.cluster.graph import Fit, Graph
-from pneumo.cluster.job import FAILURE, PLAN, Job, command_of
+from pneumo.cluster.job import FAILURE, Job, command_of
 from pneumo.tables import Table, counted
 
 
@@ -70,7 +70,7 @@ def _standing(
         return Standing(State.blocked, f"its parent {fit.parent} failed")
     if runs.is_begun(path):
         return Standing(State.stopped, progress(fit))
-    if (path / PLAN).is_file() and Job.read(path).output:
+    if (path / runs.PLAN).is_file() and Job.read(path).output:
         return Standing(State.stopped, f"ended without a word; see {Job.read(path).output}")
     return Standing(State.planned, f"after {waits}" if waits else "")
 

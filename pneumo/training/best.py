@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from torch import nn
 
 from pneumo import files, runs
+from pneumo.training import processes
 from pneumo.training.weights import read_checkpoint, renamed, save_weights
 
 log = logging.getLogger(__name__)
@@ -138,8 +139,9 @@ def inherit(network: nn.Module, value: float, callbacks: Sequence[pl.Callback]) 
             one.best_score = score
         elif isinstance(one, ModelCheckpoint) and one.monitor is not None:
             path = one.format_checkpoint_name({})
-            with files.replacing(Path(path)) as temporary:
-                torch.save({"epoch": BEFORE, "state_dict": state}, temporary)
+            if processes.is_first():
+                with files.replacing(Path(path)) as temporary:
+                    torch.save({"epoch": BEFORE, "state_dict": state}, temporary)
             one.best_k_models = {path: score}
             one.best_model_path = one.kth_best_model_path = path
             one.best_model_score = one.kth_value = score

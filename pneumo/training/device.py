@@ -25,6 +25,20 @@ def uses_cuda(machine: Machine) -> bool:
     return torch_device(machine).type == "cuda"
 
 
+def check_devices(machine: Machine) -> None:
+    """Raise PneumoError if this machine has fewer devices than ``machine.devices``.
+
+    On a CPU that is a number of processes, so any will do.
+    """
+    kind = torch_device(machine).type
+    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, machine.devices)
+    if machine.devices > count:
+        raise PneumoError(
+            f"machine.devices={machine.devices}: this machine has {count} of {kind}; use fewer, or "
+            "machine.accelerator=cpu"
+        )
+
+
 def device_name(machine: Machine) -> str:
     """A short name for records: cpu, mps, or what CUDA calls the GPU."""
     device = torch_device(machine)

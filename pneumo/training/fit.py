@@ -11,7 +11,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -22,8 +24,15 @@ from pneumo.data.likeness import Look
 from pneumo.errors import PneumoError
 from pneumo.masks.truth import Truth
 from pneumo.settings import keys
-from pneumo.training import averaging, best, logbook
-from pneumo.training.device import device_name, precision, set_threads, uses_cuda
+from pneumo.tables import counted
+from pneumo.training import averaging, best, logbook, processes, sharing
+from pneumo.training.device import (
+    check_devices,
+    device_name,
+    precision,
+    set_threads,
+    uses_cuda,
+)
 from pneumo.training.interruption import Interruption
 from pneumo.training.loader import FilmData
 from pneumo.training.loss import check_own_loss, own_source
@@ -81,39 +90,64 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     ``weights.safetensors`` and, last of all, ``metrics.json``. Validation, weights and hand-off
     hold the averaged model where weights were averaged.
 
+    Of several processes that ``torchrun`` started, the first is to call it before the others, which
+    wait for its word (``processes.first_said``); it alone writes.
+
     Raises:
-        PneumoError: data, parent weights or an interrupted run's files that do not fit.
+        PneumoError: data, parent weights or an interrupted run's files that do not fit; several
+            nodes without ``torchrun``, once the record is saved that it starts from.
     """
     _quiet()
-    set_threads(config.machine)
+    machine = config.machine
+    to_be_started = machine.nodes > 1 and not processes.launched()  # on each node, by a user
+    if not to_be_started:
+        check_devices(machine)
+    set_threads(machine)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     parent = _parent(config)
     data = FilmData(config)
     data.prepare(_division(config, folder))
-    record = Record(config, Origin.now(), data.facts(), parent)
+    record = Record(config, Origin.now(), data.facts(), parent, _differences(config, data))
     _check_watched(config, record.data.validation_positive, data.truth)
     checkpoint = folder / runs.CHECKPOINT
     resuming = checkpoint.is_file()
     if resuming:
         _check_unchanged(folder, record)
-    else:
-        if parent:
-            _check_apart(Path(parent.path), data)
+        if processes.is_first():
+            _add_differences(folder, record.differs_from_one_device)
+    elif parent:
+        _check_apart(Path(parent.path), data)
+    if not resuming and processes.is_first():
         record.write(folder)
         seals.write_json(folder / runs.PARTS, data.parts_by_id())
         if config.loss.own:
             files.write_text(folder / runs.OWN_LOSS, own_source(config.loss.own))
+    if to_be_started:
+        (folder / runs.PLAN).unlink(missing_ok=True)  # what is saved now counts
+        raise PneumoError(
+            f"machine.nodes={machine.nodes}: {folder / runs.RECORD} is saved; to start it, type on "
+            f"each node: {processes.by_hand(folder, machine)}"
+        )
+    processes.say(processes.BEGUN)
+    if machine.processes > 1:
+        log.info(
+            "%d processes share each batch: loss and batch norm are of the films of all",
+            machine.processes,
+        )
 
     # each fit anew: it must not depend on fits before it
     pl.seed_everything(config.seed, workers=True, verbose=False)
     network = build_network(config.model, pretrained=parent is None and not resuming)
     if parent and not resuming:
         load_weights(network, Path(parent.path))
-    if config.machine.compile:
+    if machine.processes > 1:
+        network = sharing.share_batch_norm(network, uses_cuda(machine))
+    if machine.compile:
         network.compile()
     module = SegmentationModule(network, config, data.steps, data.truth)
-    chosen = logbook.loggers(config, folder, _shareable(record))
+    about = _shareable(record)
+    chosen = logbook.loggers(config, folder, about) if processes.is_first() else []
     try:
         trainer = _trainer(config, folder, data, chosen)
         if config.handoff.inherit and parent and not resuming:
@@ -146,7 +180,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
             best.convert(folder, state, config.handoff.score.name, network, about)
             cost = {
                 runs.TRAIN_SECONDS: _train_seconds(state),
-                runs.DEVICE: device_name(config.machine),
+                runs.DEVICE: device_name(machine),
             }
             if (folder / runs.HISTORY).is_file():
                 cost[runs.HISTORY_SHA256] = files.sha256(folder / runs.HISTORY)
@@ -157,6 +191,8 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
                     logger.summary({f"final/{name}": value for name, value in scores.items()})
     finally:
         logbook.close(chosen)
+    if processes.launched():
+        torch.distributed.destroy_process_group()
     return scores
 
 
@@ -259,6 +295,31 @@ def _check_apart(weights: Path, data: FilmData) -> None:
             "from weights of the same films, split, split.seed and fold, or delete that run to "
             "train it anew"
         )
+
+
+def _differences(config: Config, data: FilmData) -> list[str]:
+    """In what a fit on several devices differs from the same fit on one, for its record."""
+    devices = config.machine.processes
+    if devices == 1:
+        return []
+    differences = [
+        "each process draws dropout and stochastic depth for its own films",
+        "sums over films are added up in another order, so weights differ in their last digits",
+    ]
+    counts = {data.drawn.count(epoch) for epoch in range(config.epochs)}
+    left = [count % devices for count in counts if count < config.batch_size]
+    if any(left):
+        differences.append(
+            f"an epoch that is shorter than a batch lacks up to {counted(max(left), 'film')}"
+        )
+    return differences
+
+
+def _add_differences(folder: Path, differences: list[str]) -> None:
+    """Note in a run's record that it goes on on several devices, if it began on one."""
+    before = read(folder)
+    if not set(differences) <= set(before.differs_from_one_device):
+        dataclasses.replace(before, differs_from_one_device=differences).write(folder)
 
 
 def _check_watched(config: Config, positives: int, truth: Truth) -> None:
@@ -371,7 +432,11 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             "averaging=lightning cannot run in 16-mixed (its batch-norm epoch has no gradients to "
             "scale); use bf16-mixed or averaging=paper"
         )
-    several = machine.devices > 1
+    strategy = "auto"
+    if processes.launched():
+        strategy = "ddp"  # which starts no process under torchrun
+    elif machine.processes > 1:
+        strategy = "ddp_spawn"  # ddp would run the command, and with it the sweep, once more
     # Deterministic algorithms would also fill every new tensor with NaN, against programs that read
     # memory before they write it. No layer does, and it costs a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -380,21 +445,20 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             max_epochs=config.epochs,
             accelerator=machine.accelerator,
             devices=machine.devices,
-            # ddp would run the command, and with it the sweep, once more
-            strategy="ddp_spawn" if several else "auto",
+            num_nodes=machine.nodes,
+            strategy=strategy,
             precision=chosen_precision,  # type: ignore[arg-type]
             gradient_clip_val=config.optimizer.clip or None,
             accumulate_grad_batches=config.optimizer.accumulate,
             deterministic="warn" if machine.deterministic else None,
             benchmark=not machine.deterministic,
             use_distributed_sampler=False,  # EpochSampler gives each process its share
-            sync_batchnorm=several and uses_cuda(machine),
             # Lightning stops an epoch after the batches that it counted when it loaded
             reload_dataloaders_every_n_epochs=int(data.epochs_differ),
             callbacks=callbacks,
             logger=chosen,
             # SLURM's own would handle signals, and count the tasks of the job
-            plugins=[WholeCheckpointIO(), LightningEnvironment()],
+            plugins=[WholeCheckpointIO(), _environment()],
             default_root_dir=folder,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
@@ -406,6 +470,10 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             f"machine.accelerator={machine.accelerator}, machine.devices={machine.devices}: "
             f"not on this machine ({error})"
         ) from None
+
+
+def _environment() -> ClusterEnvironment:
+    return TorchElasticEnvironment() if processes.launched() else LightningEnvironment()
 
 
 def _checkpoints(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
@@ -483,7 +551,7 @@ def _score_before(module: SegmentationModule, config: Config, data: FilmData) ->
     """The validation score of the weights that a fit starts from."""
     judge = pl.Trainer(
         accelerator=config.machine.accelerator,
-        devices=1,
+        devices=[processes.on_node()] if uses_cuda(config.machine) else 1,
         precision=precision(config.machine),  # type: ignore[arg-type]
         plugins=[LightningEnvironment()],
         logger=False,

@@ -36,7 +36,8 @@ class FilmDataset(Dataset[Batch]):
     """Films of one part as dicts.
 
     ``image`` and ``mask`` uint8 (1, size, size), mask of 0 and 1, of the side of the augmentation's
-    window, where it has one; ``row`` int64, its place in the cache.
+    window, where it has one; ``row`` int64, its place in the cache, or -1 where the film counts for
+    nothing (index -1).
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class FilmDataset(Dataset[Batch]):
         batch = {
             "image": torch.from_numpy(images),
             "mask": torch.from_numpy(masks),
-            "row": torch.from_numpy(rows.astype(np.int64)),
+            "row": torch.from_numpy(np.where(np.less(indices, 0), -1, rows).astype(np.int64)),
         }
         if self.on_device is not None:
             keys = [self._key(row) for row in rows.tolist()]
@@ -109,7 +110,9 @@ class FilmDataset(Dataset[Batch]):
 class EpochSampler(Sampler[int]):
     """The films that training draws for an epoch; without a draw, every film in its order.
 
-    Lightning calls ``set_epoch``. With several processes each takes its share of the one order.
+    Lightning calls ``set_epoch``. With several processes each takes its share of the one order: one
+    film after the other in turn, so that their batches together are those of a single process.
+    Where every film is served, some may get one more that counts for nothing, index -1.
     """
 
     def __init__(
@@ -135,6 +138,8 @@ class EpochSampler(Sampler[int]):
             order = self.drawn.order(self.epoch)
             # equal shares, or processes would wait for each other for ever
             order = order[: len(self) * self.world_size]
+        else:
+            order = np.pad(order, (0, -len(order) % self.world_size), constant_values=-1)
         own = order[self.rank :: self.world_size].tolist()
         begun, self.begun = self.begun, 0
         return iter(own[begun:])
@@ -142,7 +147,7 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         if self.drawn is not None:
             return self.drawn.count(self.epoch) // self.world_size
-        return len(range(self.rank, len(self.dataset), self.world_size))
+        return math.ceil(len(self.dataset) / self.world_size)
 
 
 class FilmData(pl.LightningDataModule):
@@ -350,10 +355,16 @@ class FilmData(pl.LightningDataModule):
 
     def _check_enough(self) -> None:
         least = min(self.drawn.count(epoch) for epoch in range(self.config.epochs))
-        if least < 2 * self.config.machine.devices:
+        processes = self.config.machine.processes
+        if least < 2 * processes:
             raise PneumoError(
                 f"sampling={self.config.sampling.name}: films of an epoch: {least}; batch norm "
                 "needs two on each device, so add films or lower the share of positives"
+            )
+        if len(self.parts.validation) < processes:
+            raise PneumoError(
+                f"validation films: {len(self.parts.validation)}; {self.config.machine.shared} "
+                "needs one for each, so use fewer or raise split.validation"
             )
 
     @property
@@ -381,7 +392,7 @@ class FilmData(pl.LightningDataModule):
         workers = self.config.machine.workers
         cuda = uses_cuda(self.config.machine)
         if workers < 0:  # a GPU waits for films, so decode beside it; a CPU has nothing to spare
-            workers = min(pool.cores(), 8) if cuda else 0
+            workers = min(max(1, pool.cores() // self.config.machine.devices), 8) if cuda else 0
         return DataLoader(
             dataset,
             batch_size=batch_size,

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pneumo.masks.rule import to_mask
 from pneumo.masks.settings import Postprocess
 from pneumo.masks.truth import Truth
-from pneumo.training import loss, optimizer, schedule
+from pneumo.training import loss, optimizer, schedule, sharing
 from pneumo.training.metrics import ImageScores
 from pneumo.training.network import Network, Output, batch_norms, probabilities
 from pneumo.training.options import Plateau
@@ -32,8 +32,9 @@ class SegmentationModule(pl.LightningModule):
     """Trains and validates a network on batches of uint8 films.
 
     Logs per epoch ``train/loss``, ``val/loss`` and the scores of ``ImageScores`` as ``val/…``, of
-    masks made with the experiment's own thresholds (``config.postprocess``). Schedules are made for
-    ``steps`` optimizer steps in the whole fit. ``truth`` is what is known of the films.
+    masks made with the experiment's own thresholds (``config.postprocess``). Losses are of the
+    batches of all processes, as a single one would have them. Schedules are made for ``steps``
+    optimizer steps in the whole fit. ``truth`` is what is known of the films.
     """
 
     def __init__(self, network: Network, config: Config, steps: int, truth: Truth = Truth.masks):
@@ -87,9 +88,11 @@ class SegmentationModule(pl.LightningModule):
         return self
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        value = loss.total_loss(self.network(batch["image"]), batch["mask"], self.config.loss)
-        self._add(value.detach(), len(batch["image"]))
-        return value
+        logits = sharing.gathered_output(self.network(batch["image"]))
+        masks = sharing.gathered(batch["mask"])
+        value = loss.total_loss(logits, masks, self.config.loss)
+        self._add(value.detach(), len(masks))
+        return value * sharing.size()  # by which DDP divides the sum of gradients
 
     def _add(self, value: Tensor, films: int) -> None:
         """Count a batch's loss in the epoch's mean over films, which the last batch logs.
@@ -110,16 +113,26 @@ class SegmentationModule(pl.LightningModule):
             )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        logits = self.network(batch["image"])
-        value = loss.total_loss(logits, batch["mask"], self.config.loss)
-        self.log("val/loss", value, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
-        masks = masks_of(probabilities(logits), self.config.postprocess)
-        self.scores.update(torch.from_numpy(masks[:, None]).to(self.device), batch["mask"])
+        logits, masks = self.network(batch["image"]), batch["mask"]
+        value, films = self._validation_loss(logits, batch)
+        self.log("val/loss", value, prog_bar=True, batch_size=films, sync_dist=True)
+        said = torch.from_numpy(masks_of(probabilities(logits), self.config.postprocess)[:, None])
+        real = batch["row"] >= 0
+        if real.any():
+            self.scores.update(said.to(self.device)[real], masks[real])
+
+    def _validation_loss(self, logits: Output, batch: Batch) -> tuple[Tensor, int]:
+        """Of a batch of all processes, without the films that fill it up; and their number."""
+        real = sharing.gathered(batch["row"]) >= 0
+        everything, masks = sharing.gathered_output(logits), sharing.gathered(batch["mask"])[real]
+        presence = None if everything.presence is None else everything.presence[real]
+        logits = Output(everything.mask[real], presence)
+        return loss.total_loss(logits, masks, self.config.loss), len(masks)
 
     def on_validation_epoch_end(self) -> None:
         shown = ("iou", "dice_positive")
         for name, value in self.scores.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name in shown)
+            self.log(f"val/{name}", value, prog_bar=name in shown, sync_dist=True)
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:

@@ -84,6 +84,7 @@ class Record:
     origin: Origin
     data: DataFacts
     parent: Parent | None = None
+    differs_from_one_device: list[str] = field(default_factory=list)  # of a fit on several
 
     def write(self, folder: Path) -> None:
         """Write ``config.yaml``, whole or not at all."""
@@ -94,6 +95,8 @@ class Record:
             "data": dataclasses.asdict(self.data),
             "parent": dataclasses.asdict(self.parent) if self.parent else None,
         }
+        if self.differs_from_one_device:
+            values["differs_from_one_device"] = self.differs_from_one_device
         seals.write_yaml(folder / runs.RECORD, values)
 
 
@@ -123,6 +126,7 @@ def read(folder: Path) -> Record:
             origin=Origin(**values["origin"]),
             data=DataFacts(**{"annotations": None, **values["data"]}),
             parent=Parent(**values["parent"]) if values.get("parent") else None,
+            differs_from_one_device=list(values.get("differs_from_one_device", [])),
         )
     except (PneumoError, OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         raise PneumoError(

@@ -287,10 +287,10 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        devices = self.machine.devices
+        devices = self.machine.processes
         shares = self.batch_size >= 2 * devices and self.batch_size % devices == 0
         rule = (
-            f"a multiple of machine.devices={devices}, at least {2 * devices} "
+            f"a multiple of {self.machine.shared}, at least {2 * devices} "
             "(batch norm needs two images on each)"
         )
         require(shares, "batch_size", self.batch_size, rule)
@@ -329,9 +329,7 @@ class Config:
         frozen = self.optimizer.freeze_epochs
         rule = f"below epochs={self.epochs} (optimizer.freeze_encoder=true freezes it for good)"
         require(frozen < self.epochs, "optimizer.freeze_epochs", frozen, rule)
-        rule = (
-            f"0 with machine.devices={devices}: what is frozen at first would not be synchronized"
-        )
+        rule = f"0 with {self.machine.shared}: what is frozen at first would not be synchronized"
         require(not frozen or devices == 1, "optimizer.freeze_epochs", frozen, rule)
         if isinstance(averaging, EpochsAveraging):
             rule = f"below epochs={self.epochs} (set averaging.at, or averaging=none)"

@@ -97,6 +97,9 @@ def test_as_many_fits_at_a_time_as_cores_and_memory_allow(tmp_path, monkeypatch)
     monkeypatch.setattr(local.pool, "cores", lambda: 4)
     assert len(local.devices(Local(memory=1e-6), fits)) == 4  # each of one thread
     assert len(local.devices(Local(memory=1e6), fits)) == 1
+    fits[0].config.machine.devices = 2  # processes
+    assert len(local.devices(Local(memory=1e-6), fits)) == 2
+    fits[0].config.machine.devices = 1
     assert len(local.devices(Local(memory=1e6, jobs=3), fits)) == 3
     assert len(local.devices(Local(memory=1e-6, jobs=9), fits)) == len(fits)
 

@@ -95,7 +95,7 @@ def stopping(attempts):
 
         from pneumo.cluster import job, slurm
 
-        def attempt(where):
+        def attempt(where, place=()):
             with open(attempts, "a") as file:
                 file.write(f"{where}\n")
             if Path(attempts).read_text().count(f"{where}\n") == 1:
@@ -235,6 +235,28 @@ def test_what_slurm_refuses_is_one_line(scheduler, tmp_path):
     with pytest.raises(PneumoError, match=r"SLURM refused a job: .*feature.*; 0 of 5 fits handed"):
         slurm.submit(graph, own, tmp_path / "runs")
     assert slurm.in_hand(graph) == {}
+
+
+@pytest.mark.cluster
+def test_a_job_on_several_nodes_has_a_task_on_each(scheduler, tmp_path):
+    text = slurm._executor(SETTINGS, tmp_path, "", 2)._make_submission_file_text("true", "0")
+    assert "#SBATCH --nodes=2\n" in text
+    assert "#SBATCH --ntasks-per-node=1\n" in text
+
+
+def test_the_nodes_of_a_job_meet_at_its_first(monkeypatch):
+    assert slurm._meeting() == []
+    job = {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[3-4]", "SLURM_JOB_ID": "12345"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+    monkeypatch.setattr(slurm, "_ask", lambda *words: asked.append(words) or "node3\nnode4\n")
+    assert slurm._meeting() == [
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=node3:22345",
+        "--rdzv-id=12345",
+    ]
+    assert asked == [("scontrol", "show", "hostnames", "node[3-4]")]
 
 
 def test_without_slurm_that_is_said(tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ def test_mistakes_are_one_line_and_nothing_is_made(tmp_path, monkeypatch):
     assert "did you mean cluster=slurm?" in refused("+experiment=exp5", "cluster=slrm")
     assert "belongs to cluster=slurm" in refused("+experiment=exp5", "cluster.partition=gpu")
     assert "no experiment chosen" in refused("data=phantom")
+    phantoms = ("+experiment=exp2", "data=phantom", "model.encoder_weights=none")
+    assert "cluster=local gives a fit one machine; use" in refused(*phantoms, "machine=nodes")
     assert not list(tmp_path.iterdir())
 
 

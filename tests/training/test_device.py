@@ -19,6 +19,15 @@ def test_a_device_that_is_not_there_is_refused_and_auto_takes_what_there_is(monk
     assert device.torch_device(Machine(accelerator="gpu")).type == "mps"
 
 
+def test_more_devices_than_there_are_are_refused(monkeypatch):
+    device.check_devices(Machine(accelerator="cpu", devices=9))  # processes
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    device.check_devices(Machine(devices=2))
+    with pytest.raises(PneumoError, match=r"machine\.devices=3: this machine has 2 of cuda; use"):
+        device.check_devices(Machine(devices=3))
+
+
 def test_a_device_has_a_short_name(monkeypatch):
     assert device.device_name(Machine(accelerator="cpu")) == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from pneumo import files, runs
 from pneumo.errors import PneumoError
 from pneumo.masks.truth import Truth
-from pneumo.settings import CONF
+from pneumo.settings import CONF, Machine
 from pneumo.training import fit, record
 from pneumo.training.loader import FilmData
 from pneumo.training.record import Origin, Parent, Record
@@ -91,6 +91,31 @@ def goes_on(config, monkeypatch):
 
     monkeypatch.setattr(fit, "build_network", build)
     fit.fit(config, config.path)
+
+
+def test_a_fit_on_several_nodes_saves_its_record_and_says_what_to_type_there(begun):
+    config = begun()
+    folder = config.path
+    for name in (runs.CHECKPOINT, runs.RECORD, runs.PARTS):
+        (folder / name).unlink()
+    (folder / runs.PLAN).touch()  # of what was handed over before
+    nodes = Machine(accelerator="cpu", nodes=2)
+    with pytest.raises(PneumoError, match=r"config\.yaml is saved; .*: torchrun --nnodes=2 "):
+        fit.fit(dataclasses.replace(config, machine=nodes), folder)
+    saved = record.read(folder)
+    assert saved.config.machine == nodes
+    assert saved.differs_from_one_device[2:] == [
+        "an epoch that is shorter than a batch lacks up to 1 film"
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == [runs.RECORD, runs.PARTS]
+
+
+def test_a_fit_that_goes_on_on_several_devices_says_so_in_its_record(begun, monkeypatch):
+    config = begun()
+    several = dataclasses.replace(config, machine=Machine(accelerator="cpu", devices=2))
+    with pytest.raises(WentOn):
+        goes_on(several, monkeypatch)
+    assert "dropout" in record.read(config.path).differs_from_one_device[0]
 
 
 @pytest.mark.parametrize("change", ["", "masks", "parts", "parent"])

@@ -196,7 +196,18 @@ def test_processes_share_an_epoch_and_leave_none_out():
     shares = [list(EpochSampler(dataset, drawn, rank, 2)) for rank in range(2)]
     assert sorted(shares[0] + shares[1]) == sorted(drawn.order(0)[:22].tolist())
     whole = [list(EpochSampler(dataset, None, rank, 2)) for rank in range(2)]
-    assert sorted(whole[0] + whole[1]) == list(range(23))
+    assert sorted(whole[0] + whole[1]) == [-1, *range(23)]
+    assert dataset.batch(whole[1][-2:])["row"].tolist() == [21, -1]  # that counts for nothing
+
+
+def test_the_batches_of_processes_together_are_those_of_one():
+    dataset = FilmDataset(Grey(22), np.arange(22))
+    for drawn in (EpochFilms(Sampling(), [False] * 22, 1, 0), None):
+        alone = list(EpochSampler(dataset, drawn))
+        shares = [list(EpochSampler(dataset, drawn, rank, 2)) for rank in range(2)]
+        for batch in range(0, 20, 4):  # of four films, two a process
+            own = [share[batch // 2 : batch // 2 + 2] for share in shares]
+            assert np.stack(own, 1).flatten().tolist() == alone[batch : batch + 4]
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ def test_validation_logs_the_scores_of_the_masks_of_all_films(module):
     """Of three films in two batches, one is all positive, one as found, one negative."""
     masks = torch.zeros(3, 1, 32, 32, dtype=torch.uint8)
     masks[0] = masks[1, ..., :16] = 1
-    films = [{"image": torch.zeros(1, 32, 32, dtype=torch.uint8), "mask": mask} for mask in masks]
+    grey = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    films = [{"image": grey, "mask": mask, "row": row} for row, mask in enumerate(masks)]
+    films.append({"image": grey, "mask": masks[0], "row": -1})  # only fills up the last batch
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,
@@ -85,7 +87,7 @@ def trained(config, observer, resume=None):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     films = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
     masks = (films > 128).to(torch.uint8)
-    batches = [{"image": film, "mask": mask} for film, mask in zip(films, masks, strict=True)]
+    batches = [{"image": films[row], "mask": masks[row], "row": row} for row in range(4)]
     trainer = pl.Trainer(
         max_epochs=4,
         accelerator="cpu",

@@ -11,7 +11,7 @@ from hydra.errors import ConfigCompositionException
 import pneumo.evaluation.settings  # noqa: F401 registers what the commands take
 from pneumo.errors import PneumoError
 from pneumo.masks.truth import Truth
-from pneumo.settings import CONF, checked
+from pneumo.settings import CONF, Machine, checked
 from pneumo.training import lineage
 from pneumo.training.lineage import SHARED
 from pneumo.training.settings import load_config, system_of
@@ -125,6 +125,27 @@ def test_every_command_composes(name):
         own += ["on=val"] if name == "submission" else []
         settings = checked(compose(name, ["runs_dir=elsewhere", *own]))
     assert settings.runs_dir == "elsewhere"
+
+
+def test_presets_of_machines_and_the_default_is_none_of_them():
+    presets = {
+        name: Machine(**values)
+        for name, values in {
+            "auto": {},
+            "cpu": {"accelerator": "cpu"},
+            "gpu": {"accelerator": "gpu"},
+            "gpus": {"accelerator": "gpu", "devices": 2},
+            "nodes": {"accelerator": "gpu", "devices": 2, "nodes": 2},
+        }.items()
+    }
+    assert {path.stem for path in (FOLDER / "machine").glob("*.yaml")} == set(presets)
+    for name, machine in presets.items():
+        assert loaded("+experiment=exp5", f"machine={name}").machine == machine
+    assert loaded("+experiment=exp5").machine == Machine()
+    own = loaded("+experiment=exp5", "machine=gpus", "machine.devices=8")
+    assert own.machine.devices == 8
+    with pytest.raises(PneumoError, match=r"=14: must be a multiple of machine\.nodes=2 times"):
+        loaded("+experiment=exp3", "machine=nodes")
 
 
 def test_five_folds_sweep():
