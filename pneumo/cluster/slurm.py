@@ -48,7 +48,7 @@ def submit(graph: Graph, settings: Slurm, runs_dir: Path, last: Sequence[str] = 
         ids = {path: id for path, (id, _, _) in in_hand(graph).items()}
         new = [fit for fit in graph.left if fit.path not in ids]
         for fit in new:
-            if state.is_held(fit.path):
+            if runs.is_held(fit.path):
                 raise PneumoError(f"{fit.path}: another process is making it; wait for it to end")
         waiting = list(new)
         while waiting:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-import filelock
-
 from pneumo import runs
 from pneumo.cluster.graph import Fit, Graph
 from pneumo.cluster.job import FAILURE, PLAN, Job, command_of
@@ -59,7 +57,7 @@ def _standing(
     path = fit.path
     if path in graph.done:
         return Standing(State.finished)
-    if is_held(path):
+    if runs.is_held(path):
         return Standing(State.running, progress(fit))
     waits = ", ".join(map(str, graph.waits_for(fit)))
     if of_engine is not None:
@@ -75,18 +73,6 @@ def _standing(
     if (path / PLAN).is_file() and Job.read(path).output:
         return Standing(State.stopped, f"ended without a word; see {Job.read(path).output}")
     return Standing(State.planned, f"after {waits}" if waits else "")
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process works in a run's folder."""
-    if not (folder / ".lock").is_file():
-        return False
-    held = filelock.FileLock(folder / ".lock")
-    try:
-        with held.acquire(timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
 
 
 def progress(fit: Fit) -> str:
