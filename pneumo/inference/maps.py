@@ -33,6 +33,7 @@ from pneumo.masks.truth import Truth
 FOLDER = "predictions"  # of a run
 PLAIN, FLIP, PRESENCE = "plain.npy", "flip.npy", "presence.npy"
 CONTENTS, HISTOGRAMS = "contents.json", "histograms.npz"
+BEGUN = "begun.json"  # of unfinished maps: which rows are whole, by their checksums
 JUDGED = 1024  # films are judged at this side, the challenge's, whatever the maps' size
 VERSION = 1  # of the maps: others are made anew
 COUNTED = 2  # of the true masks in the histograms: older ones are counted anew
@@ -363,6 +364,43 @@ class Arrays(NamedTuple):
 
 
 Fill = Callable[[Arrays, int], Iterator[int]]
+NONE: dict[str, Any] = {PLAIN: [], FLIP: []}  # checksums of no rows
+
+
+def _checksums(arrays: Arrays, rows: int, known: dict[str, Any] = NONE) -> dict[str, Any]:
+    """Of each of the first rows, ``known`` ones taken over, and of all their scores of presence."""
+    found: dict[str, Any] = {PRESENCE: _checksum(arrays.presence[:rows])}
+    for name, maps in ((PLAIN, arrays.plain), (FLIP, arrays.flip)):
+        new = maps[len(known[name]) : rows]
+        found[name] = known[name] + [_checksum(levels) for levels in new]
+    return found
+
+
+def _begun(partial: Path, key: str, count: int, size: int) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of interrupted work, and the checksums of the rows that are whole; else new ones.
+
+    Work that stands for another ``key``, or has changed on the disk meanwhile, is thrown away.
+    """
+    try:
+        written = files.parse_json((partial / BEGUN).read_text(encoding="utf-8"))
+        checksums = written["checksums"]
+        arrays = _arrays(partial, count, size)
+        whole = _checksums(arrays, len(checksums[PLAIN])) == checksums
+        if written["key"] == key and whole:
+            return arrays, checksums
+    except files.DAMAGE:  # none there, of an older version, or damaged
+        pass
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return _arrays(partial, count, size), NONE
+
+
+def _arrays(folder: Path, count: int, size: int) -> Arrays:
+    return Arrays(
+        cache.writable(folder / PLAIN, (count, size, size), np.uint8),
+        cache.writable(folder / FLIP, (count, size, size), np.uint8),
+        cache.writable(folder / PRESENCE, (count, 2), np.float32),
+    )
 
 
 def write(
@@ -384,37 +422,19 @@ def write(
             seals.write_json(folder / CONTENTS, contents)
             return load(folder)
         partial = folder.with_name(folder.name + ".partial")
-        begun = partial / "begun.json"
-        done = 0
-        try:
-            written = files.parse_json(begun.read_text(encoding="utf-8"))
-            done = int(written["done"]) if written["key"] == key else 0
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        if not done:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        shape = (len(cases), size, size)
-        arrays = Arrays(
-            cache.writable(partial / PLAIN, shape, np.uint8),
-            cache.writable(partial / FLIP, shape, np.uint8),
-            cache.writable(partial / PRESENCE, (len(cases), 2), np.float32),
-        )
+        arrays, checksums = _begun(partial, key, len(cases), size)
+        done = len(checksums[PLAIN])
         arrays.presence[done:] = np.nan
         for rows in fill(arrays, done):  # none, if only their names were not yet given
             arrays.flush()
-            files.write_json(begun, {"key": key, "done": rows})
+            checksums = _checksums(arrays, rows, checksums)
+            files.write_json(partial / BEGUN, {"key": key, "checksums": checksums})
         tells = not np.isnan(arrays.presence).any()
-        checksums = {
-            PLAIN: [_checksum(levels) for levels in arrays.plain],
-            FLIP: [_checksum(levels) for levels in arrays.flip],
-            PRESENCE: _checksum(arrays.presence),
-        }
         del arrays
         versions = {"version": VERSION, "told": TOLD, "presence": tells}
         contents = {**versions, "key": key, "size": size, **facts, "films": films}
         seals.write_json(partial / CONTENTS, {**contents, "checksums": checksums})
-        begun.unlink(missing_ok=True)
+        (partial / BEGUN).unlink(missing_ok=True)
         if not tells:  # not before: what goes on with the rest would take zeros for scores
             (partial / PRESENCE).unlink()
         shutil.rmtree(folder, ignore_errors=True)
