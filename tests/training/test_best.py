@@ -101,7 +101,7 @@ def kept(folder):
     """The epochs whose weights lie in ``best/`` after the fit, by rank."""
     state = torch.load(folder / "last.ckpt", weights_only=True)
     best.convert(folder, state, "dice", torch.nn.Linear(1, 1, bias=False), {"fold": 3})
-    best.remove_unfinished(folder / "best")
+    runs.tidy(folder, checkpoints=True)
     found = runs.checkpoints(folder)
     assert sorted((folder / "best").iterdir()) == sorted(found)
     epochs = []
