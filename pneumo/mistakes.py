@@ -15,6 +15,8 @@ from pneumo import files
 from pneumo.errors import PneumoError, brief, one_line
 from pneumo.settings import CONF, OPTIONS, PLACES, fields, files_of, no_such_setting
 
+# what torch says where processes share tensors, and no room for them is left
+SHARED = re.compile("file </torch_|out of shared memory")
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
@@ -147,6 +149,11 @@ def explain(error: BaseException, schema: type) -> str:
             f"{error.filename}: nothing can be written there ({error.strerror}); choose another "
             "place with runs_dir=<folder> or out=<place>"
         )
+    if is_memory(error) and SHARED.search(str(error)):
+        return (
+            "the disk is full (that of shared memory, /dev/shm); make room there, give a container "
+            "more of it (docker run --shm-size=8g), or use machine.workers=0"
+        )
     if isinstance(error, MemoryError) or is_memory(error):
         return "not enough memory; try a smaller batch_size or resolution"
     text = one_line(error)
@@ -185,7 +192,8 @@ def _not_here(key: str, schema: type) -> str:
 
 
 def is_memory(error: BaseException) -> bool:
-    """Whether torch ran out of memory; it says so with a RuntimeError."""
+    """Whether torch ran out of memory, also of shared; it says so with a RuntimeError."""
+    kinds = ("out of memory", "DefaultCPUAllocator")
     return isinstance(error, RuntimeError) and (
-        "out of memory" in str(error) or "DefaultCPUAllocator" in str(error)
+        any(kind in str(error) for kind in kinds) or SHARED.search(str(error)) is not None
     )

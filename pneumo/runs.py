@@ -36,6 +36,7 @@ CHECKPOINTS = "best"  # folder of the weights of the best epochs, by their rank
 OWN_LOSS = "own_loss.py"  # a copy of the module that loss.own names
 PICTURES = "pictures"
 LOG = "train.log"
+LOCK = ".lock"
 TRAIN_SECONDS = "train_seconds"  # in metrics.json: what the fit took, beside its scores
 DEVICE = "device"
 HISTORY_SHA256 = "history_sha256"  # of metrics.csv, which others read and so bears no seal
@@ -111,7 +112,7 @@ def lock(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be made ({error.strerror}); choose another place with runs_dir= or "
             "out="
         ) from None
-    held = filelock.FileLock(folder / ".lock")
+    held = filelock.FileLock(folder / LOCK)
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
@@ -124,10 +125,10 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process holds a folder."""
-    if not (folder / ".lock").is_file():
+    """Whether a process holds a folder alone now."""
+    if not (folder / LOCK).is_file():
         return False
-    held = filelock.FileLock(folder / ".lock")
+    held = filelock.FileLock(folder / LOCK)
     try:
         with held.acquire(timeout=0):
             return False

@@ -352,6 +352,16 @@ def film(finished) -> Path:
     return sorted((finished[0] / "runs" / "phantom").glob("24-*/**/*.dcm"))[0]
 
 
+@pytest.fixture(scope="module")
+def whole(finished, model, film, tmp_path_factory) -> Path:
+    """A folder for the tests of a file: two finished runs, the bundle of one and a film."""
+    place = tmp_path_factory.mktemp("whole") / "whole"
+    shutil.copytree(finished[0], place)
+    shutil.copytree(model, place / "model")
+    shutil.copy(film, place / "film.dcm")
+    return place
+
+
 def second_reader(predictions, folder) -> list[str]:
     """Files of a reader who draws boxes around the true masks, moved by 40 pixels, and misses every
     third: settings that name them. The films take the names of NIH's first ones.

@@ -153,6 +153,24 @@ def test_a_mistake_is_one_line_and_the_right_advice(place, monkeypatch, typed):
     assert set(left) <= {".lock", "train.log"}
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "unable to resize file </torch_17_104_12> to the right size: File too large (27)",
+        "unable to write to file </torch_17_104_12>: No space left on device (28)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
+        "dataloader's workers are out of shared memory. Please try to raise your limit.",
+    ],
+)
+def test_shared_memory_that_is_full_is_named_with_a_way_out(said):
+    error = RuntimeError(said)
+    assert mistakes.is_memory(error)
+    told = mistakes.explain(error, Config)
+    assert "/dev/shm" in told
+    assert "--shm-size" in told
+    assert mistakes.explain(RuntimeError("CUDA out of memory"), Config).startswith("not enough")
+
+
 def test_a_place_that_may_not_be_written_to_is_named_with_a_way_out():
     error = OSError(errno.EROFS, "Read-only file system", "/archive/runs/.lock")
     told = mistakes.explain(error, Config)

@@ -286,8 +286,7 @@ def _check_deflated(path: Path, content: bytes | None) -> None:
         with open(path, "rb") if content is None else BytesIO(content) as file:
             # as pydicom does, so that no file is deflated to it and plain to us; the deflated part
             # begins after the file meta group (PS3.10 section 7.1)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
+            with quiet():
                 read_preamble(file, force=True)
                 meta = _read_file_meta_info(file)
             if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:

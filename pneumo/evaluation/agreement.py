@@ -9,7 +9,7 @@ boxes whether they meet the mask.
 import dataclasses
 import glob
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pneumo.data import csv_files
 from pneumo.data.sources import readers, siim
 from pneumo.data.sources.readers import SIDE, Box, Reader
 from pneumo.errors import PneumoError
-from pneumo.evaluation.scores import middle, resamples, several
+from pneumo.evaluation.scores import middle, resampled, several
 from pneumo.evaluation.settings import Readings, SecondReaders
 from pneumo.masks import rle
 from pneumo.masks.scores import LABELS, Films, Weights, mean, summary
@@ -35,6 +35,10 @@ SCORED = {
     Truth.labels: ("sensitivity", "specificity"),
     Truth.boxes: ("box_met",),
 }
+EVERY = slice(None)  # all of the films
+Scores = dict[str, np.ndarray]  # by key, (b,) each
+# a function of bootstrap weights (b, n) → its scores in all resamples, see ``scores.resampled``
+Bootstrap = Callable[[Callable[[Weights], Scores]], Scores]
 
 
 @dataclass
@@ -134,7 +138,6 @@ def judge(
     pixels = [_pixels(reader, table, image) for image in images]
     films = Films(*np.array(pixels, np.int64).T)
     names = [patients.get(image) for image in images]
-    weights = resamples(names, count, seed) if count and several(names) else None
     left_aside = dict(reader.left_aside)
     absent = [image for image in reader.readings if image not in table.rows]
     if absent:
@@ -148,7 +151,7 @@ def judge(
         int(films.marked.sum()),
         int((films.positive & films.marked).sum()),
         share,
-        values_of(SCORED[reader.kind], films, weights, share),
+        values_of(SCORED[reader.kind], films, bootstrap(names, count, seed), share),
         left_aside,
     )
 
@@ -177,7 +180,14 @@ def drawn(boxes: Sequence[Box]) -> np.ndarray:
     return mask
 
 
-def scored(films: Films, share: float, weights: Weights | None = None) -> dict[str, np.ndarray]:
+def bootstrap(patients: Sequence[str | None], count: int, seed: int) -> Bootstrap | None:
+    """A bootstrap by patient; None if ``count`` is 0, or of fewer than two patients."""
+    if not count or not several(patients):
+        return None
+    return lambda compute: resampled(patients, count, seed, compute)
+
+
+def scored(films: Films, share: float, weights: Weights | None = None) -> Scores:
     """The scores of ``summary`` and two more, by rows of ``weights`` → (b,) each.
 
     ``dice_reweighted`` is the mean Dice if this share of the films were positive. By the
@@ -195,18 +205,25 @@ def scored(films: Films, share: float, weights: Weights | None = None) -> dict[s
 
 
 def values_of(
-    keys: Sequence[str], films: Films, weights: Weights | None, share: float
+    keys: Sequence[str],
+    films: Films,
+    drawn_anew: Bootstrap | None,
+    share: float,
+    which: np.ndarray | slice = EVERY,
 ) -> list[Value]:
-    """Some scores of films with their intervals, by rows of ``weights``."""
-    scores = scored(films, share)
-    spread = {} if weights is None else scored(films, share, weights)
-    every = len(films.truth)
-    positive = int(films.positive.sum())
+    """Some scores of these films, or of ``which``, with intervals where all are drawn anew."""
+    some = Films(films.predicted[which], films.truth[which], films.overlap[which])
+    scores = scored(some, share)
+    spread: Scores = {}
+    if drawn_anew is not None:
+        spread = drawn_anew(lambda weights: scored(some, share, weights[:, which]))
+    every = len(some.truth)
+    positive = int(some.positive.sum())
     rows = {
         "sensitivity": (LABELS["sensitivity"], positive),
         "specificity": (LABELS["specificity"], every - positive),
         "dice_positive": ("Dice on positives", positive),
-        "dice_found": ("Dice where both mark", int((films.positive & films.marked).sum())),
+        "dice_found": ("Dice where both mark", int((some.positive & some.marked).sum())),
         "dice": ("Dice", every),
         "dice_reweighted": (f"Dice at {100 * share:.2f} % positive", every),
         "box_met": ("a box meets the mask", positive),

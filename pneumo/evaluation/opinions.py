@@ -21,7 +21,7 @@ from pneumo.data import csv_files, dicom
 from pneumo.data.sources.readers import Reader, Reading
 from pneumo.errors import PneumoError
 from pneumo.evaluation import agreement, scores
-from pneumo.evaluation.agreement import SCORED, Value
+from pneumo.evaluation.agreement import SCORED, Bootstrap, Value
 from pneumo.evaluation.results import plain_values
 from pneumo.evaluation.scores import Difference
 from pneumo.evaluation.settings import ReaderFiles
@@ -142,9 +142,7 @@ def judge(
     n = Counts(*np.array([found for *_, found in measured], np.int64).T)
     cases = [parts[number].cases[row] for number, row, _ in measured]
     patients = [case.patient for case in cases]
-    weights = None
-    if count and scores.several(patients):
-        weights = scores.resamples(patients, count, seed)
+    drawn_anew = agreement.bootstrap(patients, count, seed)
     keys = SCORED[reader.kind]
     by_challenge = Films(n.model, n.challenge, n.model_challenge)
     alone = Films(n.reader, n.challenge, n.challenge_reader)
@@ -166,11 +164,11 @@ def judge(
         len({patient or f"#{place}" for place, patient in enumerate(patients)}),
         int((n.challenge > 0).sum()),
         share,
-        agreement.values_of(keys, alone, weights, share),
-        agreement.values_of(keys, by_challenge, weights, share),
-        _minus(by_challenge, alone, keys, weights, share),
+        agreement.values_of(keys, alone, drawn_anew, share),
+        agreement.values_of(keys, by_challenge, drawn_anew, share),
+        _minus(by_challenge, alone, keys, drawn_anew, share),
         [
-            _against(name, films, which, keys, weights, share)
+            _against(name, films, which, keys, drawn_anew, share)
             for name, (films, which) in chosen.items()
         ],
         _disagreed(measured, [case.id for case in cases], n) if reader.kind is Truth.masks else [],
@@ -206,19 +204,26 @@ def drawn(reading: Reading, kind: Truth, orientation: tuple[str, str] | None) ->
 
 
 def _minus(
-    model: Films, reader: Films, keys: Sequence[str], weights: Weights | None, share: float
+    model: Films,
+    reader: Films,
+    keys: Sequence[str],
+    drawn_anew: Bootstrap | None,
+    share: float,
 ) -> dict[str, Difference]:
     """The model's scores minus the reader's, both by the challenge, patients drawn together."""
-    ours, theirs = (agreement.scored(films, share) for films in (model, reader))
-    counts = {one.key: one.films for one in agreement.values_of(keys, model, None, share)}
-    found = {}
-    for key in keys:
-        spread = np.full(0, np.nan)
-        if weights is not None and counts[key] > 1:
-            both = (agreement.scored(films, share, weights)[key] for films in (model, reader))
-            spread = np.subtract(*both)
-        found[key] = scores.difference(float(ours[key][0] - theirs[key][0]), spread)
-    return found
+
+    def gaps(weights: Weights | None = None) -> agreement.Scores:
+        ours, theirs = (agreement.scored(films, share, weights) for films in (model, reader))
+        return {key: ours[key] - theirs[key] for key in keys}
+
+    spread = {} if drawn_anew is None else drawn_anew(gaps)
+    # a single film says nothing of others
+    several = {one.key: one.films > 1 for one in agreement.values_of(keys, model, None, share)}
+    none = np.full(0, np.nan)
+    return {
+        key: scores.difference(float(gap[0]), spread.get(key, none) if several[key] else none)
+        for key, gap in gaps().items()
+    }
 
 
 def _against(
@@ -226,14 +231,12 @@ def _against(
     films: Films,
     which: np.ndarray,
     keys: Sequence[str],
-    weights: Weights | None,
+    drawn_anew: Bootstrap | None,
     share: float,
 ) -> Against:
     """The model's scores by one truth, on some of the films."""
-    some = Films(films.predicted[which], films.truth[which], films.overlap[which])
-    chosen = None if weights is None else weights[:, which]
-    values = agreement.values_of(keys, some, chosen, share)
-    return Against(name, int(which.sum()), int(some.positive.sum()), values)
+    values = agreement.values_of(keys, films, drawn_anew, share, which)
+    return Against(name, int(which.sum()), int(films.positive[which].sum()), values)
 
 
 def _disagreed(

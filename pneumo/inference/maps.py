@@ -36,6 +36,8 @@ from pneumo.masks.truth import Truth
 FOLDER = "predictions"  # of a run
 PLAIN, FLIP, PRESENCE = "plain.npy", "flip.npy", "presence.npy"
 CONTENTS, HISTOGRAMS = "contents.json", "histograms.npz"
+# of unfinished maps: how many rows are whole, and their checksums
+BEGUN, ROWS = "begun.json", "rows.npy"
 JUDGED = 1024  # films are judged at this side, the challenge's, whatever the maps' size
 VERSION = 1  # of the maps: others are made anew
 COUNTED = 2  # of the true masks in the histograms: older ones are counted anew
@@ -397,12 +399,18 @@ def _by_entry(entry: Entry, case: Case) -> tuple[float, float]:
 class Arrays(NamedTuple):
     """What is written of n films: maps uint8 (n, size, size), presence float32 (n, 2).
 
-    Presence is NaN until it is known, and where no network tells it.
+    Presence is NaN until it is known, and where no network tells it. Of each row of these three
+    there is a checksum, uint32 (n, 3).
     """
 
     plain: np.ndarray
     flip: np.ndarray
     presence: np.ndarray
+    checksums: np.ndarray
+
+    def of_row(self, row: int) -> list[int]:
+        """The checksums of what a row holds."""
+        return [_checksum(array[row]) for array in (self.plain, self.flip, self.presence)]
 
     def flush(self) -> None:
         """Hand what was written to the system."""
@@ -411,6 +419,34 @@ class Arrays(NamedTuple):
 
 
 Fill = Callable[[Arrays, int], Iterator[int]]
+
+
+def _begun(partial: Path, key: str, count: int, size: int) -> tuple[Arrays, int]:
+    """The arrays of interrupted work, and how many of their rows are whole; else new ones.
+
+    Work that stands for another ``key``, or has changed on the disk meanwhile, is thrown away.
+    """
+    try:
+        written = files.parse_json((partial / BEGUN).read_text(encoding="utf-8"))
+        rows = range(count)[: written["rows"]]
+        arrays = _arrays(partial, count, size)
+        whole = all(arrays.of_row(row) == arrays.checksums[row].tolist() for row in rows)
+        if written["key"] == key and whole:
+            return arrays, len(rows)
+    except files.DAMAGE:  # none there, of an older version, or damaged
+        pass
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return _arrays(partial, count, size), 0
+
+
+def _arrays(folder: Path, count: int, size: int) -> Arrays:
+    return Arrays(
+        cache.writable(folder / PLAIN, (count, size, size), np.uint8),
+        cache.writable(folder / FLIP, (count, size, size), np.uint8),
+        cache.writable(folder / PRESENCE, (count, 2), np.float32),
+        cache.writable(folder / ROWS, (count, 3), np.uint32),
+    )
 
 
 def write(
@@ -432,35 +468,21 @@ def write(
             seals.write_json(folder / CONTENTS, contents)
             return load(folder)
         partial = folder.with_name(folder.name + ".partial")
-        begun = partial / "begun.json"
-        done = 0
-        try:
-            written = files.parse_json(begun.read_text(encoding="utf-8"))
-            done = int(written["done"]) if written["key"] == key else 0
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        if not done:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        shape = (len(cases), size, size)
-        arrays = Arrays(
-            cache.writable(partial / PLAIN, shape, np.uint8),
-            cache.writable(partial / FLIP, shape, np.uint8),
-            cache.writable(partial / PRESENCE, (len(cases), 2), np.float32),
-        )
+        arrays, done = _begun(partial, key, len(cases), size)
         arrays.presence[done:] = np.nan
         for rows in fill(arrays, done):  # none, if only their names were not yet given
+            for row in range(done, rows):
+                arrays.checksums[row] = arrays.of_row(row)
             arrays.flush()
-            files.write_json(begun, {"key": key, "done": rows})
+            files.write_json(partial / BEGUN, {"key": key, "rows": rows})
+            done = rows
         tells = not np.isnan(arrays.presence).any()
-        checksums = {
-            PLAIN: [_checksum(levels) for levels in arrays.plain],
-            FLIP: [_checksum(levels) for levels in arrays.flip],
-            PRESENCE: _checksum(arrays.presence),
-        }
+        plain, flip, _ = arrays.checksums.T.tolist()
+        checksums = {PLAIN: plain, FLIP: flip, PRESENCE: _checksum(arrays.presence)}
         del arrays
         _write_contents(partial, key, size, tells, facts, films, checksums)
-        begun.unlink(missing_ok=True)
+        for name in (BEGUN, ROWS):
+            (partial / name).unlink(missing_ok=True)
         if not tells:  # not before: what goes on with the rest would take zeros for scores
             (partial / PRESENCE).unlink()
         shutil.rmtree(folder, ignore_errors=True)

@@ -61,7 +61,10 @@ class BestEpochs(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            remove_unfinished(self.folder, {self.path(epoch) for epoch in self.scores})
+            needed = {self.path(epoch) for epoch in self.scores}
+            for path in self.folder.glob("epoch*.ckpt"):
+                if path not in needed:
+                    path.unlink()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep this epoch, if it is one of the best so far."""
@@ -117,13 +120,6 @@ def convert(
             },
         }
         save_weights(network, places.folder / f"{rank}.safetensors", {**card, **own})
-
-
-def remove_unfinished(folder: Path, needed: set[Path] | None = None) -> None:
-    """Remove the checkpoints of epochs in ``best/``, but those that are needed."""
-    for path in folder.glob("epoch*.ckpt"):
-        if path not in (needed or ()):
-            path.unlink()
 
 
 def inherit(network: nn.Module, value: float, callbacks: Sequence[pl.Callback]) -> None:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,6 @@ from pneumo.training.options import (
 from pneumo.training.record import Origin, Parent, Record, parts_of, read, trained_on
 from pneumo.training.settings import Config, Source, Watched
 from pneumo.training.weights import (
-    check_checkpoint,
     encoder_licence,
     load_weights,
     read_checkpoint,
@@ -78,9 +78,28 @@ class WholeCheckpointIO(TorchCheckpointIO):
             temporary.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As Lightning's, once the file is known to be whole. Raises PneumoError."""
-        check_checkpoint(Path(path))
-        return super().load_checkpoint(path, *args, **kwargs)
+        """As Lightning's, but of a file that is known to be whole. Raises PneumoError.
+
+        Best epochs are those of the folder where the checkpoint lies now. Of one that was moved,
+        Lightning would forget them, and take the next epoch for the best, however bad it is.
+        """
+        checkpoint = read_checkpoint(Path(path))
+        for key, state in checkpoint.get("callbacks", {}).items():
+            if key.startswith(ModelCheckpoint.__name__):
+                state.update(_in(Path(path).resolve().parent, state))
+        return checkpoint
+
+
+def _in(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """The paths in the state of a ``ModelCheckpoint``, as they are in a folder."""
+
+    def here(path: str) -> str:
+        return str(folder / Path(path).name) if path else ""
+
+    names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    best_ones = {here(path): score for path, score in state["best_k_models"].items()}
+    own = {name: here(state[name]) for name in names}
+    return {"dirpath": str(folder), "best_k_models": best_ones, **own}
 
 
 def fit(config: Config, folder: Path) -> dict[str, float]:
@@ -161,10 +180,9 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
                 ckpt_path=str(checkpoint) if resuming else None,
                 weights_only=True,  # a checkpoint that came from elsewhere runs nothing
             ),
-            checkpoint,
         )
         kept = _choose(module, config, folder)
-        _run(trainer, lambda: trainer.validate(module, datamodule=data, verbose=False), checkpoint)
+        _run(trainer, lambda: trainer.validate(module, datamodule=data, verbose=False))
         scores = {
             name.removeprefix("val/"): float(value)
             for name, value in trainer.callback_metrics.items()
@@ -487,12 +505,8 @@ def _checkpoints(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
     )
 
 
-def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
-    """Run a part of the fit.
-
-    Lightning turns Ctrl-C into SystemExit and a damaged checkpoint into a RuntimeError; both are
-    turned back.
-    """
+def _run(trainer: pl.Trainer, action: Callable[[], Any]) -> None:
+    """Run a part of the fit. Lightning turns Ctrl-C into SystemExit, which is turned back."""
     try:
         with warnings.catch_warnings():
             # on a CPU the main process loads films: worker processes would compete with the
@@ -508,12 +522,6 @@ def _run(trainer: pl.Trainer, action: Any, checkpoint: Path) -> None:
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
-        raise
-    except (RuntimeError, EOFError) as error:
-        if checkpoint.is_file() and "PytorchStreamReader" in str(error):
-            raise PneumoError(
-                f"{checkpoint}: damaged; delete it to train this run from its beginning"
-            ) from None
         raise
 
 
@@ -559,7 +567,7 @@ def _score_before(module: SegmentationModule, config: Config, data: FilmData) ->
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    _run(judge, lambda: judge.validate(module, datamodule=data, verbose=False), Path())
+    _run(judge, lambda: judge.validate(module, datamodule=data, verbose=False))
     return float(judge.callback_metrics[f"val/{config.handoff.score.name}"])
 
 

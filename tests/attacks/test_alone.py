@@ -152,6 +152,8 @@ def test_commands_work_without_network_and_home(alone, finished, model, film, tm
 
 
 def test_pretrained_weights_that_cannot_be_fetched_are_one_line(alone, tmp_path):
-    told = complaint(launch(tmp_path, *FIT, "model.encoder=resnet18", env=alone))
+    # typed, since a miniature asks for none
+    pretrained = ("model.encoder=resnet18", "model.encoder_weights=imagenet")
+    told = complaint(launch(tmp_path, *FIT, *pretrained, env=alone))
     assert "could not be fetched from the hub" in told
     assert "model.encoder_weights=none" in told

@@ -67,17 +67,13 @@ def patch(path, place, content):
 
 
 @pytest.fixture(scope="module")
-def whole(finished, model, film, tmp_path_factory):
-    """A folder with two runs, their cache, maps and report, a bundle and a film."""
-    place = tmp_path_factory.mktemp("whole") / "whole"
-    shutil.copytree(finished[0], place)
-    shutil.copytree(model, place / "model")
-    shutil.copy(film, place / "film.dcm")
+def whole(whole):
+    """The same with the maps of a run, its scores and a report."""
     with pytest.MonkeyPatch.context() as patch:
         for command in ("predict", "evaluate", "report"):
-            status, _, errors = said(command, place, patch)
+            status, _, errors = said(command, whole, patch)
             assert status == 0, errors
-    return place
+    return whole
 
 
 def said(command, place, patch):
@@ -228,9 +224,10 @@ def attack(whole, kind, command, monkeypatch, without=None):
         (run,) = (whole / "runs" / "exp5").glob("*/*")
         own = record.read(run).data.films
         paths = [path for path in paths if path.parent.name == own]
-    (path,) = paths
+    assert paths
+    noticed = equal = 0
 
-    def tried(damaged, *others):
+    def tried(path, damaged, *others):
         place = copied(whole)
         (place / path).unlink()
         shutil.copy(damaged, place / path)
@@ -242,29 +239,30 @@ def attack(whole, kind, command, monkeypatch, without=None):
                 gone.unlink()
         return said(command, place, monkeypatch)
 
-    def expected():
+    def expected(path):
         """What it says of whole files, and where maps are missing, which are made anew."""
         key = (command, without, MAPS in kind)
         if key not in _expected:
             others = [MAPS] if MAPS in kind else []
-            outcomes = [tried(whole / path), *(tried(whole / path, one) for one in others)]
+            whole_one = whole / path
+            outcomes = [tried(path, whole_one), *(tried(path, whole_one, one) for one in others)]
             _expected[key] = outcomes
         return _expected[key]
 
     damaged = whole.with_name("damaged")
-    shutil.copy(whole / path, damaged)
-    noticed = equal = 0
-    for how in damages(damaged, f"{kind} {command}", flips=2):
-        status, out, errors = tried(damaged)
-        if status == 0:
-            equal += 1
-            assert (status, out, errors) in expected(), (path, how)
-            continue
-        noticed += 1
-        assert status == 1, (path, how, errors)
-        lines = errors.splitlines()
-        assert len(lines) == 1, (path, how, errors)
-        assert path.name in errors or str(path.parent) in errors, (path, how, errors)
+    for path in paths:
+        shutil.copy(whole / path, damaged)
+        for how in damages(damaged, f"{kind} {command}", flips=2):
+            status, out, errors = tried(path, damaged)
+            if status == 0:
+                equal += 1
+                assert (status, out, errors) in expected(path), (path, how)
+                continue
+            noticed += 1
+            assert status == 1, (path, how, errors)
+            lines = errors.splitlines()
+            assert len(lines) == 1, (path, how, errors)
+            assert path.name in errors or str(path.parent) in errors, (path, how, errors)
     print(f"ATTACKS {command} with {kind}: {noticed} noticed, {equal} with the same result")
 
 

@@ -187,7 +187,7 @@ UNSORTED = {
         "(folder / CHECKPOINTS).glob('*.safetensors')": "sorted by rank",
         "(folder / CHECKPOINTS).glob('epoch*.ckpt')": "removed",
     },
-    "training/best.py": {"folder.glob('epoch*.ckpt')": "removed"},
+    "training/best.py": {"self.folder.glob('epoch*.ckpt')": "removed"},
     "training/listing.py": {
         "folder.rglob('*')": "sizes, added up",
         "one.folder.rglob('*.ckpt')": "removed",

@@ -4,6 +4,7 @@ One line says so; nothing half-written stays; and the same command goes on once 
 """
 
 import contextlib
+import gc
 import re
 import resource
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 
 import pytest
 from conftest import TINY, say
+from starter import VARYING
 
 from pneumo.data import cache
 from pneumo.evaluation import blend, members
@@ -33,19 +35,17 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def whole(finished, model, film, tmp_path_factory):
-    """Two runs, the maps and scores of one, a bundle and a film."""
-    place = tmp_path_factory.mktemp("whole") / "whole"
-    shutil.copytree(finished[0], place, ignore=shutil.ignore_patterns("*.ckpt"))
-    shutil.copytree(model, place / "model", ignore=shutil.ignore_patterns("*.onnx"))
-    card = bundle.read_card(place / "model")
+def whole(whole):
+    """The same with the maps of a run, and without what is large and not needed."""
+    for path in (*whole.rglob("*.ckpt"), *whole.rglob("*.onnx")):
+        path.unlink()
+    card = bundle.read_card(whole / "model")
     for member in card["members"]:
         del member["onnx"]
-    bundle.seals.write_json(place / "model" / "card.json", card)
-    shutil.copy(film, place / "film.dcm")
+    bundle.seals.write_json(whole / "model" / "card.json", card)
     with pytest.MonkeyPatch.context() as patch:
-        assert said("predict", place, patch)[0] == 0
-    return place
+        assert said("predict", whole, patch)[0] == 0
+    return whole
 
 
 def said(command, place, patch):
@@ -75,8 +75,9 @@ def fresh(whole, place, command):
 
 
 def files_below(place):
-    """Their names, without locks and the pictures of each epoch."""
-    return {str(path.relative_to(place)) for path in place.rglob("*") if path.name != ".lock"}
+    """Their names, without locks, and without what varies in those of caches."""
+    names = {str(path.relative_to(place)) for path in place.rglob("*") if path.name != ".lock"}
+    return {VARYING.sub("", name) for name in names}
 
 
 def one_line(errors, *words):
@@ -104,6 +105,8 @@ def mounted(place, *options):
 @contextlib.contextmanager
 def full(place, left):
     """A disk with so many bytes left."""
+    blend._gathered.clear()  # files that are gone fill the disk as long as they are mapped
+    gc.collect()
     ballast = place / "ballast"
     free = shutil.disk_usage(place).free
     with open(ballast, "wb") as file:
@@ -132,13 +135,11 @@ def test_a_full_disk_is_said_and_the_work_goes_on_when_there_is_room(
             place = fresh(whole, disk / "work", command)
             with full(disk, left):
                 status, out, errors = said(command, place, monkeypatch)
+            assert [path for path in place.rglob(".*.partial") if path.is_file()] == []
             if status:
                 stopped += 1
                 one_line(errors, "the disk is full")
-            else:
-                assert out == expected
-            assert [path for path in place.rglob(".*.partial") if path.is_file()] == []
-            status, out, errors = said(command, place, monkeypatch)
+                status, out, errors = said(command, place, monkeypatch)
             assert status == 0, (left, errors)
             assert files_below(place) == there, left
             if command != "train":  # which says where it goes on
@@ -210,7 +211,7 @@ VANISHING = {
     "the run's weights": ("predict", "runs/exp5/*/*/*.safetensors", members.record, "read"),
     "maps": ("evaluate", "runs/exp5/*/*/predictions/val/flip.npy", members.record, "read"),
     "a bundle's weights": ("apply", "model/*.safetensors", bundle, "torch_engine"),
-    "a bundle's film list": ("apply", "model/training.json", bundle, "torch_engine"),
+    "a bundle's film list": ("apply", "model/training.json", bundle, "_trained"),
     "the film": ("apply", "film.dcm", bundle, "torch_engine"),
 }
 

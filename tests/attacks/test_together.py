@@ -43,16 +43,6 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def whole(finished, model, film, tmp_path_factory):
-    """Two finished runs, the bundle of one and a film."""
-    place = tmp_path_factory.mktemp("whole") / "whole"
-    shutil.copytree(finished[0], place)
-    shutil.copytree(model, place / "model")
-    shutil.copy(film, place / "film.dcm")
-    return place
-
-
 def start(place, arguments):
     module, *rest = arguments
     return subprocess.Popen(

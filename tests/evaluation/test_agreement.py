@@ -8,7 +8,7 @@ import pytest
 from pneumo.data.sources import siim
 from pneumo.data.sources.readers import Box, Reader, Reading
 from pneumo.errors import PneumoError
-from pneumo.evaluation import agreement
+from pneumo.evaluation import agreement, scores
 from pneumo.evaluation.settings import SecondReaders
 from pneumo.masks import rle
 from pneumo.masks.truth import Truth
@@ -74,6 +74,24 @@ def test_patients_are_drawn_with_all_their_films(table):
     """The two negative films are of one patient: specificity is 0.5 in every draw that has any."""
     _, values = judged(masks(a="-1", b="-1", c="-1", d=runs(0, 1)), table)
     assert (values["specificity"].low, values["specificity"].high) == (0.5, 0.5)
+
+
+def test_many_resamples_are_drawn_some_at_a_time_and_give_the_same(table, monkeypatch):
+    """So that memory does not grow with films and resamples."""
+    reader, held, scored = masks(a=runs(5, 15), b="-1", c="-1", d=runs(0, 1)), [], agreement.scored
+
+    def watched(films, share, weights=None):
+        held.append(1 if weights is None else len(weights))
+        return scored(films, share, weights)
+
+    monkeypatch.setattr(agreement, "scored", watched)
+    whole, _ = judged(reader, table)
+    assert max(held) == 50
+    held.clear()
+    monkeypatch.setattr(scores, "WEIGHTS", 3 * 4)
+    found, _ = judged(reader, table)
+    assert max(held) == 3
+    np.testing.assert_equal(found.as_json(), whole.as_json())
 
 
 def test_labels_have_no_dice(table):

@@ -140,6 +140,46 @@ def test_killed_while_maps_get_their_name_no_scores_of_presence_are_made_up(
     assert found.flip[:, 0, 0].tolist() == [3, 4]
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "begins"),
+    [
+        ("plain.npy", -1, 2),  # of a row that was not whole
+        ("plain.npy", 200, 0),
+        ("flip.npy", 3, 0),
+        ("presence.npy", 128, 0),
+        ("begun.json", 5, 0),  # the name of a key
+        ("begun.json", -4, 0),  # the number of rows
+        ("rows.npy", 130, 0),
+    ],
+)
+def test_interrupted_maps_go_on_unless_they_changed_on_the_disk(tmp_path, name, place, begins):
+    cases = [maps.Case(name, name, None, (8, 8)) for name in "abc"]
+    begun = []
+
+    def fill(arrays, begin, stop=3):
+        begun.append(begin)
+        for row in range(begin, stop):
+            for array in arrays:
+                array[row] = row + 1
+            yield row + 1
+
+    class Killed(BaseException):
+        pass
+
+    def killed(arrays, begin):
+        yield from fill(arrays, begin, stop=2)
+        raise Killed
+
+    with pytest.raises(Killed):
+        maps.write(tmp_path / "val", "key", cases, 8, killed, {})
+    changed(tmp_path / "val.partial" / name, place)
+    found = maps.write(tmp_path / "val", "key", cases, 8, fill, {})
+    assert begun == [0, begins]
+    for tta in (False, True):
+        assert [found.map(row, tta, 8)[0, 0] for row in range(3)] == [1, 2, 3]
+    assert found.presence(tta=True).tolist() == [1, 2, 3]
+
+
 def changed(path, place):
     """Change a byte of a file."""
     content = bytearray(path.read_bytes())

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from pneumo import runs
 from pneumo.training import best
+from pneumo.training.fit import WholeCheckpointIO
 from pneumo.training.weights import read_card
 
 pytestmark = [
@@ -81,6 +82,7 @@ def fit(folder, scores, keep=0, patience=None, inherited=None, kill=None):
         max_epochs=len(scores),
         accelerator="cpu",
         callbacks=[*callbacks, last],
+        plugins=[WholeCheckpointIO()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -99,7 +101,7 @@ def kept(folder):
     """The epochs whose weights lie in ``best/`` after the fit, by rank."""
     state = torch.load(folder / "last.ckpt", weights_only=True)
     best.convert(folder, state, "dice", torch.nn.Linear(1, 1, bias=False), {"fold": 3})
-    best.remove_unfinished(folder / "best")
+    runs.tidy(folder, checkpoints=True)
     found = runs.checkpoints(folder)
     assert sorted((folder / "best").iterdir()) == sorted(found)
     epochs = []
@@ -187,6 +189,15 @@ def test_inherited_weights_stay_the_best_unless_an_epoch_is_better(
             fit(tmp_path, scores, inherited=inherited, kill=kill)
     fit(tmp_path, scores, keep=1, inherited=inherited)
     assert handed_on(tmp_path) == best_one
+
+
+def test_a_fit_that_was_moved_still_knows_its_best_epoch(tmp_path):
+    scores, place = [0.1, 0.5, 0.4, 0.2], tmp_path / "before"
+    with pytest.raises(Killed):
+        fit(place, scores, kill=Kill(2))
+    fit(place.rename(tmp_path / "after"), scores)
+    assert handed_on(tmp_path / "after") == (1, 2)
+    assert not place.exists()
 
 
 def test_patience_waits_for_an_epoch_better_than_the_inherited_weights(tmp_path):

@@ -82,7 +82,7 @@ def test_an_epoch_shows_what_the_truth_of_its_films_gives(tmp_path, capsys):
             global_step=1,
         )
         history = logbook.History(tmp_path / "metrics.csv")
-        history._lr = 0.1
+        history.rate = 0.1
         history.on_train_epoch_end(trainer, None)
         return capsys.readouterr().out
 

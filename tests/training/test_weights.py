@@ -1,6 +1,7 @@
 """Weights come in and go out strictly, and old ones are read."""
 
 import json
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -195,6 +196,10 @@ def test_a_byte_that_changed_in_a_checkpoint_is_noticed(tmp_path):
     with pytest.raises(PneumoError, match=r"last\.ckpt: damaged; delete it"):
         weights.read_checkpoint(path)
     path.write_bytes(content[:1000])
+    with pytest.raises(PneumoError, match=r"last\.ckpt: damaged; delete it"):
+        weights.read_checkpoint(path)
+    with zipfile.ZipFile(path, "w") as archive:  # whole, but none of torch's
+        archive.writestr("a", "b")
     with pytest.raises(PneumoError, match=r"last\.ckpt: damaged; delete it"):
         weights.read_checkpoint(path)
 

@@ -9,7 +9,6 @@ annotated, and so not negative.
 
 import functools
 import re
-import warnings
 from pathlib import Path
 
 import cv2
@@ -142,10 +141,8 @@ def _annotation(pair: tuple[Path, Path], on_error: OnError) -> tuple[str, tuple[
 def _check_size(path: Path) -> None:
     """Refuse a decompression bomb, which may claim any number of pixels, before it is decoded."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
-                pixels = picture.width * picture.height
+        with dicom.quiet(), Image.open(path, formats=FORMATS) as picture:
+            pixels = picture.width * picture.height
     except FileNotFoundError:
         raise PneumoError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's plugins raise many kinds of exception

@@ -248,7 +248,7 @@ def _generate(data: PhantomData, root: Path, settings: dict[str, Any], workers: 
         journal.unlink(missing_ok=True)
         return
     files.remove_left(root)
-    if any(path.name != ".lock" for path in root.iterdir()) and not journal.is_file():
+    if any(path.name != runs.LOCK for path in root.iterdir()) and not journal.is_file():
         raise PneumoError(f"{root}: is not empty and holds no phantoms; choose another data.root")
     rows = _read_journal(journal, settings)
     todo = [(number, *who) for number, who in enumerate(plan(data)) if number not in rows]
