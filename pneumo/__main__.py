@@ -22,6 +22,7 @@ COMMANDS = [
     "submission",
     "view",
     "list",
+    "doctor",
 ]
 
 

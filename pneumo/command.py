@@ -159,7 +159,7 @@ def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
     if config_name == "study":  # its arms name its systems
         whole = ["study"]
     names += whole
-    if config_name in ("train", "submit"):
+    if config_name in ("train", "submit", "doctor"):
         names += ["experiment", "sweep"]
     return {name: options_of(name) for name in names if options_of(name)}
 

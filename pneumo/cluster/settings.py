@@ -1,4 +1,4 @@
-"""What submitting takes: which engine, and what a fit may use there."""
+"""What submitting takes: which engine, and what a fit may use there; what the doctor takes."""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from enum import Enum
 
 from pneumo.evaluation.settings import StudyFits
 from pneumo.settings import declare, register, register_options, require
+from pneumo.training.settings import Config
 
 
 class Action(Enum):
@@ -108,7 +109,13 @@ class Submit(StudyFits):
     )
 
 
+@dataclass
+class Checkup(Config):
+    """What ``python -m pneumo.doctor`` takes: what a training takes, to see what that needs."""
+
+
 OWN = ("action", "cluster", "report")  # what is no setting of the fits
 
 register_options("cluster", local=Local, slurm=Slurm, ray=Ray)
+register("doctor_schema", Checkup)
 register("submit_schema", Submit)
