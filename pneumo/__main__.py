@@ -16,6 +16,7 @@ COMMANDS = [
     "evaluate",
     "study",
     "submit",
+    "search",
     "report",
     "readers",
     "export",

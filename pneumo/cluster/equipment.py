@@ -18,7 +18,6 @@ from huggingface_hub import constants
 from packaging.requirements import Requirement
 
 from pneumo import pool
-from pneumo.cluster.settings import Checkup
 from pneumo.errors import PneumoError, brief
 from pneumo.settings import Machine, Wandb
 from pneumo.training.settings import Config
@@ -40,6 +39,7 @@ EXTRAS = {
     ),
     "slurm": (("submitit",), "pneumo.submit cluster=slurm"),
     "ray": (("ray",), "pneumo.submit cluster=ray"),
+    "search": (("optuna",), "pneumo.search"),
     "dev": (("pytest", "hypothesis", "ruff", "mypy"), "the tests"),
 }
 # programs (any of several names), what needs them, and how they are had
@@ -65,7 +65,7 @@ class Finding:
         return f"{'ok' if self.is_here else 'missing':<8} {self.name:<17} {self.told}"
 
 
-def findings(settings: Checkup) -> Iterator[Finding]:
+def findings(settings: Config) -> Iterator[Finding]:
     """All that the commands may need, what every command needs first."""
     yield _python()
     yield _packages()

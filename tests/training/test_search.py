@@ -1,0 +1,160 @@
+"""Trials are proposed, tried once each, and told; whoever is killed is followed by another."""
+
+import json
+import math
+import multiprocessing
+import re
+
+import pytest
+from conftest import TINY, launch
+
+from pneumo.errors import PneumoError
+from pneumo.training import lineage, search
+from pneumo.training.settings import Search, SearchFits
+
+pytest.importorskip("optuna")
+SPACE = {"lr": [1e-4, 1e-2, "log"], "averaging": ["paper", "none"]}
+TYPED = ["+experiment=exp2", "data=phantom", "scale=mini"]
+
+
+def settings_in(folder, **wanted):
+    """What the command would have composed."""
+    fit = lineage.declared(TYPED)
+    return SearchFits(
+        **{**vars(fit), "runs_dir": str(folder), "variant": ""},
+        search=Search(**{"space": SPACE, "trials": 4, **wanted}),
+    )
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """The trials that were trained, in their order, by a stand-in whose best lr is 1e-3."""
+    made = []
+
+    def train(own, score):
+        said = dict(one.split("=") for one in own[len(TYPED) :])
+        made.append(said)
+        if said.get("averaging") == failing:
+            raise PneumoError("it cannot be averaged")
+        if len(made) == stopping:
+            raise KeyboardInterrupt
+        return 1 - abs(math.log10(float(said["lr"])) + 3) / 2
+
+    failing, stopping = None, None
+
+    def behave(fail=None, stop=None):
+        nonlocal failing, stopping
+        failing, stopping = fail, stop
+        return made
+
+    monkeypatch.setattr(search, "_tried", train)
+    monkeypatch.setattr(search, "_check", lambda searched, typed: None)
+    return behave
+
+
+def test_as_many_as_asked_for_are_tried_and_more_go_on_from_there(tmp_path, tried):
+    made = tried()
+    trials = search.search(settings_in(tmp_path), TYPED)
+    assert len(made) == 4
+    search.search(settings_in(tmp_path), TYPED)
+    assert len(made) == 4
+    trials = search.search(settings_in(tmp_path, trials=6), TYPED)
+    assert len(made) == 6
+    best = trials.finished()[0]
+    assert best.value == max(one.value for one in trials.finished())
+    nearest = min(made, key=lambda one: abs(math.log10(float(one["lr"])) + 3))
+    assert dict(one.split("=") for one in trials.typed(best)) == nearest
+    assert all(1e-4 <= float(one["lr"]) <= 1e-2 for one in made)
+    assert trials.folder == tmp_path / "searches" / "exp2" / "phantom-mini" / "fold0-seed0"
+
+
+def test_a_search_that_was_stopped_goes_on_with_its_trial_and_proposes_the_same(tmp_path, tried):
+    made = tried()
+    search.search(settings_in(tmp_path / "whole"), TYPED)
+    whole = list(made)
+    made.clear()
+    tried(stop=2)
+    with pytest.raises(KeyboardInterrupt):
+        search.search(settings_in(tmp_path / "stopped"), TYPED)
+    tried()
+    search.search(settings_in(tmp_path / "stopped"), TYPED)
+    assert made == [whole[0], whole[1], whole[1], whole[2], whole[3]]
+
+
+def test_a_trial_in_the_hands_of_another_process_is_left_to_it(tmp_path, tried):
+    tried()
+    settings = settings_in(tmp_path)
+    place = search.folder(settings, TYPED)
+    searched = search.space.read(SPACE, TYPED)
+    theirs = search.Trials(settings.search, searched, place).take()
+    trials = search.search(settings, TYPED)
+    assert [one.number for one in trials.finished()] != []
+    assert theirs.number not in [one.number for one in trials.finished()]
+    assert len(trials.finished()) == 3
+    assert search.table(trials).rows[-1][-1] == "running"
+    theirs.held.release()  # as the system does when it dies
+    assert len(search.search(settings, TYPED).finished()) == 4
+
+
+def test_a_trial_that_fails_is_listed_and_the_others_are_tried(tmp_path, tried):
+    made = tried()
+    search.search(settings_in(tmp_path, trials=1), TYPED)
+    other = {"paper": "none", "none": "paper"}[made[0]["averaging"]]
+    tried(fail=other)
+    trials = search.search(settings_in(tmp_path, trials=12), TYPED)
+    assert len(made) == 12
+    failed = [row for row in search.table(trials).rows if row[-1]]
+    assert {row[-1] for row in failed} == {"it cannot be averaged"}
+    assert len(failed) == sum(one["averaging"] == other for one in made) > 0
+
+
+def test_what_fails_before_anything_succeeded_ends_the_search_with_its_command(tmp_path, tried):
+    made = tried()
+    search.search(settings_in(tmp_path / "whole", trials=1), TYPED)
+    tried(fail=made[0]["averaging"])
+    with pytest.raises(PneumoError, match=r"averaged; alone: python -m pneumo\.train"):
+        search.search(settings_in(tmp_path / "failing"), TYPED)
+    assert len(made) == 2
+
+
+def test_another_search_in_the_folder_is_refused_with_the_difference(tmp_path, tried):
+    tried()
+    search.search(settings_in(tmp_path), TYPED)
+    search.search(settings_in(tmp_path), [*TYPED, "machine.threads=1"])  # changes nothing
+    with pytest.raises(PneumoError, match=r"score: dice_positive → iou.*search\.name=<name>"):
+        search.search(settings_in(tmp_path, score="iou"), TYPED)
+
+
+def work(folder):
+    search._check = lambda searched, typed: None
+    search._tried = lambda own, score: 0.5
+    search.search(settings_in(folder, trials=8), TYPED)
+
+
+@pytest.mark.slow
+def test_several_processes_share_the_trials(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(tmp_path,)) for _ in range(3)]
+    for one in processes:
+        one.start()
+    for one in processes:
+        one.join()
+    assert [one.exitcode for one in processes] == [0, 0, 0]
+    trials = search.search(settings_in(tmp_path, trials=8), TYPED)
+    assert sorted(one.number for one in trials.finished()) == list(range(8))
+
+
+@pytest.mark.slow
+def test_a_search_of_real_fits_hands_its_best_to_a_training(tmp_path):
+    short = [one for one in TINY if not one.startswith("averaging")]
+    own = ["+experiment=exp2", *short, "search.space={lr:[1e-4,1e-2,log],averaging:[ema,none]}"]
+    done = launch(tmp_path, *own, "search.trials=2", module="pneumo.search")
+    assert done.returncode == 0, done.stderr
+    (command,) = re.findall(r"^  python -m (pneumo\.train .*)$", done.stdout, re.MULTILINE)
+    again = launch(tmp_path, *command.split()[1:])
+    assert again.returncode == 0, again.stderr
+    assert "finished before, used as it is" in again.stdout
+    runs = list((tmp_path / "runs" / "exp2").glob("*/*"))
+    assert len(runs) == 2
+    scores = [json.loads((one / "metrics.json").read_text())["dice_positive"] for one in runs]
+    assert f"{max(scores):.3f}".lstrip("0") in done.stdout
