@@ -14,6 +14,7 @@ COMMANDS = [
     "phantoms",
     "predict",
     "evaluate",
+    "plan",
     "study",
     "submit",
     "search",

@@ -161,7 +161,7 @@ def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
     if config_name == "study":  # its arms name its systems
         whole = ["study"]
     names += whole
-    if config_name in ("train", "submit", "search", "doctor"):
+    if config_name in ("train", "submit", "search", "plan", "doctor"):
         names += ["experiment", "sweep"]
     return {name: options_of(name) for name in names if options_of(name)}
 

@@ -171,7 +171,7 @@ def _memory() -> Finding:
 
 def size(count: int) -> str:
     """Bytes for people."""
-    return f"{count / 1e9:,.1f} GB"
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
 
 
 def _place(key: str, folder: Path) -> Finding:

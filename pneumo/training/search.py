@@ -189,8 +189,8 @@ def search(settings: SearchFits, typed: Sequence[str]) -> Trials:
     place = folder(settings, typed)
     trials = Trials(wanted, searched, place)
     _check_same(wanted, typed, place)
-    for key, one in searched.items():
-        log.info("%s: %s", key, one)
+    for key, values in searched.items():
+        log.info("%s: %s", key, values)
     while (trial := trials.take()) is not None:
         own = [*typed, *trial.overrides]
         log.info("\ntrial %d of %d: %s", trial.number + 1, wanted.trials, " ".join(trial.overrides))
