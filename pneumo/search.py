@@ -20,10 +20,10 @@ from pneumo.training.settings import SearchFits
 
 def task(raw: DictConfig) -> None:
     """The command."""
-    settings = checked(raw)
+    wanted = checked(raw.search)  # the rest may be no fit before something is tried
     said = HydraConfig.get().overrides.task
     typed = [one for one in said if not one.lstrip("+").startswith(("search=", "search."))]
-    trials = search.search(settings, typed)
+    trials = search.search(wanted, typed)
     print("\n" + search.table(trials).aligned())
     best = trials.finished()[:1]
     for one in best:

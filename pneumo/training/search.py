@@ -23,7 +23,7 @@ from pneumo.errors import PneumoError
 from pneumo.masks.scores import LABELS, number
 from pneumo.tables import Table, counted
 from pneumo.training import lineage, space
-from pneumo.training.settings import Config, Search, SearchFits
+from pneumo.training.settings import Config, Search
 from pneumo.training.space import Range, Searched
 
 log = logging.getLogger(__name__)
@@ -157,36 +157,46 @@ def _optuna() -> Any:
     return optuna
 
 
-def folder(settings: SearchFits, typed: Sequence[str]) -> Path:
-    """Where a search is kept: ``<runs_dir>/searches/<experiment>[-<name>]/…``, then as its runs."""
-    name = "-".join(filter(None, (settings.experiment, settings.search.name)))
+def folder(first: Config, name: str, typed: Sequence[str]) -> Path:
+    """Where a search is kept: ``<runs_dir>/searches/<experiment>[-<name>]/…``, then as its runs.
+
+    Args:
+        first: any fit of the search.
+        name: that of the search.
+        typed: what was typed for every trial.
+    """
     tag, variant = runs.tags(
-        typed, [*lineage.SHARED, *settings.whole_chain], lineage.NAMED, lineage.INCIDENTAL
+        typed, [*lineage.SHARED, *first.whole_chain], lineage.NAMED, lineage.INCIDENTAL
     )
-    place = str(Path(settings.runs_dir, "searches"))
-    data, scale = settings.data.name, settings.scale.name
-    return runs.path(place, name, data, scale, tag, settings.fold, settings.seed, variant)
+    return runs.path(
+        str(Path(first.runs_dir, "searches")),
+        "-".join(filter(None, (first.experiment, name))),
+        first.data.name,
+        first.scale.name,
+        tag,
+        first.fold,
+        first.seed,
+        variant,
+    )
 
 
-def search(settings: SearchFits, typed: Sequence[str]) -> Trials:
+def search(wanted: Search, typed: Sequence[str]) -> Trials:
     """Make the trials that are missing.
 
     Args:
-        settings: the search, and what its trials have in common.
+        wanted: what is tried.
         typed: what was typed for every trial.
 
     Raises:
         PneumoError: a space that cannot be searched, another search in the folder, or a trial that
             fails before one has succeeded, since what is wrong is then likely wrong for all.
     """
-    wanted = settings.search
     for one in typed:
         if one.partition("=")[0] in ("tag", "variant", "+system"):
             raise PneumoError(f"{one}: a search tries one experiment and names its runs itself")
     _optuna()  # without it, nothing else need be looked at
     searched = space.read(wanted.space, typed)
-    _check(searched, typed)
-    place = folder(settings, typed)
+    place = folder(_check(searched, typed), wanted.name, typed)
     trials = Trials(wanted, searched, place)
     _check_same(wanted, typed, place)
     for key, values in searched.items():
@@ -209,20 +219,26 @@ def search(settings: SearchFits, typed: Sequence[str]) -> Trials:
     return trials
 
 
-def _check(searched: dict[str, Searched], typed: Sequence[str]) -> None:
-    """Raise PneumoError for a value that no fit can have, before any is made; reads no film."""
+def _check(searched: dict[str, Searched], typed: Sequence[str]) -> Config:
+    """The fit of the first value of each setting; reads no film.
+
+    Raises PneumoError for a value that no fit can have.
+    """
     from pneumo.training.fit import check  # torch takes seconds, and help needs none
 
     first = {key: one.samples[0] for key, one in searched.items()}
     tried = [first]
     for key, one in searched.items():
         tried += [{**first, key: sample} for sample in one.samples[1:]]
+    fits = []
     for values in tried:
         own = [*typed, *(f"{key}={value}" for key, value in values.items())]
         try:
-            check(lineage.scaled(lineage.declared(own), own), starts_here=False)
+            fits.append(lineage.scaled(lineage.declared(own), own))
+            check(fits[-1], starts_here=False)
         except MISTAKES as error:
             raise PneumoError(mistakes.explain(error, Config)) from None
+    return fits[0]
 
 
 def _check_same(wanted: Search, typed: Sequence[str], place: Path) -> None:

@@ -1,5 +1,6 @@
 """Trials are proposed, tried once each, and told; whoever is killed is followed by another."""
 
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -10,20 +11,27 @@ from conftest import TINY, launch
 
 from pneumo.errors import PneumoError
 from pneumo.training import lineage, search
-from pneumo.training.settings import Search, SearchFits
+from pneumo.training.settings import Search
 
 pytest.importorskip("optuna")
 SPACE = {"lr": [1e-4, 1e-2, "log"], "averaging": ["paper", "none"]}
 TYPED = ["+experiment=exp2", "data=phantom", "scale=mini"]
+FIT = lineage.declared(TYPED)
 
 
-def settings_in(folder, **wanted):
-    """What the command would have composed."""
-    fit = lineage.declared(TYPED)
-    return SearchFits(
-        **{**vars(fit), "runs_dir": str(folder), "variant": ""},
-        search=Search(**{"space": SPACE, "trials": 4, **wanted}),
-    )
+def typed_in(folder):
+    return [*TYPED, f"runs_dir={folder}"]
+
+
+def tries(folder, *more, **wanted):
+    """A search in a folder."""
+    wanted = Search(**{"space": SPACE, "trials": 4, **wanted})
+    return search.search(wanted, [*more, *typed_in(folder)])
+
+
+def base(searched, typed):
+    """Stands in for the check, which would import torch."""
+    return dataclasses.replace(FIT, runs_dir=typed[-1].partition("=")[2])
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def tried(monkeypatch):
     made = []
 
     def train(own, score):
-        said = dict(one.split("=") for one in own[len(TYPED) :])
+        said = dict(one.split("=") for one in own if one.startswith(("lr=", "averaging=")))
         made.append(said)
         if said.get("averaging") == failing:
             raise PneumoError("it cannot be averaged")
@@ -48,17 +56,17 @@ def tried(monkeypatch):
         return made
 
     monkeypatch.setattr(search, "_tried", train)
-    monkeypatch.setattr(search, "_check", lambda searched, typed: None)
+    monkeypatch.setattr(search, "_check", base)
     return behave
 
 
 def test_as_many_as_asked_for_are_tried_and_more_go_on_from_there(tmp_path, tried):
     made = tried()
-    trials = search.search(settings_in(tmp_path), TYPED)
+    trials = tries(tmp_path)
     assert len(made) == 4
-    search.search(settings_in(tmp_path), TYPED)
+    tries(tmp_path)
     assert len(made) == 4
-    trials = search.search(settings_in(tmp_path, trials=6), TYPED)
+    trials = tries(tmp_path, trials=6)
     assert len(made) == 6
     best = trials.finished()[0]
     assert best.value == max(one.value for one in trials.finished())
@@ -70,38 +78,37 @@ def test_as_many_as_asked_for_are_tried_and_more_go_on_from_there(tmp_path, trie
 
 def test_a_search_that_was_stopped_goes_on_with_its_trial_and_proposes_the_same(tmp_path, tried):
     made = tried()
-    search.search(settings_in(tmp_path / "whole"), TYPED)
+    tries(tmp_path / "whole")
     whole = list(made)
     made.clear()
     tried(stop=2)
     with pytest.raises(KeyboardInterrupt):
-        search.search(settings_in(tmp_path / "stopped"), TYPED)
+        tries(tmp_path / "stopped")
     tried()
-    search.search(settings_in(tmp_path / "stopped"), TYPED)
+    tries(tmp_path / "stopped")
     assert made == [whole[0], whole[1], whole[1], whole[2], whole[3]]
 
 
 def test_a_trial_in_the_hands_of_another_process_is_left_to_it(tmp_path, tried):
     tried()
-    settings = settings_in(tmp_path)
-    place = search.folder(settings, TYPED)
+    place = search.folder(base({}, typed_in(tmp_path)), "", typed_in(tmp_path))
     searched = search.space.read(SPACE, TYPED)
-    theirs = search.Trials(settings.search, searched, place).take()
-    trials = search.search(settings, TYPED)
+    theirs = search.Trials(Search(space=SPACE), searched, place).take()
+    trials = tries(tmp_path)
     assert [one.number for one in trials.finished()] != []
     assert theirs.number not in [one.number for one in trials.finished()]
     assert len(trials.finished()) == 3
     assert search.table(trials).rows[-1][-1] == "running"
     theirs.held.release()  # as the system does when it dies
-    assert len(search.search(settings, TYPED).finished()) == 4
+    assert len(tries(tmp_path).finished()) == 4
 
 
 def test_a_trial_that_fails_is_listed_and_the_others_are_tried(tmp_path, tried):
     made = tried()
-    search.search(settings_in(tmp_path, trials=1), TYPED)
+    tries(tmp_path, trials=1)
     other = {"paper": "none", "none": "paper"}[made[0]["averaging"]]
     tried(fail=other)
-    trials = search.search(settings_in(tmp_path, trials=12), TYPED)
+    trials = tries(tmp_path, trials=12)
     assert len(made) == 12
     failed = [row for row in search.table(trials).rows if row[-1]]
     assert {row[-1] for row in failed} == {"it cannot be averaged"}
@@ -110,25 +117,25 @@ def test_a_trial_that_fails_is_listed_and_the_others_are_tried(tmp_path, tried):
 
 def test_what_fails_before_anything_succeeded_ends_the_search_with_its_command(tmp_path, tried):
     made = tried()
-    search.search(settings_in(tmp_path / "whole", trials=1), TYPED)
+    tries(tmp_path / "whole", trials=1)
     tried(fail=made[0]["averaging"])
     with pytest.raises(PneumoError, match=r"averaged; alone: python -m pneumo\.train"):
-        search.search(settings_in(tmp_path / "failing"), TYPED)
+        tries(tmp_path / "failing")
     assert len(made) == 2
 
 
 def test_another_search_in_the_folder_is_refused_with_the_difference(tmp_path, tried):
     tried()
-    search.search(settings_in(tmp_path), TYPED)
-    search.search(settings_in(tmp_path), [*TYPED, "machine.threads=1"])  # changes nothing
+    tries(tmp_path)
+    tries(tmp_path, "machine.threads=1")  # changes nothing
     with pytest.raises(PneumoError, match=r"score: dice_positive → iou.*search\.name=<name>"):
-        search.search(settings_in(tmp_path, score="iou"), TYPED)
+        tries(tmp_path, score="iou")
 
 
 def work(folder):
-    search._check = lambda searched, typed: None
+    search._check = base
     search._tried = lambda own, score: 0.5
-    search.search(settings_in(folder, trials=8), TYPED)
+    tries(folder, trials=8)
 
 
 @pytest.mark.slow
@@ -140,7 +147,7 @@ def test_several_processes_share_the_trials(tmp_path):
     for one in processes:
         one.join()
     assert [one.exitcode for one in processes] == [0, 0, 0]
-    trials = search.search(settings_in(tmp_path, trials=8), TYPED)
+    trials = tries(tmp_path, trials=8)
     assert sorted(one.number for one in trials.finished()) == list(range(8))
 
 
