@@ -164,4 +164,4 @@ def test_a_search_of_real_fits_hands_its_best_to_a_training(tmp_path):
     runs = list((tmp_path / "runs" / "exp2").glob("*/*"))
     assert len(runs) == 2
     scores = [json.loads((one / "metrics.json").read_text())["dice_positive"] for one in runs]
-    assert f"{max(scores):.3f}".lstrip("0") in done.stdout
+    assert f"{max(scores):.4f}" in done.stdout
