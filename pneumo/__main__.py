@@ -14,14 +14,17 @@ COMMANDS = [
     "phantoms",
     "predict",
     "evaluate",
+    "plan",
     "study",
     "submit",
+    "search",
     "report",
     "readers",
     "export",
     "submission",
     "view",
     "list",
+    "doctor",
 ]
 
 

@@ -52,6 +52,8 @@ def run(
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda one: one not in ("-m", "--multirun"))
     if folder:  # there a system is a name; for a training, Hydra composes it
         sys.argv[1:] = [re.sub(r"^\+system=", "system=", one) for one in sys.argv[1:]]
+    # Hydra wants pluses before keys that a dictionary does not hold yet
+    sys.argv[1:] = [re.sub(r"^(?=search\.space[.=])", "++", one) for one in sys.argv[1:]]
     places = keys(schema, "place")
     sys.argv[1:] = [_quoted(one, places) for one in sys.argv[1:]]
     try:
@@ -147,7 +149,7 @@ def help_text(schema: type, config_name: str) -> str:
     return "\n".join(lines)
 
 
-ADDED = ("experiment", "study", "sweep", "system")  # groups that are chosen with a +
+ADDED = ("experiment", "search", "study", "sweep", "system")  # groups that are chosen with a +
 
 
 def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
@@ -161,7 +163,7 @@ def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
     if config_name == "study":  # its arms name its systems
         whole = ["study"]
     names += whole
-    if config_name in ("train", "submit"):
+    if config_name in ("train", "submit", "search", "plan", "doctor"):
         names += ["experiment", "sweep"]
     return {name: options_of(name) for name in names if options_of(name)}
 

@@ -37,17 +37,11 @@ class Submission:
     def add(self, raw: DictConfig) -> None:
         """Plan what one Hydra job asks for: a single command, or one of a sweep."""
         from pneumo.cluster import graph
-        from pneumo.evaluation import plan
 
         self.settings: Submit = checked(raw)
         said = list(HydraConfig.get().overrides.task)
         typed = [one for one in said if _section(one) not in (*OWN, "sweep", "hydra")]
-        if self.settings.study is not None:
-            self.fits += graph.of_study(plan.plan(self.settings, typed))
-        elif self.settings.system is not None:
-            self.fits += graph.of_system(self.settings.system, typed)
-        else:
-            self.fits += graph.of_experiment(typed)
+        self.fits += graph.of(self.settings, typed)
 
     def end(self) -> None:
         """Hand the fits over, or say how far they are."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pneumo import runs
 from pneumo.errors import PneumoError
+from pneumo.evaluation import plan
 from pneumo.evaluation.plan import Plan
+from pneumo.evaluation.settings import StudyFits
 from pneumo.training import lineage
 from pneumo.training.fit import check
 from pneumo.training.settings import Config, System
@@ -67,6 +69,20 @@ class Graph:
         """Raise PneumoError for a fit that is bound to fail; reads no film."""
         for fit in self.left:
             check(fit.config, starts_here=not self.waits_for(fit))
+
+
+def of(settings: StudyFits, typed: Sequence[str]) -> list[Fit]:
+    """The fits of the study, the system or the experiment that is asked for. Raises PneumoError.
+
+    Args:
+        settings: what was composed.
+        typed: what was typed for the fits.
+    """
+    if settings.study is not None:
+        return of_study(plan.plan(settings, typed))
+    if settings.system is not None:
+        return of_system(settings.system, typed)
+    return of_experiment(typed)
 
 
 def of_experiment(typed: Sequence[str]) -> list[Fit]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumo import pool
+from pneumo.cluster.equipment import memory_available
 from pneumo.cluster.graph import Fit, Graph
 from pneumo.cluster.job import FAILURE, OUTPUT, Job, reason, start
 from pneumo.cluster.settings import Local
@@ -119,12 +120,8 @@ def _by_cores(machine: Machine) -> int:
 
 def _by_memory(each: float) -> int:
     """How many fits have room in memory, at least one; ``each`` in GB."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return 1
-    (kilobytes,) = [line.split()[1] for line in text.splitlines() if "MemAvailable" in line]
-    return max(1, int(int(kilobytes) * 1024 / (each * 1e9)))
+    free = memory_available()
+    return 1 if free is None else max(1, int(free / (each * 1e9)))
 
 
 def _process(fit: Fit, device: str) -> "subprocess.Popen[bytes]":

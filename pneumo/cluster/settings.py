@@ -1,4 +1,4 @@
-"""What submitting takes: which engine, and what a fit may use there."""
+"""What submitting, planning and the doctor take: which engine, and what a fit may use there."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from enum import Enum
 from pneumo.errors import PneumoError
 from pneumo.evaluation.settings import StudyFits
 from pneumo.settings import Machine, declare, register, register_options, require
+from pneumo.training.settings import Config
 
 
 class Action(Enum):
@@ -133,7 +134,27 @@ class Submit(StudyFits):
     )
 
 
+@dataclass
+class Planning(StudyFits):
+    """What ``python -m pneumo.plan`` takes: an experiment, a system or a study."""
+
+    measure: float = declare(
+        60.0, "seconds of measuring, all kinds of steps together; 0 goes by finished runs alone"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.measure >= 0, "measure", self.measure, "0 or more")
+
+
+@dataclass
+class Checkup(Config):
+    """What ``python -m pneumo.doctor`` takes: what a training takes, to see what that needs."""
+
+
 OWN = ("action", "cluster", "report")  # what is no setting of the fits
 
 register_options("cluster", local=Local, slurm=Slurm, ray=Ray)
+register("doctor_schema", Checkup)
+register("plan_schema", Planning)
 register("submit_schema", Submit)

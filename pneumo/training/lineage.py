@@ -123,9 +123,14 @@ def _compose(overrides: list[str]) -> DictConfig:
         return compose("train", overrides)
 
 
+def scaled(wanted: Config, overrides: Sequence[str]) -> Config:
+    """The fit that is really made: what was typed is taken as it is, the rest is scaled."""
+    return wanted.scaled({_key(one) for one in overrides})
+
+
 def chain(wanted: Config, overrides: Sequence[str]) -> list[Config]:
     """The fits that lead to an experiment, scaled, the first ancestor first."""
-    child = wanted.scaled({_key(one) for one in overrides})
+    child = scaled(wanted, overrides)
     if not child.parent or child.init_from != str(_handed_on(child)):
         return [child]
     handed_up = _of([*SHARED, *child.whole_chain], overrides)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pneumo import runs
 from pneumo.data.settings import Data, PhantomData, Split, SplitKind
 from pneumo.errors import PneumoError, brief
+from pneumo.masks.scores import SCORES
 from pneumo.masks.settings import Postprocess, Rule
 from pneumo.settings import (
     BETWEEN_0_AND_1,
@@ -498,6 +499,36 @@ class Listing:
     prune: bool = declare(False, "remove the checkpoints of finished runs; weights stay")
 
 
+@dataclass
+class Search:
+    """What ``python -m pneumo.search`` tries."""
+
+    name: str = declare("", "name of the search, beside that of the experiment")
+    space: dict[str, Any] = declare(
+        factory=dict,
+        help="what is tried of each setting: [low,high,log], linear or int for a range, else a "
+        "list of choices: {lr:[1e-4,1e-2,log],averaging:[paper,none]}",
+    )
+    trials: int = declare(20, "how many runs in all, those that are finished among them")
+    score: str = declare("dice_positive", "validation score that is to become as high as can be")
+    seed: int = declare(0, "of what is proposed")
+
+    def __post_init__(self) -> None:
+        plain = re.fullmatch(r"[\w.+-]*", self.name) is not None
+        require(plain, "search.name", self.name, "letters, digits and . _ + - only")
+        require(self.trials >= 1, "search.trials", self.trials, "at least 1")
+        require(self.seed >= 0, "search.seed", self.seed, "0 or more")
+        known = [one.key for one in SCORES if one.varies and not one.needs and one.higher_is_better]
+        require(self.score in known, "search.score", self.score, f"one of {', '.join(known)}")
+
+
+@dataclass
+class SearchFits(Config):
+    """What ``python -m pneumo.search`` takes: a search, and settings of all its trials."""
+
+    search: Search = declare(factory=Search, help="what is tried")
+
+
 def handoff(parent: str | None, *, _root_: DictConfig) -> str | None:
     """The ``${handoff:…}`` resolver: where the parent's finished weights are or will be.
 
@@ -560,4 +591,5 @@ def recorded_config(values: dict[str, Any]) -> Config:
 
 register("schema", Config)
 register("listing_schema", Listing)
+register("search_schema", SearchFits)
 OmegaConf.register_new_resolver("handoff", handoff, replace=True)
