@@ -60,7 +60,8 @@ class _Noise(Dataset[Batch]):
         pairs = [self._film(index, number) for number in range(self.films)]
         images, masks = (np.stack(part)[:, None] for part in zip(*pairs, strict=True))
         masks[1::2] = 0
-        return {"image": torch.from_numpy(images), "mask": torch.from_numpy(masks)}
+        pictures = {"image": torch.from_numpy(images), "mask": torch.from_numpy(masks)}
+        return {**pictures, "row": torch.arange(self.films)}
 
     def _film(self, batch: int, number: int) -> tuple[np.ndarray, np.ndarray]:
         if self.augment is None:

@@ -140,7 +140,7 @@ SHORT = [word for word in TINY if not word.startswith(("averaging", "epochs", "s
 OWN = (
     *("+experiment=exp2", *SHORT, "epochs=3", "resolution.size=32", "scale.size=1"),
     *("averaging=none", "batch_size=4", "log.wandb=disabled", "machine.accelerator=cpu"),
-    "lr=1e-4",  # Adam's first steps have the sign of gradients, even of those that are rounding
+    "lr=1e-5",  # Adam's first steps have the sign of gradients, even of those that are rounding
 )
 TWO = (*OWN, "machine.devices=2")
 
@@ -149,7 +149,7 @@ def curves(folder):
     """Losses and rates of every epoch."""
     with open(folder / runs.HISTORY, newline="") as file:
         return [
-            [float(row[key]) for key in ("lr", "train/loss", "val/loss", "val/dice")]
+            [float(row[key]) for key in ("lr", "train/loss", "val/loss")]
             for row in csv.DictReader(file)
         ]
 
