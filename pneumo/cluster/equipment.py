@@ -219,7 +219,7 @@ def _encoder_weights(settings: Config) -> Finding:
     if constants.HF_HUB_OFFLINE:
         told = f"of {model.encoder}: pneumo.train; HF_HUB_OFFLINE keeps them from being fetched: "
         return Finding(name, False, f"{told}unset it, or model.encoder_weights=<file> or none")
-    told = f"of {model.encoder}: pneumo.train, whose first fit fetches them from huggingface.co; "
+    told = f"of {model.encoder}: pneumo.train, whose first fit fetches them from the hub; "
     return Finding(name, False, f"{told}without network model.encoder_weights=<file> or none")
 
 

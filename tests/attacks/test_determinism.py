@@ -22,6 +22,7 @@ HIDDEN = "a name or key that nobody else may have; no result holds it"
 
 # by file: the calls, as written, that may give something else each time, and why results do not
 KNOWN = {
+    "cluster/equipment.py": {"tempfile.TemporaryFile(dir=there)": "to see whether one can be"},
     "cluster/job.py": {
         "os.getpid()": "whom a fit ends with",
         "time.sleep(1)": "a pause",
@@ -73,10 +74,15 @@ KNOWN = {
         "np.random.default_rng([self.config.split.seed, len(items)])": SEED,
     },
     "training/logbook.py": {"time.monotonic()": CLOCK},
+    "training/measuring.py": {
+        "np.random.default_rng(0)": "films to time steps with",
+        "time.perf_counter()": CLOCK,
+    },
     "training/module.py": {
         "np.random.SeedSequence([self.config.seed, self.current_epoch, rank])": SEED,
         "torch.manual_seed(int(sequence.generate_state(1)[0]))": SEED,
     },
+    "training/processes.py": {"time.sleep(0.1)": "a pause"},
     "training/sampling.py": {
         "np.random.default_rng([self.seed, epoch, turn] if turn else [self.seed, epoch])": SEED,
         "np.random.default_rng([seed, epoch, len(self.each)])": SEED,
@@ -172,6 +178,9 @@ def test_a_new_source_of_randomness_is_noticed(source):
 
 # by file: where files of a folder, which come in any order, are not sorted at once, and why not
 UNSORTED = {
+    "cluster/equipment.py": {
+        "kept.glob(f'models--{repository}/snapshots/*/model.safetensors')": "whether there is any",
+    },
     "data/cache.py": {"folder.glob('*.partial')": "looked through for what is removed"},
     "data/sources/layouts.py": {"place.glob('*.1.img.png')": "one file of that name"},
     "data/sources/phantom.py": {"root.iterdir()": "asked whether there is any"},

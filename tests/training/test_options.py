@@ -10,10 +10,12 @@ from pneumo.settings import CONF
 from pneumo.training.options import Over
 from pneumo.training.settings import load_config, recorded_config
 
+# groups that a training does not have, or whose files are more than its settings
+FOREIGN = ("cluster", "commands", "experiment", "search", "study", "sweep", "system")
 OPTIONS = [
     (path.parent.name, path.stem)
     for path in sorted(Path(CONF).glob("*/*.yaml"))
-    if path.parent.name not in ("cluster", "commands", "experiment", "study", "sweep", "system")
+    if path.parent.name not in FOREIGN
 ]
 
 
