@@ -192,27 +192,36 @@ def complaint(done, status=1) -> str:
     return lines[0]
 
 
+def once(tmp_path_factory, name, make):
+    """A folder that ``make`` fills, and what it returns: one process of the tests does it, and each
+    has a copy of its own.
+    """
+    own = tmp_path_factory.mktemp(name) / name
+    first = own
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        first = tmp_path_factory.getbasetemp().parent / name
+    kept = first.with_name(f"{name}.returned")
+    with FileLock(f"{first}.lock"):
+        if not kept.exists():
+            first.mkdir()
+            kept.write_bytes(pickle.dumps(make(first)))
+    if own != first:
+        shutil.copytree(first, own)
+    return own, pickle.loads(kept.read_bytes())
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A folder with one finished exp5 (both stages) on 24 phantoms at 32² and 64², and the command
     that made it.
-
-    It is trained once for all processes of the tests; each has a copy of its own.
     """
-    own = tmp_path_factory.mktemp("finished") / "exp5"
-    first = own
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        first = tmp_path_factory.getbasetemp().parent / "exp5"
-    kept = first.with_name("exp5.command")
-    with FileLock(f"{first}.lock"):
-        if not kept.exists():
-            first.mkdir()
-            done = launch(first, "+experiment=exp5", *TINY)
-            assert done.returncode == 0, done.stderr
-            kept.write_bytes(pickle.dumps(done))
-    if own != first:
-        shutil.copytree(first, own)
-    return own, pickle.loads(kept.read_bytes())
+
+    def make(folder):
+        done = launch(folder, "+experiment=exp5", *TINY)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return once(tmp_path_factory, "exp5", make)
 
 
 @pytest.fixture(scope="session")
@@ -331,19 +340,21 @@ def visited(browser, url, width, ready, **options):
 @pytest.fixture(scope="session")
 def model(finished, tmp_path_factory) -> Path:
     """A bundle of the finished exp5, with ONNX."""
-    place = tmp_path_factory.mktemp("bundle") / "model"
-    done = launch(
-        finished[0],
-        "run=runs/exp5/*/*",
-        f"out={place}",
-        "onnx=true",
-        "resamples=20",
-        "licence=CC0",
-        module="pneumo.export",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Next: python -m pneumo.predict model=" in done.stdout
-    return place
+
+    def make(folder):
+        done = launch(
+            finished[0],
+            "run=runs/exp5/*/*",
+            f"out={folder / 'model'}",
+            "onnx=true",
+            "resamples=20",
+            "licence=CC0",
+            module="pneumo.export",
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Next: python -m pneumo.predict model=" in done.stdout
+
+    return once(tmp_path_factory, "bundle", make)[0] / "model"
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,9 @@ Those that are missing are trained first, as ``make`` does.
 """
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import json
 import logging
 import time
@@ -18,7 +20,7 @@ from omegaconf import DictConfig
 from pneumo import command, runs
 from pneumo.data.settings import SplitKind
 from pneumo.errors import PneumoError
-from pneumo.settings import CONF, keys
+from pneumo.settings import CONF, PLACES, keys
 from pneumo.training import record
 from pneumo.training.options import LastEpochs
 from pneumo.training.settings import Config, System, load_config
@@ -116,11 +118,17 @@ def declared(overrides: list[str]) -> Config:
     return load_config(raw)
 
 
-def _compose(overrides: list[str]) -> DictConfig:
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    """A copy, which can be changed, of what Hydra composes: a seventh of a second each time."""
+    return copy.deepcopy(_composed(tuple(overrides), tuple(PLACES)))
+
+
+@functools.lru_cache(maxsize=256)
+def _composed(overrides: tuple[str, ...], places: tuple[str, ...]) -> DictConfig:
     if command.is_composing():
-        return compose("train", overrides)
+        return compose("train", list(overrides))
     with initialize_config_dir(CONF, version_base="1.3"):
-        return compose("train", overrides)
+        return compose("train", list(overrides))
 
 
 def scaled(wanted: Config, overrides: Sequence[str]) -> Config:

@@ -296,6 +296,7 @@ def test_a_bundle_is_judged_on_another_data_set_as_it_is(model, tmp_path, monkey
     assert "phantom at 64²" in said
 
 
+@pytest.mark.slow
 def test_films_of_the_training_are_counted_and_left_out_when_asked(model, tmp_path, monkeypatch):
     same = ("data=phantom", "data.images=24", "data.seed=3", "data.positive_rate=0.34")
     asked = (f"model={model}", *same, *ELSEWHERE[3:])
@@ -307,6 +308,7 @@ def test_films_of_the_training_are_counted_and_left_out_when_asked(model, tmp_pa
     assert "18 films of this set were left out" in said
 
 
+@pytest.mark.slow
 def test_runs_are_judged_on_another_data_set_against_their_own_validation(evaluated, monkeypatch):
     folder, _ = evaluated
     found, _ = judged_elsewhere(folder, monkeypatch, "run=runs/exp5/*/*", *ELSEWHERE)
@@ -335,6 +337,7 @@ def test_a_bundle_and_a_data_set_that_do_not_go_together(model, tmp_path, monkey
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_bundle_without_tta_is_judged_without_it_shapes_included(model, tmp_path, monkeypatch):
     plain = tmp_path / "plain"
     shutil.copytree(model, plain)

@@ -11,8 +11,10 @@ from conftest import launch, say
 from pneumo.data.settings import Layout
 from pneumo.data.sources import layouts
 
+SLOW = [pytest.param(layout, marks=pytest.mark.slow) for layout in ("padchest", "labels")]
 
-@pytest.mark.parametrize("layout", ["candid", "padchest", "labels"])
+
+@pytest.mark.parametrize("layout", ["candid", *SLOW])
 def test_the_command_that_it_ends_with_checks_what_was_written(tmp_path, monkeypatch, layout):
     typed = [f"layout={layout}", f"out={layout} set", "images=12"]
     status, out, errors = say("phantoms", typed, tmp_path, monkeypatch)

@@ -336,6 +336,7 @@ def kept(model, film, tmp_path):
     return lambda: serving(tmp_path, *options)
 
 
+@pytest.mark.slow
 def test_a_correction_is_painted_saved_and_there_again_after_a_restart(kept, browser, tmp_path):
     with kept() as (address, _), visited(browser, address, 1200, READY) as page:
         page.locator("#heat").uncheck()
@@ -521,6 +522,7 @@ def test_without_a_folder_of_corrections_there_is_no_way_to_correct(page):
     assert page.get_by_role("button", name="Correct", exact=True).count() == 0
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(model, tmp_path):
     assert "model=<folder>" in complaint(launch(tmp_path, module="pneumo.view"))
     done = launch(tmp_path, f"model={model}", "corrections=c", "open=false", module="pneumo.view")

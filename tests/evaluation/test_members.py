@@ -58,6 +58,7 @@ def made(place, experiment, *typed):
     return config.path
 
 
+@pytest.mark.slow
 def test_a_systems_runs_are_those_of_its_own_settings_where_there_are_such(
     tmp_path, monkeypatch, caplog
 ):

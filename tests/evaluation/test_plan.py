@@ -220,6 +220,7 @@ def test_studies_that_compare_nothing_are_refused():
         Study(arms=[one, Arm(name="b", experiment="exp5", compute_of="c")], reference="a")
 
 
+@pytest.mark.slow
 def test_the_time_left_follows_from_the_fits_that_are_finished(tmp_path):
     made, _ = planned(*MINI, f"runs_dir={tmp_path}")
     assert made.told().startswith("0 of 32 fits finished; how long")
@@ -243,6 +244,7 @@ def test_the_time_left_follows_from_the_fits_that_are_finished(tmp_path):
     assert made.told() == "32 of 32 fits finished"
 
 
+@pytest.mark.slow
 def test_a_fit_that_fails_is_named_with_its_command_and_the_others_are_made(
     two_stage, tmp_path, monkeypatch
 ):
