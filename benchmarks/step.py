@@ -225,7 +225,7 @@ def run_ours(config: Config, feed: Feed, network: Any = None) -> None:
     module = SegmentationModule(network, config, len(feed))
     with tempfile.TemporaryDirectory() as folder, quietly():
         trainer = fit._trainer(config, Path(folder), _Counts(len(feed)), [])
-        fit._run(trainer, lambda: trainer.fit(module, train_dataloaders=feed), Path())
+        fit._run(trainer, lambda: trainer.fit(module, train_dataloaders=feed))
 
 
 def run_usual(config: Config, feed: Feed) -> None:
@@ -242,7 +242,7 @@ def run_usual(config: Config, feed: Feed) -> None:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        fit._run(trainer, lambda: trainer.fit(module, train_dataloaders=feed), Path())
+        fit._run(trainer, lambda: trainer.fit(module, train_dataloaders=feed))
 
 
 @contextlib.contextmanager
