@@ -126,6 +126,16 @@ def remove_left(folder: Path) -> None:
                 os.close(number)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once, for all who look: nobody can put a file there meanwhile.
+
+    A process that waits for a lock in it would, and it could not be removed.
+    """
+    gone = folder.with_name(f".{folder.name}.{secrets.token_hex(3)}.partial")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:

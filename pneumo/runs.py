@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -100,28 +100,37 @@ def _joined(slugs: list[str]) -> str:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder alone.
+    """Hold a folder alone, made if it is not there.
 
     Waits, and says so in one line, while another process works on it. The system frees the folder
     if that process dies.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PneumoError(
-            f"{folder}: cannot be made ({error.strerror}); choose another place with runs_dir= or "
-            "out="
-        ) from None
-    held = filelock.FileLock(folder / LOCK)
-    try:
-        held.acquire(timeout=0)
-    except filelock.Timeout:
-        log.warning("%s: another process is working on it; waiting for it to finish", folder)
-        held.acquire()
+    held = None
+    while held is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PneumoError(
+                f"{folder}: cannot be made ({error.strerror}); choose another place with runs_dir= "
+                "or out="
+            ) from None
+        with suppress(FileNotFoundError):  # the one that held it has removed or renamed it
+            held = _held(folder)
     try:
         yield
     finally:
         held.release()
+
+
+def _held(folder: Path) -> filelock.BaseFileLock:
+    """A folder's lock, once it is ours."""
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        log.warning("%s: another process is working on it; waiting for it to finish", folder)
+        lock.acquire()
+    return lock
 
 
 def is_held(folder: Path) -> bool:

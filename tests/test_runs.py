@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from threading import Thread
 
 import pytest
 
@@ -100,6 +101,23 @@ def test_a_run_is_finished_once_weights_record_and_scores_are_all_there(tmp_path
         with pytest.raises(PneumoError, match=r"not finished|no finished run"):
             runs.find(str(tmp_path))
         (tmp_path / name).touch()
+
+
+def test_a_folder_that_is_removed_while_it_is_waited_for_is_made_again(tmp_path, caplog):
+    held, folder = [], tmp_path / "a"
+
+    def wait():
+        with runs.lock(folder):
+            held.append(folder.is_dir())
+
+    thread = Thread(target=wait)
+    with runs.lock(folder):
+        thread.start()
+        while "waiting for it to finish" not in caplog.text:
+            assert thread.is_alive()
+        files.remove_folder(folder)
+    thread.join()
+    assert held == [True]
 
 
 def test_a_lock_is_waited_for_and_freed_by_death(tmp_path):

@@ -107,7 +107,7 @@ def predict(
     try:
         return mapping.predict(member.folder, asked, batch_size, without, shard)
     except NotJoined as found:
-        typed = [f"{key}={value}" for key, value in asked_for(settings).items()]
+        typed = [f"{key}={value}" for key, value in {**asked_for(settings), **found.typed}.items()]
         command = shlex.join(["python", "-m", "pneumo.predict", *typed])
         raise NotJoined(found.folder, found.faults, command) from None
 

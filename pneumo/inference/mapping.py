@@ -187,7 +187,8 @@ class Order:
         if before is not None and before.told:
             return
         part = self.wanted.part(rows)
-        facts = {**self._facts(part.cases, part.left_out, part.excluded), "rows": ends}
+        facts = self._facts(part.cases, part.left_out, part.excluded)
+        facts |= {"rows": ends, "batch_size": batch_size}
         maps.write(place, key, part.cases, self._size, self._fill(part, batch_size), facts)
 
     def joined(self, count: int) -> Predictions:

@@ -13,6 +13,7 @@ import functools
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -25,7 +26,7 @@ from pneumo.data.films import Item, read_mask
 from pneumo.data.spacing import Entry, Spacing
 from pneumo.errors import PneumoError, brief
 from pneumo.inference import shards
-from pneumo.inference.shards import Fault, Shard
+from pneumo.inference.shards import Fault, NotJoined, Shard
 from pneumo.masks.components import Components, components
 from pneumo.masks.histograms import Histograms, histogram
 from pneumo.masks.resize import enlarge, shrink_mask
@@ -428,11 +429,11 @@ def _begun(partial: Path, key: str, count: int, size: int) -> tuple[Arrays, int]
     """
     try:
         written = files.parse_json((partial / BEGUN).read_text(encoding="utf-8"))
-        rows = range(count)[: written["rows"]]
-        arrays = _arrays(partial, count, size)
-        whole = all(arrays.of_row(row) == arrays.checksums[row].tolist() for row in rows)
-        if written["key"] == key and whole:
-            return arrays, len(rows)
+        if written["key"] == key:
+            rows = range(count)[: written["rows"]]
+            arrays = _arrays(partial, count, size)
+            if all(arrays.of_row(row) == arrays.checksums[row].tolist() for row in rows):
+                return arrays, len(rows)
     except files.DAMAGE:  # none there, of an older version, or damaged
         pass
     shutil.rmtree(partial, ignore_errors=True)
@@ -487,7 +488,7 @@ def write(
             (partial / PRESENCE).unlink()
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-    return load(folder)
+        return load(folder)
 
 
 def _write_contents(
@@ -533,14 +534,28 @@ def collected(folder: Path, source: str, weights: str, size: int, count: int) ->
             raise Fault(f"of other {other[0] if other else 'films'}")
         if not found.told:
             raise Fault("of an older version")
+        return rows, found
+
+    def verify(place: Path, found: Predictions) -> None:
         try:
             for row in range(len(found)):
                 found.levels(row, tta=False), found.levels(row, tta=True)
         except PneumoError:
             raise Fault(f"damaged at film {found.ids[row]} (delete {place} first)") from None
-        return rows, found
 
-    return shards.collected(folder, count, read)
+    try:
+        return shards.collected(folder, count, read, verify)
+    except NotJoined as found:
+        found.typed = _made_with(folder)
+        raise
+
+
+def _made_with(folder: Path) -> dict[str, str]:
+    """What shards must be told to go with those that are there, as typed."""
+    for shard in shards.whole_in(folder):
+        with suppress(PneumoError, KeyError):
+            return {"batch_size": str(load(folder / shard.folder).contents["batch_size"])}
+    return {}
 
 
 def join(
@@ -569,7 +584,7 @@ def join(
     films = [{**dataclasses.asdict(case), "truth": case.truth.name} for case in cases]
     _write_contents(together, key, parts[0].contents["size"], tells, facts, films, checksums)
     for left in together.glob("*.lock"):
-        shutil.rmtree(left)
+        files.remove_folder(left)
     shutil.rmtree(folder, ignore_errors=True)
     together.rename(folder)
     return load(folder)

@@ -18,7 +18,9 @@ from pneumo.masks.settings import Postprocess
 from pneumo.tables import cell, counted
 
 # of the names of a film's own files
-ENDINGS = ("-overlay.png", "-mask.png", "-seg.dcm", "-overlay.dcm", "-report.dcm")
+OVERLAY, MASK = "-overlay.png", "-mask.png"
+SEGMENTATION, CAPTURE, REPORT = "-seg.dcm", "-overlay.dcm", "-report.dcm"
+ENDINGS = (OVERLAY, MASK, SEGMENTATION, CAPTURE, REPORT)
 TABLE, LINES, RLE = "films.csv", "films.json", "rle.csv"
 COLUMNS = (
     "film",
@@ -63,9 +65,9 @@ def save(out: Path, name: str, finding: Finding, which: Save, model: Bundle) -> 
     Raises PneumoError.
     """
     if which.overlay:
-        files.write_bytes(out / f"{name}-overlay.png", pictures.png(finding.overlay()))
+        files.write_bytes(out / (name + OVERLAY), pictures.png(finding.overlay()))
     if which.mask:
-        files.write_bytes(out / f"{name}-mask.png", pictures.png(finding.stored_mask * 255))
+        files.write_bytes(out / (name + MASK), pictures.png(finding.stored_mask * 255))
     if not (which.segmentation or which.capture or which.report):
         return []
     header = finding.film.header
@@ -81,10 +83,10 @@ def _save_dicom(
     try:
         segmented = dicom_objects.segmentation(header, finding.stored_mask, maker)
         if which.segmentation:
-            dicom_objects.write(out / f"{name}-seg.dcm", segmented)
+            dicom_objects.write(out / (name + SEGMENTATION), segmented)
         if which.capture:
             captured = dicom_objects.secondary_capture(header, finding.capture(), maker)
-            dicom_objects.write(out / f"{name}-overlay.dcm", captured)
+            dicom_objects.write(out / (name + CAPTURE), captured)
         if which.report:
             known = finding.patient_side if finding.oriented else ""
             made = dicom_objects.structured_report(
@@ -96,7 +98,7 @@ def _save_dicom(
                 maker,
                 finding.mm_remark,
             )
-            dicom_objects.write(out / f"{name}-report.dcm", made)
+            dicom_objects.write(out / (name + REPORT), made)
     except dicom_objects.HeaderError as error:
         return [f"no DICOM outputs: {error}"]
     # highdicom raises these for a header that it does not accept

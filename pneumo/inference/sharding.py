@@ -9,16 +9,16 @@ the tables are those of all films.
 import logging
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from pneumo import files, runs, seals
 from pneumo.inference import applying, inputs, outputs, shards
 from pneumo.inference.applying import OneFilm, Work
-from pneumo.inference.settings import Predict
+from pneumo.inference.settings import Predict, Use
 from pneumo.inference.shards import Fault, NotJoined, Shard
 from pneumo.masks.rule import plain
 from pneumo.tables import counted
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 FOLDER = "shards"  # of the folder of results
 RECORD = "shard.json"
 MOVING = "moving"  # a mark: all was looked at, and files are being moved
-# settings on which a film's results depend; the rule, TTA and tables are told for themselves
-HOW = ("polarity", "colour", "unsuitable", "names", "max_megapixels", "max_megabytes")
+# settings on which results depend; the rule, TTA, engine and tables are told for themselves
+HOW = ("names", *(one.name for one in fields(Use) if not one.metadata["place"]))
 
 
 def apply(settings: Predict) -> None:
@@ -62,7 +62,7 @@ def apply(settings: Predict) -> None:
 def _made_by(work: Work, names: list[str]) -> dict[str, Any]:
     """What results depend on: shards that differ in it are not joined."""
     settings = work.settings
-    how = {key: getattr(settings, key) for key in HOW}
+    how = {key: getattr(settings, key) for key in HOW if key != "engine"}  # auto is one of them
     tables = [settings.spacing, settings.spacing_names]
     tta = work.model.tta if settings.tta is None else settings.tta
     return {
@@ -88,11 +88,12 @@ def _do(work: Work, together: Path, shard: Shard, made_by: dict[str, Any], total
     applying.make(together)
     with runs.lock(shards.lock_of(together, shard)):
         with suppress(Fault):
-            _read(place, shard, made_by)
+            _, done = _read(place, shard, made_by, (together / MOVING).exists())
+            work.films = [_film(told, work) for told in done["films"]]
             log.info("%s: done already", place)
             return
         limit = work.settings.max_megabytes << 20
-        with files.replacing_folder(place) as temporary:
+        with _begun(place) as temporary:
             sources = inputs.sources(work.paths, limit, leave_out=work.out, rows=rows)
             work.out = temporary
             work.do(sources)
@@ -107,6 +108,25 @@ def _do(work: Work, together: Path, shard: Shard, made_by: dict[str, Any], total
             seals.write_json(temporary / RECORD, told)
     failed = [f"failed: {film.shown}: {film.fault}" for film in work.films if film.fault]
     log.info("\n".join([f"{counted(len(work.films), 'film')} → {place}", *failed]))
+
+
+@contextmanager
+def _begun(place: Path) -> Iterator[Path]:
+    """A folder that gets its name if the block succeeds, and is removed if it does not.
+
+    Whoever holds the shard's lock owns it: other machines cannot tell by a lock on the folder
+    itself, which network file systems do not have.
+    """
+    temporary = place.with_name(place.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(place, ignore_errors=True)
+    temporary.rename(place)
 
 
 def _told(film: OneFilm, out: Path) -> dict[str, Any]:
@@ -162,7 +182,8 @@ def _join(work: Work, together: Path, count: int, made_by: dict[str, Any]) -> No
     whole = Work(work.settings, work.model, work.how, work.paths)
     with runs.lock(together):
         if not shards.count_in(together):  # another process has joined them meanwhile
-            shutil.rmtree(together)
+            files.remove_folder(together)
+            work.check_failed()
             return
         mark = together / MOVING
         moving = mark.exists()
@@ -185,7 +206,7 @@ def _join(work: Work, together: Path, count: int, made_by: dict[str, Any]) -> No
             with suppress(FileNotFoundError):  # moved before this was stopped
                 os.replace(old, new)
         whole.write_tables()
-        shutil.rmtree(together)
+        files.remove_folder(together)
         if not whole.films:
             with suppress(OSError):  # others' files are in it
                 whole.out.rmdir()

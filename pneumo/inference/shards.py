@@ -113,6 +113,7 @@ class NotJoined(PneumoError):
 
     def __init__(self, folder: Path, faults: Mapping[Shard, str], command: str = "") -> None:
         self.folder, self.faults = folder, faults
+        self.typed: dict[str, str] = {}  # settings that the others were made with
         text = f"{folder}: not joined, shard "
         text += _shortened([f"{shard} is {fault}" for shard, fault in faults.items()])
         idle = [f"shard={shard}" for shard, fault in faults.items() if fault != WRITING]
@@ -132,7 +133,10 @@ def _shortened(parts: list[str]) -> str:
 
 
 def collected(
-    folder: Path, count: int, read: Callable[[Path, Shard], tuple[Sequence[int], Part]]
+    folder: Path,
+    count: int,
+    read: Callable[[Path, Shard], tuple[Sequence[int], Part]],
+    verify: Callable[[Path, Part], None] = lambda place, part: None,
 ) -> list[Part]:
     """All shards of a folder, in order.
 
@@ -141,6 +145,8 @@ def collected(
         count: how many there must be.
         read: a shard's folder → begin and end of its films, and what is to be joined; it raises
             Fault.
+        verify: the same → what takes long to look at, once all else is as it must be; it raises
+            Fault too.
 
     Raises:
         NotJoined: with what is wrong of each, unless all are there and each begins where the one
@@ -164,6 +170,13 @@ def collected(
             parts.append(part)
         except Fault as fault:
             faults[shard] = str(fault)
+    if faults:
+        raise NotJoined(folder, faults)
+    for number, part in enumerate(parts, 1):
+        try:
+            verify(folder / Shard(number, count).folder, part)
+        except Fault as fault:
+            faults[Shard(number, count)] = str(fault)
     if faults:
         raise NotJoined(folder, faults)
     return parts

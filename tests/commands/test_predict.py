@@ -3,6 +3,7 @@ continued, joined.
 """
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -99,8 +100,9 @@ def test_shards_end_in_the_maps_of_one_process_and_say_what_is_left(predicted, t
     for command in ("predict", "evaluate"):
         wanted = ("run=runs/exp5/*/*",)
         line = complaint(launch(tmp_path, *wanted, module=f"pneumo.{command}"))
-        assert "make it: python -m pneumo.predict 'run=runs/exp5/*/*' on=val shard=1/2; or" in line
-    done = ask("shard=1/2")
+        made = "python -m pneumo.predict 'run=runs/exp5/*/*' on=val batch_size=2 shard=1/2"
+        assert f"make it: {made}; or" in line
+    done = launch(tmp_path, *shlex.split(made)[3:], module="pneumo.predict")
     assert "Next: python -m pneumo.evaluate" in done.stdout
     again = maps.load(one(tmp_path, "exp5") / "predictions" / "val")
     assert [again.flip[row].tolist() for row in range(len(found))] == found.flip.tolist()

@@ -3,12 +3,13 @@
 import hashlib
 import logging
 import shutil
+from threading import Thread
 
 import pytest
 from conftest import write_picture
 from inference.stand_ins import random_bundle
 
-from pneumo import runs, seals
+from pneumo import files, runs, seals
 from pneumo.errors import PneumoError
 from pneumo.inference import applying, sharding
 from pneumo.inference.settings import Predict, Save
@@ -121,8 +122,33 @@ def test_shards_of_other_films_or_damaged_ones_are_not_joined(bundles, films, tm
     assert f"1/3 is damaged, 2/3 is damaged ({mask.name} is not as it was written)" in error
 
 
+def test_a_shard_that_waits_to_join_finds_that_another_has_done_so(
+    bundles, films, tmp_path, caplog
+):
+    out, errors = tmp_path / "out", []
+    done(bundles[0], films, out, "1/2")
+    together = out / "shards"
+    thread = Thread(target=lambda: errors.append(done(bundles[0], films, out, "2/2")))
+    with runs.lock(together):
+        thread.start()
+        while "waiting for it to finish" not in caplog.text:
+            assert thread.is_alive()
+        files.remove_folder(together)  # what the other does at its end
+    thread.join()
+    assert errors == [None]
+    assert not together.exists()
+
+
+def test_a_shard_whose_films_failed_says_so_again(bundles, films, tmp_path):
+    each = [[done(bundles[0], films, tmp_path, f"{number}/3") for _ in "ab"] for number in (1, 2)]
+    assert [[str(one) for one in both] for both in each if both[0]] == [
+        ["1 of 2 films could not be used (listed above)"] * 2
+    ]
+
+
 @pytest.mark.slow
-def test_a_join_that_was_stopped_goes_on(bundles, films, tmp_path, monkeypatch):
+@pytest.mark.parametrize("shard", [None, "1/2"])
+def test_a_join_that_was_stopped_goes_on(bundles, films, tmp_path, monkeypatch, shard):
     done(bundles[0], films, tmp_path / "whole")
     out = tmp_path / "out"
     done(bundles[0], films, out, "1/2")
@@ -140,7 +166,7 @@ def test_a_join_that_was_stopped_goes_on(bundles, films, tmp_path, monkeypatch):
         sharding.apply(asked(bundles[0], films, out, "2/2"))
     monkeypatch.undo()
     assert not (out / "films.csv").exists()
-    done(bundles[0], films, out)
+    done(bundles[0], films, out, shard)
     assert digests(out) == digests(tmp_path / "whole")
 
 

@@ -317,7 +317,7 @@ def _read_journal(journal: Path, settings: dict[str, Any]) -> dict[int, dict[str
     if not journal.is_file():
         return {}
     try:
-        values = [json.loads(line) for line in journal.read_text("utf-8").split("\n")[:-1]]
+        values = [files.parse_json(line) for line in journal.read_text("utf-8").split("\n")[:-1]]
         drawn = {number: row for number, row in values[1:] if "holds" in row}
     except files.DAMAGE as error:
         raise PneumoError(f"{journal}: damaged ({brief(error)}); delete it to draw anew") from None
