@@ -149,6 +149,7 @@ def help_text(schema: type, config_name: str) -> str:
     return "\n".join(lines)
 
 
+FITS = ("train", "submit", "search", "plan", "doctor")  # commands that take what a fit takes
 ADDED = ("experiment", "search", "study", "sweep", "system")  # groups that are chosen with a +
 
 
@@ -157,13 +158,13 @@ def groups_of(schema: type, config_name: str) -> dict[str, list[str]]:
     names = [
         key for key, one in fields(schema) if dataclasses.is_dataclass(one.type) or key == "data"
     ]
-    if config_name not in ("train", "study", "submit"):  # others have no presets to choose from
+    if config_name not in (*FITS, "study"):  # others have no presets to choose from
         names = [name for name in names if name != "machine"]
     whole = [key for key, _ in fields(schema) if key in ("system", "study")]
     if config_name == "study":  # its arms name its systems
         whole = ["study"]
     names += whole
-    if config_name in ("train", "submit", "search", "plan", "doctor"):
+    if config_name in FITS:
         names += ["experiment", "sweep"]
     return {name: options_of(name) for name in names if options_of(name)}
 

@@ -26,7 +26,7 @@ def task(raw: DictConfig) -> None:
         if finding.is_vital:
             vital.append(finding.name)
     if vital:
-        raise PneumoError(f"no command will work: {', '.join(vital)}; see above")
+        raise PneumoError(f"most commands will not work: {', '.join(vital)}; see above")
 
 
 if __name__ == "__main__":

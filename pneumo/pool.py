@@ -19,6 +19,7 @@ from concurrent.futures import (
     wait,
 )
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -35,6 +36,16 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_available() -> int | None:
+    """Bytes of main memory that programs can still be given, where the system tells."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return None
+    (kilobytes,) = [line.split()[1] for line in text.splitlines() if "MemAvailable" in line]
+    return int(kilobytes) * 1024
 
 
 def each(

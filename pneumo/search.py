@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from pneumo import command
 from pneumo.settings import checked
-from pneumo.training import search
+from pneumo.training import lineage, search
 from pneumo.training.settings import SearchFits
 
 
@@ -28,7 +28,7 @@ def task(raw: DictConfig) -> None:
     best = trials.finished()[:1]
     for one in best:
         print(f"\nBest, trial {one.number + 1}; its run is finished, and is made anew by")
-        print(f"  {search.command_of([*typed, *trials.typed(one)])}")
+        print(f"  {lineage.command_of([*typed, *trials.typed(one)])}")
     print(f"\nTable: {trials.folder / search.TABLE}")
 
 

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pneumo import files, runs
-from pneumo.cluster.equipment import memory_available, size
+from pneumo import files, pool, runs
+from pneumo.cluster.equipment import size
 from pneumo.cluster.graph import Fit, Graph
 from pneumo.data import index
 from pneumo.data.settings import Data, PhantomData, SeveralData, SplitKind
+from pneumo.errors import PneumoError
+from pneumo.settings import Machine
 from pneumo.tables import Table
 from pneumo.training import lineage, record
 from pneumo.training.device import device_name
@@ -174,7 +176,8 @@ def kinds_of(graph: Graph, seconds: float) -> list[Kind]:
         if seconds:
             told = (one.experiment, one.resolution.size, one.batch_size)
             log.info("Measuring %s, %d², batch %d", *told)
-            kind.measured = measure(one, seconds / len(first), kind.work.steps)
+            steps = math.ceil(kind.work.steps / one.optimizer.accumulate)
+            kind.measured = measure(one, seconds / len(first), steps)
     for kind in found:
         like = first[_step(kind.config)]
         kind.weights, kind.measured = like.weights, like.measured
@@ -188,16 +191,32 @@ def _step(config: Config) -> str:
 
 
 def _took(config: Config) -> list[tuple[str, float]]:
-    """Folder and seconds of the finished runs that differ from a fit in fold and seed alone."""
+    """Folder and seconds of the finished runs that differ from a fit in fold and seed alone.
+
+    They were made on such a device as the fit is planned for, and on as many.
+    """
     wanted, found = config.to_dict(), []
     for folder in sorted(config.path.parent.glob("*")):
         if not runs.is_finished(folder):
             continue
-        theirs = record.read(folder).config.to_dict()
-        told = runs.read_metrics(folder).get(runs.TRAIN_SECONDS)
-        if isinstance(told, int | float) and not runs.differences(theirs, wanted, OTHERS):
+        theirs, metrics = record.read(folder).config, runs.read_metrics(folder)
+        told = metrics.get(runs.TRAIN_SECONDS)
+        if (
+            isinstance(told, int | float)
+            and _is_for(config.machine, str(metrics.get(runs.DEVICE)))
+            and theirs.machine.processes == config.machine.processes
+            and not runs.differences(theirs.to_dict(), wanted, OTHERS)
+        ):
             found.append((str(folder), float(told)))
     return found
+
+
+def _is_for(machine: Machine, device: str) -> bool:
+    """Whether fits on a machine would be done by a device of this name."""
+    try:
+        return device == device_name(machine)
+    except PneumoError:  # it is not this machine, of which nothing more is known
+        return device != "cpu"
 
 
 def table(kinds: Sequence[Kind], graph: Graph) -> Table:
@@ -248,7 +267,7 @@ def _sum(kinds: Sequence[Kind], graph: Graph, everything: bool) -> float | None:
             continue
         if kind.seconds is None:
             return None
-        total += kind.seconds * len(fits) * kind.config.machine.devices
+        total += kind.seconds * len(fits) * kind.config.machine.processes
     return total
 
 
@@ -268,13 +287,13 @@ def told(kinds: Sequence[Kind], graph: Graph) -> list[str]:
     ]
     measured = [kind.measured for kind in kinds if kind.measured is not None]
     if measured:
-        device, here = device_name(machine), memory_available()
+        device, here = device_name(machine), pool.memory_available()
         memory = size(max(one.memory for one in measured))
         free = f"; {size(here)} of main memory free" if here is not None else ""
         lines.append(f"Memory: {memory} at most for a fit on {device}{free}")
         least, most = (pick(one.films for one in measured) for pick in (min, max))
         films = f"{least}" if least == most else f"{least} to {most}"
-        lines.append(f"Hours: wall time on {device} as busy as now, from batches of {films} films")
+        lines.append(f"Hours: of {device} as busy as now, from batches of {films} films")
     return lines
 
 

@@ -152,18 +152,8 @@ def _device(machine: Machine) -> Finding:
     return Finding("device", True, told)
 
 
-def memory_available() -> int | None:
-    """Bytes of main memory that programs can still be given, where the system tells."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return None
-    (kilobytes,) = [line.split()[1] for line in text.splitlines() if "MemAvailable" in line]
-    return int(kilobytes) * 1024
-
-
 def _memory() -> Finding:
-    free = memory_available()
+    free = pool.memory_available()
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     told = f"{size(whole)}" if free is None else f"{size(free)} of {size(whole)} free"
     return Finding("memory", True, told)

@@ -99,11 +99,6 @@ class Job:
         return cls("torchrun", command=typed, config=known.config.to_dict())
 
 
-def command_of(overrides: Sequence[str]) -> str:
-    """The command that makes a fit, and its ancestors where they are missing."""
-    return shlex.join(["python", "-m", "pneumo.train", *overrides])
-
-
 def start(folder: Path) -> list[str]:
     """The command that runs the fit planned in a folder, as a child of this process."""
     return [sys.executable, "-m", "pneumo.cluster.job", str(folder), str(os.getpid())]

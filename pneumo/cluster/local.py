@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pneumo import pool
-from pneumo.cluster.equipment import memory_available
 from pneumo.cluster.graph import Fit, Graph
 from pneumo.cluster.job import FAILURE, OUTPUT, Job, reason, start
 from pneumo.cluster.settings import Local
@@ -120,7 +119,7 @@ def _by_cores(machine: Machine) -> int:
 
 def _by_memory(each: float) -> int:
     """How many fits have room in memory, at least one; ``each`` in GB."""
-    free = memory_available()
+    free = pool.memory_available()
     return 1 if free is None else max(1, int(free / (each * 1e9)))
 
 

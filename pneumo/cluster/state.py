@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pneumo import runs
 from pneumo.cluster.graph import Fit, Graph
-from pneumo.cluster.job import FAILURE, Job, command_of
+from pneumo.cluster.job import FAILURE, Job
 from pneumo.tables import Table, counted
+from pneumo.training import lineage
 
 
 class State(Enum):
@@ -98,7 +99,7 @@ def table(found: Mapping[Path, Standing]) -> str:
 def failures(graph: Graph, found: Mapping[Path, Standing]) -> list[str]:
     """Each fit that failed, with its one line and the command that makes it alone."""
     return [
-        f"failed: {path}: {one.told}\n  {command_of(graph.fits[path].overrides)}"
+        f"failed: {path}: {one.told}\n  {lineage.command_of(graph.fits[path].overrides)}"
         for path, one in found.items()
         if one.state is State.failed
     ]

@@ -104,22 +104,15 @@ WEIGHTS = 2**22  # of a bootstrap that are held at a time, 32 MiB, however many 
 Key = TypeVar("Key", bound=Hashable)
 
 
-def resamples(patients: Sequence[str | None], count: int, seed: int = 0) -> np.ndarray:
-    """Bootstrap weights (count, n): patients drawn with replacement, with all their films.
-
-    A film of unknown patient is its own.
-    """
-    return np.concatenate(list(_blocks(patients, count, seed)))
-
-
 def resampled(
     patients: Sequence[str | None],
     count: int,
     seed: int,
     compute: Callable[[np.ndarray], dict[Key, np.ndarray]],
 ) -> dict[Key, np.ndarray]:
-    """What ``compute`` makes of the weights of ``resamples``, which it sees some rows at a time.
+    """What ``compute`` makes of bootstrap weights, which it sees some rows at a time.
 
+    Patients are drawn with replacement, with all their films; a film of unknown patient is its own.
     It takes weights (b, n) and returns values (b,); they come back as (count,). ``count`` is at
     least 1.
     """

@@ -37,12 +37,8 @@ class OutputNames:
         self.used: set[str] = set()
         self.renamed = 0  # films that did not keep their names
 
-    def of(self, source: str, film: Film, content: bytes) -> str:
-        """The name for outputs of a film, of the file ``source`` with this ``content``."""
-        return self.distinct(self.own(source, film, content))
-
     def own(self, source: str, film: Film, content: bytes) -> str:
-        """As ``of``, but other films may have the same name."""
+        """The safe name of a film of the file ``source``; others may have the same."""
         stem = Path(source).name
         suffix = Path(stem).suffix
         if suffix.lower() in (".dcm", ".dicom", *dicom.IMAGES):

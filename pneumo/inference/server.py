@@ -113,7 +113,7 @@ class Films:
             reading.film.header.buffer = None  # frees the file's bytes
         key = secrets.token_urlsafe(9)
         with self._changing:
-            file = OutputNames().of(name, reading.film, content)
+            file = OutputNames().own(name, reading.film, content)
             truth = self._truth(name, reading.film)
             sha256 = hashlib.sha256(content).hexdigest()
             tags = 0

@@ -31,6 +31,7 @@ from pneumo.training.device import (
     check_devices,
     device_name,
     precision,
+    set_for_training,
     set_threads,
     uses_cuda,
 )
@@ -122,8 +123,6 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     if not to_be_started:
         check_devices(machine)
     set_threads(machine)
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")
     parent = _parent(config)
     data = FilmData(config)
     data.prepare(_division(config, folder))
@@ -450,14 +449,12 @@ def _trainer(config: Config, folder: Path, data: FilmData, chosen: list[Any]) ->
             "averaging=lightning cannot run in 16-mixed (its batch-norm epoch has no gradients to "
             "scale); use bf16-mixed or averaging=paper"
         )
+    set_for_training()
     strategy = "auto"
     if processes.launched():
         strategy = "ddp"  # which starts no process under torchrun
     elif machine.processes > 1:
         strategy = "ddp_spawn"  # ddp would run the command, and with it the sweep, once more
-    # Deterministic algorithms would also fill every new tensor with NaN, against programs that read
-    # memory before they write it. No layer does, and it costs a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         return pl.Trainer(
             max_epochs=config.epochs,

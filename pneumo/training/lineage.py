@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import logging
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,15 +121,21 @@ def declared(overrides: list[str]) -> Config:
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
     """A copy, which can be changed, of what Hydra composes: a seventh of a second each time."""
-    return copy.deepcopy(_composed(tuple(overrides), tuple(PLACES)))
+    places = tuple(str(Path(place).resolve()) for place in PLACES)
+    return copy.deepcopy(_composed(tuple(overrides), places, command.is_composing()))
 
 
 @functools.lru_cache(maxsize=256)
-def _composed(overrides: tuple[str, ...], places: tuple[str, ...]) -> DictConfig:
-    if command.is_composing():
+def _composed(overrides: tuple[str, ...], places: tuple[str, ...], in_job: bool) -> DictConfig:
+    if in_job:
         return compose("train", list(overrides))
     with initialize_config_dir(CONF, version_base="1.3"):
         return compose("train", list(overrides))
+
+
+def command_of(overrides: Sequence[str]) -> str:
+    """The command that makes a fit, and its ancestors where they are missing."""
+    return shlex.join(["python", "-m", "pneumo.train", *overrides])
 
 
 def scaled(wanted: Config, overrides: Sequence[str]) -> Config:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pneumo.training import augmentation
 from pneumo.training.augmentation import Augment
-from pneumo.training.device import precision, set_threads, torch_device, uses_cuda
+from pneumo.training.device import precision, set_for_training, set_threads, torch_device, uses_cuda
 from pneumo.training.module import Batch, SegmentationModule
 from pneumo.training.network import Network, build_network
 from pneumo.training.options import Model
@@ -113,11 +113,12 @@ def measure(config: Config, seconds: float, steps: int) -> Measured:
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     set_threads(config.machine)
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")
+    set_for_training()
     whole = max(LEAST, config.batch_size // config.machine.processes)  # of one device
     network = build_network(config.model, pretrained=False)
-    films, begun = min(LEAST, whole), time.perf_counter()
+    if config.machine.compile:
+        network.compile()
+    films, begun = LEAST, time.perf_counter()
     batch, validation, before, peak = _run(config, network, films, 1, steps)
     left = seconds - (time.perf_counter() - begun)
     most = int(left / (batch / films) / (WARM + 2))  # films of a batch that would fit thrice

@@ -1,8 +1,9 @@
 """The processes of one fit on several devices, where ``torchrun`` starts them: one a device.
 
 The first of them holds the run's folder: it alone locks it, writes and speaks. The others wait for
-its word, and read what it has written. Lightning's own way to start processes repeats the command
-that was typed, which may be a sweep, or a job's own; it is never used.
+its word, and read what it has written. Those that Lightning spawns within a fit that was typed are
+not meant: they begin where the fit is under way. Its way of starting processes that repeat the
+command, which may be a sweep or a job's own, is never used.
 """
 
 import dataclasses

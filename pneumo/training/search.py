@@ -6,7 +6,6 @@ trained is never trained again: a search that was killed goes on with the trials
 """
 
 import logging
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 
 JOURNAL, RECORD, TABLE = "journal.log", "search.json", "trials.csv"
 TRIALS = "trials"  # folder of a lock for each trial, and of why it failed
-MISTAKES = (PneumoError, HydraException, OmegaConfBaseException, MemoryError, RuntimeError)
+MISTAKES = (PneumoError, HydraException, OmegaConfBaseException)
 
 
 @dataclass
@@ -208,13 +207,16 @@ def search(wanted: Search, typed: Sequence[str]) -> Trials:
         try:
             score = _tried(own, wanted.score)
             reason = f"no {wanted.score} of these films"
-        except MISTAKES as error:
+        except Exception as error:
+            if not isinstance(error, MISTAKES) and not mistakes.is_memory(error):
+                raise  # of the code, or of a disk: the trial goes on when that is mended
             reason = mistakes.explain(error, Config)
         trials.tell(trial, score, reason)
         if score is None:
             log.warning("trial %d failed: %s", trial.number + 1, reason)
             if not trials.finished():
-                raise PneumoError(f"trial {trial.number + 1}: {reason}; alone: {command_of(own)}")
+                how = lineage.command_of(own)
+                raise PneumoError(f"trial {trial.number + 1}: {reason}; alone: {how}")
         files.write_text(place / TABLE, table(trials).csv())
     return trials
 
@@ -243,7 +245,7 @@ def _check(searched: dict[str, Searched], typed: Sequence[str]) -> Config:
 
 def _check_same(wanted: Search, typed: Sequence[str], place: Path) -> None:
     """Refuse to go on with a search that was begun with other settings."""
-    learnt = [one for one in typed if not _is_incidental(one.lstrip("+").partition("=")[0])]
+    learnt = [one for one in typed if not _is_elsewhere(one.lstrip("+").partition("=")[0])]
     now = {**asdict(wanted), "typed": sorted(learnt)}
     now.pop("trials")
     with runs.lock(place):
@@ -258,8 +260,10 @@ def _check_same(wanted: Search, typed: Sequence[str], place: Path) -> None:
         )
 
 
-def _is_incidental(key: str) -> bool:
-    return key in lineage.INCIDENTAL or key.partition(".")[0] in lineage.INCIDENTAL
+def _is_elsewhere(key: str) -> bool:
+    """Whether a setting changes nothing of a trial, stands in the folder's name, or is a place."""
+    known = (*lineage.INCIDENTAL, *lineage.NAMED)
+    return key in known or key.partition(".")[0] in known
 
 
 def _tried(own: Sequence[str], score: str) -> float | None:
@@ -270,11 +274,6 @@ def _tried(own: Sequence[str], score: str) -> float | None:
         return lineage.train(lineage.declared(list(own)), own)[-1].get(score)
     finally:
         sys.argv = before
-
-
-def command_of(own: Sequence[str]) -> str:
-    """The command that makes a trial's run."""
-    return shlex.join(["python", "-m", "pneumo.train", *own])
 
 
 def table(trials: Trials) -> Table:

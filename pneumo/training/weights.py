@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pneumo import files, seals
 from pneumo.errors import PneumoError, brief
+from pneumo.mistakes import is_memory
 from pneumo.training.options import Model
 
 log = logging.getLogger(__name__)
@@ -279,6 +280,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if damaged is None:
             return dict(torch.load(path, map_location="cpu", weights_only=True))
     except UNREADABLE as error:
+        if is_memory(error):
+            raise
         damaged = brief(error)
     raise PneumoError(
         f"{path}: damaged; delete it to train this run from its beginning ({damaged})"

@@ -20,6 +20,7 @@ end() { # the daemons whose process ids are in these files, and wait
 
 case $action in
   start)
+    ! pgrep -x slurmd > /dev/null || { echo "a SLURM runs here already" >&2 && exit 1; }
     mkdir -p "$folder"/{state,spool,munge}
     chmod 700 "$folder/munge"
     head -c 64 /dev/urandom > "$folder/munge/key"
@@ -73,7 +74,7 @@ CONF
   vanish)
     kill -KILL "$(cat "$folder/slurmd.pid")"
     pkill -KILL -f '^slurmstepd: \['
-    for one in $(grep -lz "^SLURM_JOB_ID=" /proc/[0-9]*/environ 2> /dev/null); do
+    for one in $(grep -lz "^SLURM_JOB_ID=" $(grep -lzxF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ 2> /dev/null)); do
       kill -KILL "${one//[!0-9]/}" 2> /dev/null || true
     done
     scontrol update "node=$(hostname -s)" state=down reason=vanished

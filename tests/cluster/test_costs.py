@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import TINY, one
 
-from pneumo import runs
+from pneumo import runs, seals
 from pneumo.cluster import costs, graph
 from pneumo.cluster.graph import Graph
 from pneumo.errors import PneumoError
@@ -94,3 +94,16 @@ def test_finished_runs_alike_stand_beside_and_count_before_what_was_measured(
     assert last.seconds == known != last.estimated
     assert len(stage.took) == 1
     assert costs.table([stage, last], planned).rows[1][7].endswith(" (1)")
+    metrics = seals.read_json(folder / runs.METRICS)
+    (folder / runs.METRICS).write_text(json.dumps({**metrics, runs.DEVICE: "NVIDIA H100"}))
+    assert costs.kinds_of(planned, seconds=60)[1].took == []  # of another device
+
+
+def test_hours_are_those_of_all_devices_on_all_nodes(tmp_path, measured):
+    typed = ["+experiment=exp2", "data=phantom", f"runs_dir={tmp_path}", "machine.accelerator=cpu"]
+    alone, shared = (
+        costs.kinds_of(Graph(graph.of_experiment([*typed, *more])), seconds=60)
+        for more in ([], ["machine.devices=2", "machine.nodes=2"])
+    )
+    each = [costs._sum(kinds, Graph(kinds[0].fits), everything=True) for kinds in (alone, shared)]
+    assert each[1] == 4 * each[0]

@@ -42,5 +42,5 @@ def test_what_a_training_takes_is_looked_for_as_that_training_needs_it(tmp_path,
 def test_the_status_says_when_no_command_will_work(tmp_path, monkeypatch):
     monkeypatch.setattr(equipment, "version_of", lambda package: None)
     status, out, errors = say("doctor", ["data=phantom"], tmp_path, monkeypatch)
-    assert (status, errors) == (1, "error: no command will work: packages; see above\n")
+    assert (status, errors) == (1, "error: most commands will not work: packages; see above\n")
     assert "missing  extra onnx" in out

@@ -15,6 +15,11 @@ from pneumo.masks.scores import Shapes, iou_mean_precision, iou_stepped, mean, s
 from pneumo.masks.truth import Truth
 
 
+def resamples(patients, count, seed):
+    """The weights of a bootstrap, all of them."""
+    return np.concatenate(list(scores._blocks(patients, count, seed)))
+
+
 def outcomes(seed=0, n=300, patients=60, sharpness=3.0):
     rng = np.random.default_rng(seed)
     positive = rng.random(n) < 0.4
@@ -56,7 +61,7 @@ def test_areas_and_curves_equal_scikit_learn():
     assert found["pr_auc"][0] == pytest.approx(
         independent.average_precision_score(o.positive, o.score)
     )
-    weights = scores.resamples(o.patients, 5, 0)
+    weights = resamples(o.patients, 5, 0)
     for row, auc, ap in zip(
         weights,
         summary(o, weights)["roc_auc"],
@@ -97,11 +102,11 @@ def test_a_weight_of_two_is_the_film_twice():
 
 def test_a_resample_takes_whole_patients():
     o = outcomes()
-    weights = scores.resamples(o.patients, 20, 1)
+    weights = resamples(o.patients, 20, 1)
     for name in set(o.patients):
         films = [i for i, patient in enumerate(o.patients) if patient == name]
         assert (weights[:, films] == weights[:, films[:1]]).all()
-    unknown = scores.resamples([None] * 50, 20, 1)
+    unknown = resamples([None] * 50, 20, 1)
     assert (unknown.sum(1) == 50).all()
     assert len(np.unique(unknown[0])) > 1
 
@@ -232,7 +237,7 @@ def test_intervals_without_patients_are_too_narrow_by_as_much_as_is_said(real_da
         negative = np.concatenate(drawn)
         names = [str(i) for i, part in enumerate(drawn) for _ in part]
         for by, known in (("film", [None] * len(names)), ("patient", names)):
-            low, high = scores.middle(mean(negative, scores.resamples(known, 100, draw)))
+            low, high = scores.middle(mean(negative, resamples(known, 100, draw)))
             held[by] += low <= truth <= high
     assert held["film"] / 80 == pytest.approx(0.57, abs=0.15)
     assert held["patient"] / 80 == pytest.approx(0.91, abs=0.1)
@@ -258,7 +263,7 @@ def test_a_bootstrap_of_many_films_draws_the_same_some_resamples_at_a_time(monke
     """So that its memory does not grow with the films."""
     o, other = outcomes(n=50), outcomes(seed=1, n=50)
     other.truth, other.patients = o.truth, o.patients
-    whole = scores.resamples(o.patients, 20, 1)
+    whole = resamples(o.patients, 20, 1)
     intervals, paired = scores.intervals(o, 20), scores.paired(o, other, 20)
     monkeypatch.setattr(scores, "WEIGHTS", 3 * 50)
     seen = []

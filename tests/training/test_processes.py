@@ -43,6 +43,7 @@ def test_the_others_wait_for_the_word_of_the_first(started):
     waiting.start()
     processes.say(processes.ENDED)  # not theirs to say
     started(0)
+    assert not processes._shared().check(["fit"])
     assert heard == []
     processes.say(processes.BEGUN)
     waiting.join(60)

@@ -124,6 +124,15 @@ def test_what_fails_before_anything_succeeded_ends_the_search_with_its_command(t
     assert len(made) == 2
 
 
+def test_a_fault_of_the_code_is_no_trial_that_failed(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(search, "_tried", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        tries(tmp_path)
+
+
 def test_another_search_in_the_folder_is_refused_with_the_difference(tmp_path, tried):
     tried()
     tries(tmp_path)

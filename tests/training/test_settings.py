@@ -127,7 +127,7 @@ def test_every_command_composes(name):
     assert settings.runs_dir == "elsewhere"
 
 
-def test_presets_of_machines_and_the_default_is_none_of_them():
+def test_presets_of_machines_and_the_default_is_what_a_machine_is_by_itself():
     presets = {
         name: Machine(**values)
         for name, values in {

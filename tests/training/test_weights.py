@@ -184,6 +184,16 @@ def test_a_byte_that_changed_in_weights_is_noticed(tmp_path, network):
             read(path)
 
 
+def test_a_checkpoint_for_which_there_is_no_memory_is_not_called_damaged(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        weights.read_checkpoint(tmp_path / "last.ckpt")
+
+
 def test_a_byte_that_changed_in_a_checkpoint_is_noticed(tmp_path):
     """Of a tensor: torch itself looks at no checksum."""
     path = tmp_path / "last.ckpt"
