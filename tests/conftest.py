@@ -52,6 +52,15 @@ settings.register_profile("first", settings.get_profile("same"), phases=phases)
 settings.load_profile(os.environ.get("PNEUMO_EXAMPLES", "same"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def elsewhere(tmp_path_factory):
+    """An empty folder to work in, since runs of the checkout would be taken for a test's own."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(autouse=True)
 def threads():
     """As many as a command of its own has, whatever a test before stated: maps differ by a level

@@ -116,7 +116,7 @@ def _executor(settings: Slurm, folder: Path, after: str, nodes: int = 1) -> Any:
     executor.update_parameters(
         job_name=NAME,
         nodes=nodes,
-        tasks_per_node=1,
+        ntasks_per_node=1,
         cpus_per_task=settings.cpus,
         mem=f"{math.ceil(settings.memory * 1000)}MB",
         gpus_per_node=settings.gpus or None,

@@ -103,7 +103,7 @@ def test_five_experiments_by_ray_have_the_bits_of_a_sweep(quiet, same_bits, tmp_
     os.kill(worker, signal.SIGKILL)
     assert not (run / "metrics.json").exists()
     assert submitted.wait() == 0, (tmp_path / "said").read_text()
-    assert "5 fits: 5 finished" in (tmp_path / "said").read_text()
+    assert "7 fits: 7 finished" in (tmp_path / "said").read_text()
     same_bits(tmp_path, twice=run)
 
 

@@ -1,6 +1,8 @@
 """The graph as jobs of a real SLURM of one node, which the tests start and stop."""
 
+import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -12,6 +14,7 @@ from cluster.conftest import FIVE
 from conftest import launch
 
 from pneumo.cluster import slurm, state
+from pneumo.cluster.graph import Graph
 from pneumo.cluster.job import Job
 from pneumo.cluster.settings import Slurm
 from pneumo.errors import PneumoError
@@ -237,11 +240,35 @@ def test_what_slurm_refuses_is_one_line(scheduler, tmp_path):
     assert slurm.in_hand(graph) == {}
 
 
-@pytest.mark.cluster
-def test_a_job_on_several_nodes_has_a_task_on_each(scheduler, tmp_path):
-    text = slurm._executor(SETTINGS, tmp_path, "", 2)._make_submission_file_text("true", "0")
-    assert "#SBATCH --nodes=2\n" in text
-    assert "#SBATCH --ntasks-per-node=1\n" in text
+@pytest.fixture
+def handed_over(tmp_path, monkeypatch):
+    """The folder in which scripts in SLURM's place keep what each job asks for."""
+    jobs, programs = tmp_path / "jobs", tmp_path / "programs"
+    jobs.mkdir(), programs.mkdir()
+    number = f'number=$(ls {jobs} | wc -l); cp "$1" {jobs}/$number'
+    said = {"sbatch": f"{number}; echo Submitted batch job $number", "sinfo": "echo main"}
+    for name in ("sbatch", "sinfo", "squeue", "srun"):
+        (programs / name).write_text(f"#!/bin/sh\n{said.get(name, '')}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return jobs
+
+
+def test_what_jobs_ask_for(tmp_path, handed_over):
+    """SLURM or not, so that a setting that submitit does not know is noticed everywhere."""
+    parent = stand_ins.fit(tmp_path, "parent")
+    child, wide = stand_ins.fit(tmp_path, "child", parent), stand_ins.fit(tmp_path, "wide")
+    wide.config.machine.nodes = 2
+    settings = dataclasses.replace(SETTINGS, gpus=4, options=["constraint=large"])
+    assert slurm.submit(Graph([parent, child, wide]), settings, tmp_path / "runs", ["a.b"]) == 3
+    texts = [path.read_text() for path in sorted(handed_over.iterdir())]
+    asked = [set(re.findall("^#SBATCH --(.*)$", text, re.MULTILINE)) for text in texts]
+    every = {"cpus-per-task=1", "mem=100MB", "gpus-per-node=4", "ntasks-per-node=1", "requeue"}
+    assert all(one >= every | {"time=0:10:00", "constraint=large"} for one in asked)
+    nodes = [text for one in asked for text in one if text.startswith("nodes=")]
+    assert nodes == ["nodes=1", "nodes=2", "nodes=1", "nodes=1"]
+    waits = [text for one in asked for text in one if text.startswith("dependency=")]
+    assert waits == ["dependency=afterok:0", "dependency=afterok:0:1:2"]
 
 
 def test_the_nodes_of_a_job_meet_at_its_first(monkeypatch):
