@@ -126,6 +126,7 @@ def fit(config: Config, folder: Path) -> dict[str, float]:
     parent = _parent(config)
     data = FilmData(config)
     data.prepare(_division(config, folder))
+    log.info(data.parts.describe(data.positive))
     record = Record(config, Origin.now(), data.facts(), parent, _differences(config, data))
     _check_watched(config, record.data.validation_positive, data.truth)
     checkpoint = folder / runs.CHECKPOINT

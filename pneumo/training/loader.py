@@ -193,7 +193,6 @@ class FilmData(pl.LightningDataModule):
             self.index.left_aside["films that could not be read"] = self.films.left_aside
         for reason, cases in self.index.left_aside.items():
             log.info("Left aside, %s: %s, e.g. %s", reason, f"{len(cases):,}", cases[0])
-        log.info(self.parts.describe(self.positive))
         changes = (config.augmentation, config.resolution)
         self.on_device = augmentation_device.build(*changes)
         transform = None if self.on_device else augmentation.build(*changes)
