@@ -67,8 +67,9 @@ CONF
     ;;
   crowd | restart)
     end "$folder/slurmctld.pid"
-    sed -i /^MaxJobCount/d "$SLURM_CONF"
-    [ "$action" = crowd ] && echo MaxJobCount=3 >> "$SLURM_CONF"
+    sed -i '/^M.*Job/d' "$SLURM_CONF"
+    # those that have ended count until they are forgotten
+    [ "$action" = crowd ] && printf '%s\n' MaxJobCount=3 MinJobAge=2 >> "$SLURM_CONF"
     controller
     ;;
   vanish)
