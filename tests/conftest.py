@@ -185,6 +185,14 @@ def say(module, arguments, folder, monkeypatch):
     return stop.value.code, out.getvalue(), err.getvalue()
 
 
+def slow_but(quick, values, **options):
+    """Parameters of a test: ``quick`` as they are, the rest of ``values`` for the slow tests."""
+    return [
+        pytest.param(value, marks=[] if value in quick else pytest.mark.slow, **options)
+        for value in values
+    ]
+
+
 def one(folder, experiment) -> Path:
     """The only run of an experiment."""
     (path,) = (folder / "runs" / experiment).glob("*/*")

@@ -598,7 +598,7 @@ def test_no_output_begins_as_a_formula(formula, tmp_path):
     shown = server.Films(Bright(), View(corrections=str(tmp_path / "c"), reader="Dr A"))
     key = shown.add(f"{formula}.png", saved("PNG"))
     film = shown.kept[key].finding.film
-    assert names.of(f"{formula}.png", film, b"").startswith(("cmd", "A1", "_cmd"))
+    assert names.own(f"{formula}.png", film, b"").startswith(("cmd", "A1", "_cmd"))
     assert "a table cannot hold this name" in refusal(lambda: shown.correction(key, None, None))
     row = {"film": "a", **outputs.describe(shown.kept[key].finding), "notes": formula}
     row |= {"uid": formula, "source": formula, "sha256": ""}

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import complaint, launch, one, second_reader, visited
+from conftest import complaint, launch, one, second_reader, slow_but, visited
 
 from pneumo.evaluation import surfaces
 from pneumo.inference import maps
@@ -111,7 +111,7 @@ def test_nothing_to_report_is_one_line(tmp_path):
     assert "no finished runs" in complaint(launch(tmp_path, module="pneumo.report"))
 
 
-@pytest.fixture(params=[1200, 390], ids=["desk", "phone"])
+@pytest.fixture(params=slow_but([1200], [1200, 390]), ids=["desk", "phone"])
 def opened(browser, reported, request):
     """The page, at two widths."""
     with visited(

@@ -11,7 +11,7 @@ import urllib.request
 import numpy as np
 import pydicom
 import pytest
-from conftest import TOKENS, asking, complaint, launch, serving, visited
+from conftest import TOKENS, asking, complaint, launch, serving, slow_but, visited
 from PIL import Image
 
 from pneumo import files
@@ -241,7 +241,7 @@ def test_films_are_gone_through_by_keys_removed_and_cleared(page, film, tmp_path
     assert status == 403
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", slow_but(["dark"], ["light", "dark"]))
 def test_light_and_dark(browser, address, scheme):
     with visited(browser, address, 1200, READY, color_scheme=scheme) as opened:
         back = opened.evaluate("getComputedStyle(document.body).backgroundColor")

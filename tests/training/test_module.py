@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from conftest import slow_but
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.callbacks import Checkpoint
 from torch import nn
@@ -153,7 +154,7 @@ def test_what_is_frozen_stays_through_a_fit_and_nothing_else(case):
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-@pytest.mark.parametrize("stop", [0, 1, 2])
+@pytest.mark.parametrize("stop", slow_but([1], [0, 1, 2]))
 def test_an_encoder_frozen_at_first_goes_on_as_if_it_had_not_been_stopped(stop, tmp_path):
     config = composed("averaging=none", "optimizer.freeze_epochs=2", "optimizer.layer_decay=0.7")
     whole, resumed = Observer(stop, tmp_path / "stopped.ckpt"), Observer()
@@ -166,7 +167,7 @@ def test_an_encoder_frozen_at_first_goes_on_as_if_it_had_not_been_stopped(stop, 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-@pytest.mark.parametrize("stop", [0, 1, 2])
+@pytest.mark.parametrize("stop", slow_but([1], [0, 1, 2]))
 def test_a_plateau_and_what_is_drawn_go_on_as_if_a_fit_had_not_been_stopped(stop, tmp_path):
     """No epoch is a hundred better than the first, so the third and the fourth have lower rates."""
     typed = ("scheduler.patience=1", "scheduler.min_delta=100", "scheduler.factor=0.5")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from conftest import slow_but
 from hydra import compose, initialize_config_dir
 
 from pneumo.errors import PneumoError
@@ -33,8 +34,12 @@ def loaded(*overrides):
         return load_config(compose("train", ["+experiment=exp5", *overrides]))
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_and_survives_being_recorded(group, option):
+ONE_EACH = dict(OPTIONS).items()  # of each group its last
+
+
+@pytest.mark.parametrize("named", slow_but(ONE_EACH, OPTIONS), ids="=".join)
+def test_every_option_composes_and_survives_being_recorded(named):
+    group, option = named
     needed = NEEDED.get((group, option), [])
     one = loaded(f"{group}={option}", *needed)
     assert recorded_config(one.to_dict()) == one

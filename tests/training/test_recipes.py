@@ -6,6 +6,7 @@ amirassov: github.com/amirassov/kaggle-pneumothorax, ``configs`` and ``src``.
 """
 
 import pytest
+from conftest import slow_but
 from hydra import compose, initialize_config_dir
 
 from pneumo.settings import CONF, options_of
@@ -166,8 +167,7 @@ def test_the_recipe_of_today_costs_what_exp5_costs():
     assert one.epochs <= second.epochs + first.epochs / 4
 
 
-# the two of sneddy have the same fits
-@pytest.mark.parametrize("name", [name for name in options_of("system") if name != "sneddy_v1"])
+@pytest.mark.parametrize("name", slow_but(("exp4_exp5", "goossen", "x5"), options_of("system")))
 def test_every_system_shrinks_to_a_miniature(name):
     system = system_of(name)
     for experiment in system.members:
