@@ -118,7 +118,7 @@ def test_a_fit_that_goes_on_on_several_devices_says_so_in_its_record(begun, monk
     assert "dropout" in record.read(config.path).differs_from_one_device[0]
 
 
-@pytest.mark.parametrize("change", slow_but(["", "parts"], ["", "masks", "parts", "parent"]))
+@pytest.mark.parametrize("change", slow_but(["parts", "parent"], ["", "masks", "parts", "parent"]))
 def test_a_resumed_fit_goes_on_with_the_films_parts_and_parent_it_began_with(
     begun, tmp_path, monkeypatch, change
 ):
