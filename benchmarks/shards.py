@@ -21,7 +21,7 @@ from pneumo.inference.maps import Predictions
 from pneumo.inference.shards import Shard
 
 SIDE, SHARDS = 32, 8
-JOINED, COUNTED = 10_000, 1_000  # films
+JOINED, COUNTED = 100_000, 1_000  # films
 FACTS = {"on": "folder", "run": "", "weights": "", "left_out": [], "excluded": 0}
 
 
