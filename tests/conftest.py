@@ -185,11 +185,10 @@ def say(module, arguments, folder, monkeypatch):
     return stop.value.code, out.getvalue(), err.getvalue()
 
 
-def slow_but(quick, values, **options):
+def slow_but(quick, values):
     """Parameters of a test: ``quick`` as they are, the rest of ``values`` for the slow tests."""
     return [
-        pytest.param(value, marks=[] if value in quick else pytest.mark.slow, **options)
-        for value in values
+        pytest.param(value, marks=[] if value in quick else pytest.mark.slow) for value in values
     ]
 
 
