@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from hydra.core.config_store import ConfigStore
 from hypothesis import Phase, settings
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -43,6 +44,8 @@ os.environ["WANDB_MODE"] = "disabled"  # tests that mean Weights & Biases set th
 # threads of several workers would wait for one another
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# else each composition copies all that it does not change, a third of its time
+ConfigStore.__deepcopy__ = lambda store, memo: store
 ROOT = Path(__file__).parents[1]
 # properties: the same examples in every run, however slow the machine
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=50)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import write_film, write_picture
 from data.dialects import as_people_save_it, dialects, ids
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -56,6 +56,7 @@ texts = st.just("-1") | runs.map(lambda pairs: " ".join(f"{gap} {of}" for gap, o
 
 
 @settings(max_examples=25)
+@example([("a", "5 2"), ("b", "-1"), ("a", "9 1 4 2")], True, (",", "\n", False, False, False))
 @given(st.lists(st.tuples(ids, texts), min_size=1, max_size=6), st.booleans(), dialects)
 def test_no_row_of_a_table_is_lost_in_any_dialect(place, rows, has_header, dialect):
     head = [("ImageId", "EncodedPixels")] * has_header
