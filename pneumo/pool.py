@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
+FEW = 32  # items that take no longer than it takes to start processes for them
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -54,9 +55,10 @@ def each(
     """Yield (item, function(item)) as results come, in any order.
 
     ``function`` must be importable; its errors are raised here. ``workers`` below 0 takes one
-    process for each core; 0 works in this process.
+    process for each core, or for ``FEW`` items none; 0 works in this process.
     """
-    workers = cores() if workers < 0 else workers
+    if workers < 0:
+        workers = cores() if len(items) > FEW else 0
     on_screen = sys.stderr.isatty()
     bar = tqdm(total=len(items), desc=title, unit="film", disable=not on_screen or not items)
     if not on_screen and len(items) > 100:

@@ -36,16 +36,22 @@ def tree(root):
     }
 
 
-def test_the_same_seed_gives_the_same_files_with_any_number_of_workers(tmp_path):
-    phantom.generate(settings(), tmp_path / "a", workers=0)
-    phantom.generate(settings(), tmp_path / "b", workers=2)
-    assert tree(tmp_path / "a") == tree(tmp_path / "b")
-    phantom.generate(settings(seed=4), tmp_path / "c", workers=0)
-    assert tree(tmp_path / "c") != tree(tmp_path / "a")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The files of ten films that one process draws undisturbed."""
+    place = tmp_path_factory.mktemp("whole") / "set"
+    phantom.generate(settings(), place, workers=0)
+    return tree(place)
 
 
-def test_interrupted_drawing_continues_to_the_same_files(tmp_path, monkeypatch):
-    phantom.generate(settings(), tmp_path / "whole", workers=0)
+def test_the_same_seed_gives_the_same_files_with_any_number_of_workers(tmp_path, whole):
+    phantom.generate(settings(), tmp_path / "two", workers=2)
+    assert tree(tmp_path / "two") == whole
+    phantom.generate(settings(seed=4), tmp_path / "other", workers=0)
+    assert tree(tmp_path / "other") != whole
+
+
+def test_interrupted_drawing_continues_to_the_same_files(tmp_path, monkeypatch, whole):
     write, written = phantom._write_film, []
 
     def stop(root, data, item):
@@ -66,7 +72,7 @@ def test_interrupted_drawing_continues_to_the_same_files(tmp_path, monkeypatch):
     )
     phantom.generate(settings(), tmp_path / "set", workers=0)
     assert sorted(written) == list(range(10))  # each once
-    assert tree(tmp_path / "set") == tree(tmp_path / "whole")
+    assert tree(tmp_path / "set") == whole
     monkeypatch.setattr(phantom, "_write_film", lambda *_: pytest.fail("drawn again"))
     phantom.generate(settings(), tmp_path / "set", workers=0)
 

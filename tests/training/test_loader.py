@@ -21,23 +21,29 @@ from pneumo.training.sampling import EpochFilms
 from pneumo.training.settings import load_config
 
 
+def prepared(typed, recorded=None):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        made = FilmData(load_config(compose("train", typed)))
+    made.prepare(recorded)
+    return made
+
+
 @pytest.fixture(scope="module")
-def divided(phantoms, tmp_path_factory):
+def masked(phantoms, tmp_path_factory):
+    """What names the phantoms, and a folder for the caches of all tests."""
+    data = ["data=siim", f"data.root={phantoms}", f"data.annotations={phantoms}/train-rle.csv"]
+    runs = f"runs_dir={tmp_path_factory.mktemp('runs')}"
+    return ["+experiment=exp2", *data, runs, "machine.workers=0"]
+
+
+@pytest.fixture(scope="module")
+def divided(masked):
     """The films of both parts under what is typed."""
-    place = tmp_path_factory.mktemp("runs")
-
-    def prepared(*typed, recorded=None):
-        data = ["data=siim", f"data.root={phantoms}", f"data.annotations={phantoms}/train-rle.csv"]
-        own = ["+experiment=exp2", *data, f"runs_dir={place}", "resolution.size=32", *typed]
-        with initialize_config_dir(CONF, version_base="1.3"):
-            made = FilmData(load_config(compose("train", own)))
-        made.prepare(recorded)
-        return made.parts_by_id()
-
-    return prepared
+    own = [*masked, "resolution.size=32"]
+    return lambda *typed, recorded=None: prepared([*own, *typed], recorded).parts_by_id()
 
 
-@pytest.mark.parametrize("fewer", [[], ["scale.images=16"]], ids=["all films", "some films"])
+@pytest.mark.parametrize("fewer", [[], ["scale.images=8"]], ids=["all films", "some films"])
 def test_seeds_share_films_and_parts_and_split_seeds_do_not(divided, fewer):
     first = divided(*fewer)
     assert divided(*fewer, "seed=1") == first
@@ -60,54 +66,35 @@ def films(phantoms, tmp_path_factory):
     return cache.build(index.items, 64, tmp_path_factory.mktemp("cache"), workers=0)
 
 
-def test_training_films_are_windows_where_asked_and_validation_films_whole(tmp_path, phantoms):
-    data = ["data=siim", f"data.root={phantoms}", f"data.annotations={phantoms}/train-rle.csv"]
-    own = ["+experiment=exp2", *data, f"runs_dir={tmp_path}", "resolution.size=96"]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        typed = [*own, "augmentation=amirassov", "augmentation.window=64"]
-        made = FilmData(load_config(compose("train", typed)))
-    made.prepare()
-    for dataset, side in ((made.training, 64), (made.validation, 96)):
+def test_training_films_are_windows_where_asked_and_validation_films_whole(masked):
+    windows = ["augmentation=amirassov", "augmentation.window=32"]
+    made = prepared([*masked, "resolution.size=64", *windows])
+    for dataset, side in ((made.training, 32), (made.validation, 64)):
         film = dataset[0]
         assert film["image"].shape == film["mask"].shape == (1, side, side)
 
 
 @pytest.mark.parametrize(("finished", "shown"), [(0, 0), (2, 2), (3, 2)])
-def test_a_finished_fit_that_is_run_again_looks_at_its_last_epoch(
-    tmp_path, phantoms, finished, shown
-):
+def test_a_finished_fit_that_is_run_again_looks_at_its_last_epoch(masked, finished, shown):
     """So that batch norm is estimated on the films that an uninterrupted fit takes."""
-    data = ["data=siim", f"data.root={phantoms}", f"data.annotations={phantoms}/train-rle.csv"]
-    own = ["+experiment=exp2", *data, f"runs_dir={tmp_path}", "resolution.size=32", "epochs=3"]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        config = load_config(compose("train", [*own, "averaging.epochs=1"]))
-    made = FilmData(config)
-    made.prepare()
+    made = prepared([*masked, "resolution.size=32", "epochs=3", "averaging.epochs=1"])
     current = SimpleNamespace(started=finished, processed=finished)
     progress = SimpleNamespace(epoch_progress=SimpleNamespace(current=current))
     made.trainer = SimpleNamespace(global_rank=0, world_size=1, fit_loop=progress)
     assert made.train_dataloader().sampler.epoch == shown
 
 
-def test_small_masks_are_left_out_of_training_but_not_of_validation(tmp_path, phantoms, caplog):
-    data = ["data=siim", f"data.root={phantoms}", f"data.annotations={phantoms}/train-rle.csv"]
-    own = ["+experiment=exp2", *data, f"runs_dir={tmp_path}", "resolution.size=64"]
-
-    def prepared(*typed):
-        with initialize_config_dir(CONF, version_base="1.3"):
-            made = FilmData(load_config(compose("train", [*own, *typed])))
-        with caplog.at_level("INFO"):
-            made.prepare()
-        return made
-
-    every = prepared("batch_size=2")
+def test_small_masks_are_left_out_of_training_but_not_of_validation(masked, caplog):
+    own = [*masked, "resolution.size=64", "batch_size=2"]
+    caplog.set_level("INFO")
+    every = prepared(own)
     items = {item.id: item for item in every.index.items}
     areas = {image: item.mask((1024, 1024)).sum() for image, item in items.items()}
     training = [every.films.ids[row] for row in every.parts.training]
     positives = sorted(areas[image] for image in training if areas[image])
     assert min(positives[2] - positives[1], positives[1]) > 300  # of masks at 64² 256 are a pixel
     assert "Left out of training" not in caplog.text
-    fewer = prepared("batch_size=2", f"sampling.least_px={(positives[1] + positives[2]) // 2}")
+    fewer = prepared([*own, f"sampling.least_px={(positives[1] + positives[2]) // 2}"])
     assert f"2 of {len(positives)} positive films" in caplog.text
     assert fewer.parts_by_id() == every.parts_by_id()
     assert fewer.facts() == every.facts()
@@ -219,14 +206,8 @@ def labelled(tmp_path):
         rows.append(f"{number},{number % 3 == 0:d}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     data = ["data=labels", f"data.root={tmp_path}/films", f"data.annotations={tmp_path}/labels.csv"]
-    return [*data, f"runs_dir={tmp_path}", "resolution.size=32", "split.validation=0.25"]
-
-
-def prepared(typed):
-    with initialize_config_dir(CONF, version_base="1.3"):
-        made = FilmData(load_config(compose("train", typed)))
-    made.prepare()
-    return made
+    small = ["resolution.size=32", "split.validation=0.25", "machine.workers=0"]
+    return [*data, f"runs_dir={tmp_path}", *small]
 
 
 @pytest.mark.parametrize("experiment", OF_WHOLE_FILMS)
