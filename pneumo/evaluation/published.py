@@ -206,8 +206,8 @@ def _table_5() -> Table:
 def _table_6(systems: Sequence[Judged]) -> Table:
     rows = []
     for system in systems:
-        untrained = "no finished run" in system.missing
-        cells = ["not trained" if untrained else "not judged", *["–"] * len(SYSTEM_SCORES)]
+        why = "no run on these films" if "no finished run" in system.missing else "not judged"
+        cells = [why, *["–"] * len(SYSTEM_SCORES)]
         if system.found is not None:
             told = [_cell(system.found.declared.all, key) for key in SYSTEM_SCORES]
             cells = [f"{system.found.films:,}", *told]
