@@ -35,6 +35,8 @@ from pneumo.training.settings import Config
 
 Batch = dict[str, Tensor]
 TINY = "model.encoder=tu-test_resnet"  # of half a million weights, to see that it runs
+SIZES = [(256, 2, 3, 7), (512, 2, 2, 7)]  # side, batch, steps and rounds, as two cores can bear
+QUICK = [(32, 2, 1, 1)]
 WARM = 2  # steps that do not count: memory is taken, kernels are chosen
 
 
@@ -424,8 +426,7 @@ def overhead(steps: int, rounds: int) -> Row:
 def measure(quick: bool) -> list[Row]:
     """The step on this machine's CPU at sizes that it can bear; ``gpu.py`` has the paper's."""
     rows: list[Row] = []
-    sizes = [(32, 2, 1, 1)] if quick else [(256, 2, 3, 7), (512, 1, 2, 7)]
-    for side, batch, steps, rounds in sizes:
+    for side, batch, steps, rounds in QUICK if quick else SIZES:
         small = (TINY,) if quick else ()
         config = config_of(side, batch, "machine.accelerator=cpu", *small)
         found = timed(config, steps, rounds, memory=not quick)

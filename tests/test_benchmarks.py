@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import table
+from benchmarks import gpu, step, table
 from benchmarks.growth import Taken, rows_of, svg
-from benchmarks.step import Feed
 from benchmarks.table import NotHere, Row, Spent, Timed
 
 ROOT = Path(__file__).parents[1]
@@ -85,10 +84,15 @@ def test_every_benchmark_has_its_place_in_the_order():
     assert files - helpers == set(command.NAMES)
 
 
+@pytest.mark.parametrize(("side", "batch"), sorted({one[:2] for one in (*step.SIZES, *gpu.SIZES)}))
+def test_steps_are_timed_of_fits_that_there_can_be(side, batch):
+    assert step.config_of(side, batch).batch_size == batch
+
+
 def test_the_clock_stands_between_the_rounds_of_a_training():
     """Bare steps run there, and a Trainer asks for as many batches as it was told of."""
     seen = []
-    feed = Feed([0, 1], 3, 2, torch.device("cpu"))
+    feed = step.Feed([0, 1], 3, 2, torch.device("cpu"))
     feed.between = lambda: seen.append(len(feed.spent))
     assert len(list(feed)) == len(feed) == 2 + 3 * 2 + 1
     assert seen == [0, 1]

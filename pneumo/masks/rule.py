@@ -71,10 +71,7 @@ def to_mask(
     shape = (mask.shape[0], mask.shape[1])
     least = removal_pixels(config, shape)
     if config.removal is Removal.component:
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        keep = stats[:, cv2.CC_STAT_AREA] >= least
-        keep[0] = False  # the background
-        mask = keep[labels].astype(np.uint8)
+        mask = _without_small(mask, least)
     else:
         counted = mask
         if config.top_threshold is not None:
@@ -83,6 +80,21 @@ def to_mask(
             return np.zeros_like(mask)
     if config.contour_area or config.fill_holes:
         return _contours(mask, config.contour_area * _per_pixel(config, shape), config.fill_holes)
+    return mask
+
+
+def _without_small(mask: np.ndarray, least: float) -> np.ndarray:
+    """Drop components of fewer than ``least`` pixels, in place.
+
+    Lesions take a small part of a film, so only the box around them is labelled.
+    """
+    left, top, width, height = cv2.boundingRect(mask)
+    if width:
+        box = mask[top : top + height, left : left + width]
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(box, connectivity=8)
+        keep = stats[:, cv2.CC_STAT_AREA] >= least
+        keep[0] = False  # the background
+        box[:] = keep[labels]
     return mask
 
 
