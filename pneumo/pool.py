@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
-FEW = 32  # items that take no longer than it takes to start processes for them
+FEW = 32  # items that two processes, which take a second to start, would not have done sooner
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -54,8 +54,8 @@ def each(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) as results come, in any order.
 
-    ``function`` must be importable; its errors are raised here. ``workers`` below 0 takes one
-    process for each core, or for ``FEW`` items none; 0 works in this process.
+    ``function`` must be importable; its errors are raised here. ``workers`` below 0 takes a process
+    for each core, or none for up to ``FEW`` items; 0 works in this process.
     """
     if workers < 0:
         workers = cores() if len(items) > FEW else 0

@@ -1,6 +1,7 @@
 """Work on many items, in this process or in several."""
 
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -22,6 +23,18 @@ def test_every_item_comes_with_its_own_result(workers):
 def test_an_item_that_fails_stops_the_work_with_its_error(workers):
     with pytest.raises(ValueError, match=r"domain|nonnegative"):
         list(pool.each(math.sqrt, [*SQUARES, -1.0], "Roots", workers))
+
+
+def where(item):
+    return os.getpid()
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_processes_are_started_for_more_than_a_few_items_alone(more, monkeypatch):
+    monkeypatch.setattr(pool, "cores", lambda: 2)
+    found = [process for _, process in pool.each(where, range(pool.FEW + more), "Processes")]
+    assert len(found) == pool.FEW + more
+    assert (os.getpid() not in found) == more
 
 
 @pytest.mark.slow
